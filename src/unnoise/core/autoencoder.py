@@ -1,0 +1,32 @@
+"""What turns pictures into smaller states and back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from unnoise.core.space import Space
+
+
+class Posterior(NamedTuple):
+    """A Gaussian over latents: mean and standard deviation, (B, C, h, w) each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Autoencoder(nn.Module):
+    """Encodes pictures (B, 3, H, W) in [-1, 1] into latents of about zero mean and unit variance, and back."""
+
+    kind: ClassVar[str] = "autoencoders"
+    space: Space
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Posterior:
+        """The latents of pictures in [-1, 1]."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, 3, H, W) pictures, about [-1, 1], from latents."""

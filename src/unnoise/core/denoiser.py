@@ -1,0 +1,109 @@
+"""A network that has been told what its numbers mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.core.condition import Condition
+from unnoise.core.edit import Edit
+from unnoise.core.estimate import Estimate
+from unnoise.core.level import NoiseLevel, Scalar, over
+from unnoise.core.path import Path
+from unnoise.core.prediction import Prediction
+
+
+def _log_sigma(t: Scalar, level: NoiseLevel) -> Scalar:
+    sigma = level.sigma_hat
+    return torch.log(sigma) / 4 if isinstance(sigma, Tensor) else math.log(sigma) / 4
+
+
+NOISE_LABELS: dict[str, Callable[[Scalar, NoiseLevel], Scalar]] = {
+    "index": lambda t, level: t * 1000 - 1,  # DDPM: the number of the training level, from 0 to 999
+    "time": lambda t, level: t * 1000,  # rectified flow: time, in thousandths
+    "log-sigma": _log_sigma,  # EDM: c_noise = ln(sigma) / 4
+}
+
+
+class Denoiser(nn.Module):
+    """Network, path, prediction and noise label in one: the only thing that sees both levels and labels.
+
+    It answers at any level: a state from another path is rescaled onto this denoiser's own path at equal log-SNR. The
+    estimates of x0 and eps need no scaling back, since both belong to the picture and not to the path.
+
+    Args:
+        network: called as ``network(x, noise_label, cond, edits=(), read=()) -> (output, features)``.
+        path: the path that the network was trained on.
+        prediction: what its output means.
+        noise_label: how it is told the level: "index", "time" or "log-sigma".
+    """
+
+    def __init__(self, network: nn.Module, path: Path, prediction: Prediction, noise_label: str = "time") -> None:
+        super().__init__()
+        self.network = network
+        self.path = path
+        self.prediction = prediction
+        self.noise_label = noise_label
+        self._label = NOISE_LABELS[noise_label]
+
+    def forward(
+        self,
+        x: Tensor,
+        here: NoiseLevel,
+        there: NoiseLevel | None = None,
+        cond: Condition | None = None,
+        edits: Sequence[Edit] = (),
+        read: Sequence[str] = (),
+    ) -> Estimate:
+        """E[x0 | x] and E[eps | x] at the level `here`.
+
+        Args:
+            x: (B, C, ...) state.
+            here: its level, floats for all rows or tensors of shape (B,).
+            there: the level that the step goes to; only networks with two times use it.
+            cond: what the picture is asked to be, B rows.
+            edits: changes inside the network, for this call alone.
+            read: names of features to bring back in ``Estimate.parts``.
+
+        Raises:
+            UnnoiseError: the prediction cannot be inverted at this level.
+        """
+        if not isinstance(here.sigma, Tensor) and here.sigma == 0:
+            return Estimate(x / over(here.alpha, x), torch.zeros_like(x))
+        t = self.path.time_of(here)
+        own = self.path.at(t)
+        self.prediction.check(own)
+        x_own = x * over(_ratio(own, here), x)
+        output, features = self.output(x_own, t, own, cond, edits, read)
+        x0, eps = self.prediction.decode(output, x_own, own)
+        return Estimate(x0, eps, None, features or None)
+
+    def output(
+        self,
+        x: Tensor,
+        t: Scalar,
+        level: NoiseLevel,
+        cond: Condition | None = None,
+        edits: Sequence[Edit] = (),
+        read: Sequence[str] = (),
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The network's raw output for a state on its own path; training compares it with ``prediction.encode``."""
+        label = self._label(t, level)
+        if not isinstance(label, Tensor):
+            label = torch.full((x.shape[0],), float(label), dtype=torch.float32, device=x.device)
+        label = label.to(device=x.device, dtype=torch.float32)
+        output, features = self.network(
+            x * over(self.prediction.scale_in(level), x), label, cond, edits=tuple(edits), read=tuple(read)
+        )
+        return output, features
+
+
+def _ratio(own: NoiseLevel, here: NoiseLevel) -> Scalar:
+    """own.alpha / here.alpha, at equal log-SNR also own.sigma / here.sigma: the better-conditioned of the two."""
+    if isinstance(here.alpha, Tensor) or isinstance(here.sigma, Tensor):
+        alpha, sigma = torch.as_tensor(here.alpha), torch.as_tensor(here.sigma)
+        return torch.where(alpha > sigma, own.alpha / alpha, own.sigma / sigma)
+    return own.alpha / here.alpha if here.alpha > here.sigma else own.sigma / here.sigma

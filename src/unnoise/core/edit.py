@@ -1,0 +1,39 @@
+"""What is done, or read, inside a network for one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Frozen data that says what to do at named sites of a network during one call; nobody patches a shared module.
+
+    A network calls ``apply_edits(edits, site, value)`` at each of its sites. A fresh edit is the identity.
+
+    Attributes:
+        sites: names of sites, such as ``"down.0.res.1"``; a name ending in ``*`` stands for all that begin so.
+    """
+
+    kind: ClassVar[str] = "edits"
+    sites: tuple[str, ...] = ()
+
+    def at(self, site: str) -> bool:
+        """Whether this edit acts there."""
+        return any(site == each or (each.endswith("*") and site.startswith(each[:-1])) for each in self.sites)
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        """The site's value after the edit; of the same shape."""
+        return value
+
+
+def apply_edits(edits: Sequence[Edit], site: str, value: Tensor) -> Tensor:
+    """The value of a site after every edit that acts there, in order."""
+    for edit in edits:
+        if edit.at(site):
+            value = edit(site, value)
+    return value

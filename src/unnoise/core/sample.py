@@ -1,0 +1,112 @@
+"""The sampling loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Bound
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import NoiseSource
+from unnoise.core.solver import Denoise, Solver
+from unnoise.errors import UnnoiseError
+
+
+class Run(NamedTuple):
+    """All that a run must remember between two steps: keep one, and the run can be restarted or branched there.
+
+    Attributes:
+        x: (B, C, ...) state.
+        here: its level.
+        index: how many of the levels have been passed.
+        solver: the solver's state.
+        memory: the guidance's memory.
+    """
+
+    x: Tensor
+    here: NoiseLevel
+    index: int = 0  # type: ignore[assignment]  # shadows tuple.index, which nobody calls
+    solver: Any = None
+    memory: Any = None
+
+
+class Step(NamedTuple):
+    """One step that was taken.
+
+    Attributes:
+        index: its number, from 0.
+        here, there: the levels it went from and to.
+        x: the state before it, at ``here``.
+        estimate: what the denoiser said of x.
+        run: everything after it; ``run.x`` is the state at ``there``.
+    """
+
+    index: int  # type: ignore[assignment]
+    here: NoiseLevel
+    there: NoiseLevel
+    x: Tensor
+    estimate: Estimate
+    run: Run
+
+
+def check_levels(levels: Sequence[NoiseLevel]) -> None:
+    """Refuses levels that a run cannot visit.
+
+    Raises:
+        UnnoiseError: fewer than two, or the noise does not fall from each to the next.
+    """
+    if len(levels) < 2:
+        raise UnnoiseError("a run needs at least one step, that is two noise levels", "ask for 1 step or more")
+    for number, (here, there) in enumerate(pairwise(levels)):
+        if not float(there.sigma_hat) < float(here.sigma_hat):
+            raise UnnoiseError(
+                f"noise levels must fall, but number {number + 1} (sigma/alpha {float(there.sigma_hat):.6g}) is not "
+                f"below the one before it ({float(here.sigma_hat):.6g})",
+                "give the levels from the noisiest to the cleanest",
+            )
+
+
+def sample(
+    denoise: Bound | Denoise,
+    solver: Solver,
+    levels: Sequence[NoiseLevel],
+    x: Tensor,
+    noise: NoiseSource,
+    run: Run | None = None,
+) -> Iterator[Step]:
+    """Follows the levels from the noisiest to the last, yielding each step; callers watch, draw, stop or branch.
+
+    Args:
+        denoise: from ``guidance.bind``, or any function ``(x, here, there) -> Estimate``.
+        solver: the rule of one step.
+        levels: the levels to visit, the first and the last included.
+        x: (B, C, ...) state at ``levels[0]``.
+        noise: where stochastic solvers get their noise.
+        run: where to go on, from an earlier ``Step.run``; ``x`` is then not used.
+
+    Raises:
+        UnnoiseError: the levels do not fall, or the network answers with a number that is not finite.
+    """
+    check_levels(levels)
+    run = run or Run(x, levels[0], 0, solver.start(levels))
+    while run.index < len(levels) - 1:
+        here, there = run.here, levels[run.index + 1]
+        call = denoise.step(run.memory) if isinstance(denoise, Bound) else denoise
+        move = solver.step(call, run.x, here, there, run.solver, noise.at(run.index))
+        if not torch.isfinite(move.x).all():
+            raise UnnoiseError(
+                f"step {run.index + 1} of {len(levels) - 1} (alpha {float(here.alpha):.4g}, "
+                f"sigma {float(here.sigma):.4g}) gave numbers that are not finite",
+                "check the weights, or try --dtype float32",
+            )
+        reached = move.reached or there
+        memory = getattr(call, "memory", None)
+        index = run.index + (1 if reached == there else 0)
+        after = Run(move.x, reached, index, move.state, memory)
+        yield Step(run.index, here, reached, run.x, move.estimate, after)
+        run = after

@@ -1,0 +1,99 @@
+"""Keeps what is computed from a picture set, under a key that hashes all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.errors import UnnoiseError
+
+log = logging.getLogger(__name__)
+
+
+def feature_key(dataset_sha256: str, transform: Mapping[str, Any], weights_sha256: str) -> str:
+    """SHA-256 (hex) of the data's bytes, the transform's settings (JSON values) and the encoder's weights.
+
+    Whatever changes one of them changes the key, so that a stale file is never found.
+    """
+    record = {"data": dataset_sha256, "transform": dict(transform), "weights": weights_sha256}
+    return hashlib.sha256(json.dumps(record, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def load_or_compute(folder: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors kept in ``folder`` under ``key``, or else those of ``compute()``, which are then kept.
+
+    The file bears its key and a hash of its tensors; a damaged one is computed again, with a warning.
+
+    Args:
+        folder: made where it does not exist.
+        key: of ``feature_key``.
+        compute: returns named tensors of any shape and dtype; they are kept from the CPU.
+
+    Returns:
+        The tensors, on the CPU.
+
+    Raises:
+        UnnoiseError: the folder cannot be written.
+    """
+    path = Path(folder) / f"{key[:32]}.safetensors"
+    if path.exists():
+        try:
+            return _load(path, key)
+        except Exception as error:  # safetensors raises its own kinds; whatever is wrong, the cure is the same
+            log.warning("%s is damaged (%s) and computed again", path, " ".join(str(error).split()))
+    tensors = {name: t.detach().cpu().contiguous() for name, t in compute().items()}
+    _save(path, key, tensors)
+    return tensors
+
+
+def _load(path: Path, key: str) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    if metadata.get("key") != key:
+        raise ValueError("it bears another key")
+    if metadata.get("content_sha256") != _content(tensors):
+        raise ValueError("its tensors do not match their hash")
+    return tensors
+
+
+def _save(path: Path, key: str, tensors: dict[str, Tensor]) -> None:
+    """Written beside, flushed, renamed: a reader sees the whole file or none."""
+    from safetensors.torch import save
+
+    data = save(tensors, metadata={"key": key, "content_sha256": _content(tensors)})
+    scratch: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+        scratch = None
+    except OSError as error:
+        raise UnnoiseError(f"cannot write {path} ({error.strerror})", "make room or name another folder") from error
+    finally:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+
+
+def _content(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].contiguous()
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

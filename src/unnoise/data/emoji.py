@@ -1,0 +1,107 @@
+"""Builds the default picture set: every colour emoji that this computer's font can draw, captioned and split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unnoise.data.attributes import attributes_of, concept_of, family_of
+from unnoise.data.captions import captions_of, plain_name
+from unnoise.data.colours import dominant_colour
+from unnoise.data.font import FontInfo, check_font, find_font
+from unnoise.data.render import Renderer, code_points, encode, sequences
+from unnoise.data.splits import SALT, Member, split
+from unnoise.data.words import COLOURED
+from unnoise.data.write import Row, existing_set, write_set
+
+Progress = Callable[[int, int], None]
+REVISION = 1  # raised when captions, attributes or the split change
+
+
+def build_emoji(
+    out: Path, font: Path | None = None, progress: Progress | None = None, only: Callable[[str], bool] | None = None
+) -> dict[str, Any]:
+    """Draw, caption and split the emoji of a font into the folder ``out``; return its manifest.
+
+    Args:
+        out: a new or empty folder; one that already holds the same set is left as it is.
+        font: a CBDT font file; None searches this computer.
+        progress: called with (done, total) sequences.
+        only: keeps the sequences for which it is true; None keeps all.
+
+    Raises:
+        UnnoiseError: no usable font, no raqm, or ``out`` holds something else.
+    """
+    info = check_font(find_font(font))
+    wanted = [s for s in sequences() if only is None or only(s)]
+    origin = origin_of(info, wanted)
+    found = existing_set(out, origin)
+    if found is not None:
+        return found
+    drawn = _draw(info, wanted, progress)
+    rows = _rows(drawn)
+    extra = {"origin": origin, "skipped": len(wanted) - len(drawn), "salt": SALT}
+    return write_set(out, rows, extra)
+
+
+def origin_of(info: FontInfo, wanted: list[str]) -> dict[str, Any]:
+    """What decides the pictures and captions: font, list of sequences, versions of the drawing libraries."""
+    import emoji
+    from PIL import __version__ as pillow
+    from PIL import features
+
+    return {
+        "kind": "emoji",
+        "revision": REVISION,
+        "font": info.record(),
+        "sequences_sha256": hashlib.sha256("\n".join(code_points(s) for s in wanted).encode()).hexdigest(),
+        "versions": {"emoji": emoji.__version__, "pillow": pillow, "raqm": features.version("raqm") or "unknown"},
+    }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sequence that the font has: its WebP file, the SHA-256 (hex) of its pixels, its colour word."""
+
+    sequence: str
+    webp: bytes
+    pixels: str
+    colour: str | None
+
+
+def _draw(info: FontInfo, wanted: list[str], progress: Progress | None) -> list[Drawn]:
+    """Everything that the font can draw, in the order of the sequences."""
+    renderer = Renderer(Path(info.path))
+    drawn = []
+    for done, sequence in enumerate(wanted, 1):
+        picture = renderer.draw(sequence)
+        if picture is not None:
+            pixels = hashlib.sha256(picture.tobytes()).hexdigest()
+            colour = dominant_colour(np.asarray(picture)) if plain_name(sequence) in COLOURED else None
+            drawn.append(Drawn(sequence, encode(picture), pixels, colour))
+        if progress is not None:
+            progress(done, len(wanted))
+    return drawn
+
+
+def _rows(drawn: list[Drawn]) -> list[Row]:
+    """Captions, attributes and split of what was drawn."""
+    attributes = [attributes_of(d.sequence, plain_name(d.sequence)) for d in drawn]
+    captions = captions_of(attributes, [d.colour for d in drawn], [d.pixels for d in drawn])
+    first: dict[str, int] = {}
+    for index, d in enumerate(drawn):
+        first.setdefault(d.pixels, index)
+    codes = [code_points(d.sequence) for d in drawn]
+    members = [
+        Member(code, family_of(code), concept_of(code), len(a.tones), first[d.pixels])
+        for code, d, a in zip(codes, drawn, attributes, strict=True)
+    ]
+    return [
+        Row(m.id, d.webp, d.pixels, said, a.record(), m.family, m.identical, tier, part)
+        for m, d, said, a, (tier, part) in zip(members, drawn, captions, attributes, split(members), strict=True)
+    ]

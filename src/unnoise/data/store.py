@@ -1,0 +1,107 @@
+"""Opens a picture set: pictures in memory, captions, attributes, and which pictures train what."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, file_sha256
+from unnoise.errors import UnnoiseError
+
+
+def open_set(path: Path | str) -> PictureSet:
+    """Open the picture set in a folder and check it against its manifest.
+
+    Raises:
+        UnnoiseError: the folder holds no picture set, a newer one, or a damaged one.
+    """
+    path = Path(path)
+    if not (path / MANIFEST).is_file() or not (path / PICTURES).is_file():
+        raise UnnoiseError(f"no picture set at {path}", "build one with `unnoise data emoji`, or name its folder")
+    damaged = UnnoiseError(f"the picture set at {path} is damaged", "remove the folder and build the set again")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        version, expected = int(manifest["format"]), str(manifest["parquet_sha256"])
+        count, content, pictures = manifest["pictures"], manifest["sha256"], manifest["pictures_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise damaged from None
+    if version > FORMAT:
+        raise UnnoiseError(f"the picture set at {path} has format {version}, this is for {FORMAT}", "update unnoise")
+    if file_sha256(path / PICTURES) != expected:
+        raise damaged
+    opened = PictureSet(path, manifest)
+    if (len(opened), opened.sha256, opened.pictures_sha256) != (count, content, pictures):
+        raise damaged
+    return opened
+
+
+class PictureSet:
+    """Captioned pictures, all of one size; made by ``open_set``.
+
+    ``ids`` code points or other names; ``captions`` the canonical one first; ``attributes`` dictionaries of the same
+    keys; ``family`` tone family of each, for sampling with p ~ 1 / sqrt(its size); ``identical`` index of the first
+    picture with the same pixels; ``tier`` and ``part`` of the held-out set; ``sha256`` (hex) of pixels, captions,
+    attributes and split; ``pictures_sha256`` of ids and pixels alone; ``manifest`` all that was recorded.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path / PICTURES)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "image"}
+        self.path, self.manifest = path, manifest
+        self.ids: list[str] = columns["id"]
+        self.captions: list[list[str]] = columns["captions"]
+        self.attributes: list[dict[str, Any]] = columns["attributes"]
+        self.family: list[str] = columns["family"]
+        self.identical: list[int] = columns["identical"]
+        self.tier: list[str] = columns["tier"]
+        self.part: list[str] = columns["part"]
+        self.sha256: str = manifest["sha256"]
+        self.pictures_sha256: str = manifest["pictures_sha256"]
+        self._encoded = table.column("image").combine_chunks().field("bytes")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pictures(self, indices: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
+        """RGB pictures, uint8 (n, 3, height, width), in [0, 255]; all of them, or those of the indices.
+
+        Decoded once and kept in memory; without indices the kept tensor itself, which callers must not change.
+        """
+        if indices is None:
+            return self._pictures
+        return self._pictures[torch.as_tensor(indices, dtype=torch.long)]
+
+    def select(self, trained_by: Literal["autoencoder", "denoiser"]) -> list[int]:
+        """Indices of the pictures that train the autoencoder, or the denoiser (and with it the text tower)."""
+        tiers = {"autoencoder": {"train"}, "denoiser": {"train", "autoencoder"}}
+        if trained_by not in tiers:
+            raise ValueError(f"trained_by is {trained_by!r}, not one of {', '.join(tiers)}")
+        return [i for i, tier in enumerate(self.tier) if tier in tiers[trained_by]]
+
+    def held_out(self, tier: str, part: str) -> list[int]:
+        """Indices of a held-out tier (tier1, tier2, autoencoder): the part for choosing (validation) or for the report
+        (test)."""
+        if tier not in TIERS[1:] or part not in PARTS[1:]:
+            raise ValueError(f"no held-out set {tier!r}, {part!r}")
+        return [i for i, is_in in enumerate(zip(self.tier, self.part, strict=True)) if is_in == (tier, part)]
+
+    @cached_property
+    def _pictures(self) -> torch.Tensor:
+        import numpy as np
+        from PIL import Image
+
+        out: torch.Tensor | None = None
+        for index, encoded in enumerate(self._encoded):
+            with Image.open(io.BytesIO(encoded.as_py())) as picture:
+                pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+            out = torch.empty(len(self), *pixels.shape, dtype=torch.uint8) if out is None else out
+            out[index] = pixels
+        return torch.empty(0, 3, 0, 0, dtype=torch.uint8) if out is None else out

@@ -1,0 +1,1 @@
+"""What trainings minimise, one a file; and the times and weights that denoising draws on."""

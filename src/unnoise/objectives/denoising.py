@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
+from unnoise.core.level import NoiseLevel
+from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase, Role
+from unnoise.core.registry import register
+from unnoise.objectives.times import TimeSampler, Uniform
+from unnoise.objectives.weightings import Uniform as UniformWeight
+from unnoise.objectives.weightings import Weighting
+
+
+@register("denoising")
+class DenoisingObjective(Objective):
+    """The one line that trains a diffusion model: the squared error of the network's output on noised data.
+
+    DDPM (arXiv 2006.11239), algorithm 1, for any path, prediction, distribution of times and weight. In a part of the
+    samples the prompt is replaced by the empty one, so that one network runs with and without it (Ho and Salimans 2022,
+    arXiv 2207.12598, algorithm 1).
+
+    Args:
+        denoiser: what is trained.
+        times: which times are drawn; drawn evenly over the batch, so that every batch sees all levels.
+        weighting: how levels count.
+        text: the text tower, called with token ids, where it is trained too; else the batch brings a condition.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it as it is.
+        drop: part of the samples whose prompt is dropped.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        times: TimeSampler | None = None,
+        weighting: Weighting | None = None,
+        text: nn.Module | None = None,
+        text_rate: float = 0.2,
+        drop: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.text = text
+        self.times, self.weighting = times or Uniform(), weighting or UniformWeight()
+        self.text_rate, self.drop = text_rate, drop
+
+    def roles(self) -> dict[str, Role]:
+        roles = {"denoiser": Role(self.denoiser.network)}
+        if self.text is not None:
+            roles["text"] = Role(self.text, rate=self.text_rate, trained=self.text_rate > 0)
+        return roles
+
+    def phases(self) -> list[Phase]:
+        trains = tuple(name for name, role in self.roles().items() if role.trained)
+        return [Phase("denoising", trains, 1, self.loss)]
+
+    def loss(self, batch: Batch, draws: Draws) -> Loss:
+        """``batch``: "x0" (B, C, h, w), and "token_ids" (B, L) with "empty_ids" (L,), or "condition" and "empty"."""
+        x0: Tensor = batch["x0"]
+        path, prediction = self.denoiser.path, self.denoiser.prediction
+        t = self.times.times(stratified(draws), path)
+        level = path.at(t)
+        eps = draws.normal("eps", *x0.shape[1:])
+        x = level.mix(x0, eps)
+        cond = self.condition(batch, draws.uniform("drop") < self.drop)
+        output, _ = self.denoiser.output(x, t, level, cond)
+        error = (output.float() - prediction.encode(x0, eps, level)) ** 2
+        per_sample = error.mean(dim=tuple(range(1, x0.ndim)))  # (B,)
+        weight = self.weighting.weight(level, prediction).to(per_sample)
+        log_snr = torch.as_tensor(level.log_snr).to(per_sample)
+        return Loss((weight * per_sample).mean(), per_sample.detach(), log_snr, {})
+
+    def condition(self, batch: Batch, dropped: Tensor) -> Condition | None:
+        """The condition of each row, the empty prompt's where ``dropped`` (B,) bool says so."""
+        if self.text is not None:
+            ids: Tensor = torch.where(dropped[:, None], batch["empty_ids"], batch["token_ids"])
+            with torch.set_grad_enabled(self.text_rate > 0 and torch.is_grad_enabled()):
+                return self.text(ids)
+        if "condition" not in batch:
+            return None
+        cond, empty = batch["condition"], batch["empty"].repeat(len(dropped))
+
+        def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            if a is None or b is None:
+                return a
+            return torch.where(dropped.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+        return Condition(
+            pick(cond.tokens, empty.tokens), pick(cond.token_mask, empty.token_mask), pick(cond.pooled, empty.pooled)
+        )
+
+
+def stratified(draws: Draws) -> Tensor:
+    """(B,) uniform numbers, one in each of `batch` equal parts of [0, 1), in random order: less variance, same law.
+
+    The samples of a step share one random offset and one permutation, both functions of (seed, step).
+    """
+    whole = Draws(draws.seed, draws.step, draws.batch, slice(None), draws.device)
+    place = whole.uniform("time order").argsort()
+    offset = whole.uniform("time offset")
+    return ((place + offset) / draws.batch)[draws.rows]
+
+
+def output_level(denoiser: Denoiser, log_snr: float) -> NoiseLevel:
+    """The denoiser's own level of a log-SNR; for charts of the error at fixed levels."""
+    return denoiser.path.onto(NoiseLevel(1.0, float(torch.exp(torch.tensor(-log_snr, dtype=torch.float64)))))

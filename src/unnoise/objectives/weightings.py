@@ -1,0 +1,87 @@
+"""How much each noise level counts in the loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.prediction import Prediction
+from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
+
+
+class Weighting(ABC):
+    """The factor on the squared error of a network's output, by level."""
+
+    kind: ClassVar[str] = "objectives"
+
+    @abstractmethod
+    def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
+        """(B,) factors for levels of (B,) tensors; finite at every level of the path."""
+
+
+def x0_factor(level: NoiseLevel, prediction: Prediction) -> Tensor:
+    """By how much the squared error of the output exceeds that of x0, at equal state.
+
+    An error d in x0 is an error -(alpha / sigma) d in eps, and so (a - b alpha / sigma) d in the output.
+    """
+    a, b = prediction.target(level)
+    return ((a * level.sigma - b * level.alpha) / level.sigma) ** 2 + torch.zeros_like(torch.as_tensor(level.sigma))
+
+
+@register("uniform-weight")
+class Uniform(Weighting):
+    """The squared error of the output as it is: DDPM's simple loss (arXiv 2006.11239, equation 14), and the flow's."""
+
+    def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
+        return torch.ones_like(torch.as_tensor(level.sigma))
+
+
+@register("min-snr")
+class MinSNR(Weighting):
+    """The error of x0 times min(SNR, gamma): easy levels, of little noise, are kept from ruling the training.
+
+    Hang et al. 2023 (arXiv 2303.09556), equation 9, for any prediction: for noise min(1, gamma/SNR), for v
+    min(SNR, gamma)/(SNR + 1). Written without SNR as a divisor, so that it is finite at SNR = 0.
+
+    Args:
+        gamma: the cap, in SNR = (alpha/sigma)^2.
+    """
+
+    def __init__(self, gamma: float = 5.0) -> None:
+        if gamma <= 0:
+            raise UnnoiseError(f"min-SNR with gamma {gamma:g}", "choose gamma above 0; 5 is usual")
+        self.gamma = gamma
+
+    def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
+        alpha, sigma = (torch.as_tensor(v) for v in level)
+        a, b = prediction.target(level)
+        # min(alpha^2/sigma^2, gamma) / ((a sigma - b alpha)/sigma)^2, multiplied through by sigma^2
+        per_x0 = torch.minimum(alpha**2, self.gamma * sigma**2)
+        output = (a * sigma - b * alpha) ** 2 + torch.zeros_like(sigma)
+        # noise prediction at alpha = 0: both vanish, and their ratio tends to 1
+        return torch.where(output > 0, per_x0 / output.clamp_min(1e-300), torch.ones_like(sigma))
+
+
+@register("edm-weight")
+class EDMWeight(Weighting):
+    """EDM's weight: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on the error of x0, in sigma/alpha.
+
+    Karras et al. 2022 (arXiv 2206.00364), table 1. With EDM's prediction of the same sigma_data it is 1 everywhere.
+
+    Args:
+        sigma_data: standard deviation of the data.
+    """
+
+    def __init__(self, sigma_data: float = 0.5) -> None:
+        self.sigma_data = sigma_data
+
+    def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
+        alpha, sigma = (torch.as_tensor(v) for v in level)
+        a, b = prediction.target(level)
+        per_x0 = (sigma**2 + (alpha * self.sigma_data) ** 2) / self.sigma_data**2  # times sigma^2 / sigma^2
+        return per_x0 / ((a * sigma - b * alpha) ** 2 + torch.zeros_like(sigma))

@@ -1,0 +1,1 @@
+"""Forward processes, one a file."""

@@ -1,0 +1,33 @@
+"""Tensors and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """uint8 pictures from floats in about [-1, 1], clipped and rounded; any shape."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_images(pictures: Tensor) -> list[Image.Image]:
+    """RGB images from (N, 3, H, W) uint8."""
+    return [Image.fromarray(p.permute(1, 2, 0).contiguous().cpu().numpy()) for p in pictures]
+
+
+def sheet(pictures: Tensor | Sequence[Image.Image], columns: int | None = None, gap: int = 4) -> Image.Image:
+    """A contact sheet on white, filled row by row; about square unless ``columns`` is given."""
+    images = to_images(pictures) if isinstance(pictures, Tensor) else list(pictures)
+    columns = columns or max(1, math.ceil(math.sqrt(len(images))))
+    rows = math.ceil(len(images) / columns)
+    width, height = images[0].size
+    out = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        out.paste(image, (gap + column * (width + gap), gap + row * (height + gap)))
+    return out

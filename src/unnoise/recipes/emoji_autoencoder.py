@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.autoencoders.kl import KLAutoencoder, KLConfig
+from unnoise.core.registry import register
+from unnoise.data.feeds import CropFeed
+from unnoise.data.store import open_set
+from unnoise.objectives.autoencoder import AutoencoderObjective
+from unnoise.pipelines.pictures import to_bytes
+from unnoise.training.plan import Training
+from unnoise.training.settings import TrainSettings
+
+
+@register("emoji-autoencoder")
+def emoji_autoencoder(
+    data: Path = Path("data/emoji"),
+    train: TrainSettings = TrainSettings(samples=60_000, batch=32, warmup=1000, cooldown=0.6, preview_every=10_000),
+    network: KLConfig = KLConfig(),
+    crop: int = 64,
+    whole: float = 0.2,
+    gradient: float = 0.5,
+    kl: float = 1e-4,
+) -> Training:
+    """The autoencoder between 128-pixel pictures and 16 x 16 x 4 latents.
+
+    Args:
+        data: the picture set.
+        train: length and rates.
+        network: its shape.
+        crop: size in pixels of the crops it learns from.
+        whole: the last part of the training that sees whole pictures.
+        gradient: weight of the L1 of gradients.
+        kl: weight of the divergence of latents from a unit Gaussian.
+    """
+    pictures = open_set(data)
+    torch.manual_seed(train.seed)
+    autoencoder = KLAutoencoder(network).to(memory_format=torch.channels_last)
+    whole_from = round(train.samples * (1 - whole) / train.batch)
+    feed = CropFeed(pictures, pictures.select("autoencoder"), crop, whole_from)
+    held_out = pictures.pictures(pictures.held_out("autoencoder", "validation")[:16]).float() / 127.5 - 1
+
+    def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        measure_latents(modules["autoencoder"], feed)
+        return {"autoencoder": modules["autoencoder"]}
+
+    def preview(parts: Mapping[str, nn.Module]) -> Tensor:
+        device = next(parts["autoencoder"].parameters()).device
+        again = parts["autoencoder"].decode(parts["autoencoder"].encode(held_out.to(device)).mean).cpu()
+        return to_bytes(torch.stack([held_out, again], dim=1).flatten(0, 1))
+
+    return Training(
+        AutoencoderObjective(autoencoder, gradient, kl),
+        feed,
+        train,
+        {"recipe": "emoji-autoencoder", "network": asdict(network), "crop": crop, "whole": whole, "gradient": gradient, "kl": kl},
+        finish,
+        preview,
+        {"trained": {"recipe": "emoji-autoencoder", "data": pictures.manifest.get("font", {}), "samples": train.samples}},
+    )
+
+
+@torch.no_grad()
+def measure_latents(autoencoder: nn.Module, feed: CropFeed) -> None:
+    """Sets the latent's mean and scale to those of the training pictures, each channel its own."""
+    device = next(autoencoder.parameters()).device
+    total, square, count = torch.zeros(()), torch.zeros(()), 0
+    for items in feed.items.split(64):
+        x = (feed.pixels[items].to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        p = autoencoder.encode_raw(x)
+        total = total + p.mean.double().sum((0, 2, 3)).cpu()
+        square = square + (p.mean.double() ** 2 + p.std.double() ** 2).sum((0, 2, 3)).cpu()
+        count += p.mean[:, 0].numel()
+    mean = total / count
+    autoencoder.latent_mean.copy_(mean)
+    autoencoder.latent_std.copy_((square / count - mean**2).sqrt())

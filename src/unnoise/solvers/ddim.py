@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import NoiseSource
+from unnoise.core.registry import register
+from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.errors import UnnoiseError
+
+
+@register("ddim")
+class DDIM(Solver):
+    """DDIM: a part eta of the ancestral noise is fresh, the rest is kept; with eta 0, the default, equal to Euler.
+
+    Song et al. 2020 (arXiv 2010.02502), equations 12 and 16.
+
+    Args:
+        eta: 0 draws no noise, 1 is ancestral sampling; in [0, 1].
+    """
+
+    order = 1
+
+    def __init__(self, eta: float = 0.0) -> None:
+        if not 0 <= eta <= 1:
+            raise UnnoiseError(f"eta {eta:g} is outside 0 to 1", "choose 0 for no fresh noise, 1 for ancestral steps")
+        self.eta = eta
+
+    def step(
+        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
+    ) -> Move:
+        e = denoise(x, here, there)
+        kept, fresh = there.split(here, self.eta)
+        x = NoiseLevel(there.alpha, kept).mix(e.x0, e.eps)
+        if fresh:
+            x = x + fresh * noise.between(here, there)
+        return Move(x, e)

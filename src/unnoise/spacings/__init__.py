@@ -1,0 +1,1 @@
+"""Which levels a run visits, one rule a file."""

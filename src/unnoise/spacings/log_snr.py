@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.path import Path
+from unnoise.core.registry import register
+from unnoise.core.spacing import Spacing, along_sigmas, check_steps
+from unnoise.spacings.ramp import ends, with_start
+
+
+@register("log-snr", "uniform-log-snr", "lambda")
+class LogSNR(Spacing):
+    """Even in log-SNR, the variable of exponential solvers. Lu et al. 2022 (arXiv 2206.00927), section 3.4.
+
+    Args:
+        sigma_min, sigma_max: ends of the ramp in sigma/alpha; the path's own where None. A path that ends in pure noise
+            starts there, and its ramp counts from 80.
+    """
+
+    def __init__(self, sigma_min: float | None = None, sigma_max: float | None = None) -> None:
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
+        check_steps(num_steps)
+        top, low = ends(path, self.sigma_min, self.sigma_max)
+        a, b = math.log(top), math.log(low)
+        sigmas = [math.exp(a + i / max(1, num_steps - 1) * (b - a)) for i in range(num_steps)]
+        return with_start(path, along_sigmas(path, sigmas), self.sigma_max)

@@ -1,0 +1,59 @@
+"""Running averages of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def gamma_of(width: float) -> float:
+    """The exponent of the power-function average with a relative width, by bisection.
+
+    Karras et al. 2023 (arXiv 2312.02696), equation 126: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)).
+    """
+    low, high = 0.0, 1e5
+    for _ in range(200):
+        middle = (low + high) / 2
+        if (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > width**2:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+class PowerAverage:
+    """The power-function average of a module's weights: its window grows with the training and forgets the start.
+
+    Karras et al. 2023 (arXiv 2312.02696), section 3.1: after step t the average keeps (1 - 1/t)^(gamma + 1) of itself.
+    Buffers are copied, not averaged.
+    """
+
+    def __init__(self, module: nn.Module, width: float) -> None:
+        self.width, self.gamma = width, gamma_of(width)
+        self.module = module
+        self.tensors = {n: p.detach().clone() for n, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Takes in the module's weights after optimiser step number ``steps``, counted from 1."""
+        beta = (1 - 1 / steps) ** (self.gamma + 1)
+        named = dict(self.module.named_parameters())
+        torch._foreach_lerp_(list(self.tensors.values()), [named[n] for n in self.tensors], 1 - beta)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over an average; its names must be exactly ours.
+
+        Raises:
+            KeyError: a tensor is missing or of another name.
+        """
+        if self.tensors.keys() != state.keys():
+            raise KeyError(f"average differs in {sorted(self.tensors.keys() ^ state.keys())[:3]}")
+        for name, tensor in self.tensors.items():
+            tensor.copy_(state[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights with the module's current buffers: a state dict for the module."""
+        return {**self.module.state_dict(), **self.tensors}

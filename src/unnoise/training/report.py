@@ -1,0 +1,134 @@
+"""What a training tells while it runs: a line on the screen, JSON lines and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from unnoise.core.objective import Loss
+from unnoise.training.trainer import TrainStep
+
+LEVELS = (-math.inf, -2.0, -0.7, 0.7, 2.0, math.inf)  # edges of the log-SNR bins in charts, from noise to data
+
+
+def by_level(loss: Loss) -> dict[str, float]:
+    """The mean unweighted loss in each bin of log-SNR that has samples."""
+    if loss.log_snr is None or loss.per_sample is None:
+        return {}
+    bins = {}
+    for low, high in zip(LEVELS, LEVELS[1:], strict=False):
+        inside = (loss.log_snr >= low) & (loss.log_snr < high)
+        if inside.any():
+            bins[f"{low:g}..{high:g}"] = float(loss.per_sample[inside].mean())
+    return bins
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = int(max(0.0, seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class Report:
+    """Writes ``metrics.jsonl`` and TensorBoard files into a run's folder and keeps a progress line with an ETA.
+
+    Args:
+        folder: the run's folder.
+        total: samples when done.
+        start: samples done before.
+        every: seconds between two lines where the output is no terminal.
+    """
+
+    def __init__(self, folder: Path, total: int, start: int, every: float = 30.0, tensorboard: bool = True) -> None:
+        self.total, self.start, self.every = total, start, every
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self.board = _board(folder) if tensorboard else None
+        self.began = self.said = time.monotonic()
+        self.busy = 0.0
+        self.seen = 0
+        self.smooth: float | None = None
+        self.levels: dict[str, float] = {}
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.percentage:5.1f} %  {task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.progress.add_task("training", total=total, completed=start, text="")
+
+    def __enter__(self) -> Report:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def step(self, step: TrainStep) -> None:
+        """Takes note of one step."""
+        self.busy += step.seconds
+        self.seen += 1
+        row: dict[str, Any] = {"step": step.step, "samples": step.samples, "rate": step.rate}
+        row |= {"gradient_norm": step.gradient_norm, "seconds": round(step.seconds, 4), "skipped": step.skipped}
+        for name, loss in step.losses.items():
+            row[name] = float(loss.total)
+            row |= {f"{name}/{key}": float(value) for key, value in loss.metrics.items()}
+            for key, value in by_level(loss).items():
+                row[f"{name}/log-snr {key}"] = value
+                self.levels[key] = 0.95 * self.levels.get(key, value) + 0.05 * value
+            if torch.isfinite(loss.total):
+                keep = min(0.98, self.seen / (self.seen + 1))
+                self.smooth = keep * (self.smooth or float(loss.total)) + (1 - keep) * float(loss.total)
+        finite = {k: (v if not isinstance(v, float) or math.isfinite(v) else None) for k, v in row.items()}
+        self.file.write(json.dumps(finite) + "\n")
+        if self.board is not None and step.step % 10 == 0:
+            for key, value in finite.items():
+                if isinstance(value, float) and key != "seconds":
+                    self.board.add_scalar(key, value, step.samples)
+        self._show(step, row)
+
+    def _show(self, step: TrainStep, row: dict[str, Any]) -> None:
+        speed = (step.samples - self.start) / max(self.busy, 1e-9)
+        left = clock((self.total - step.samples) / max(speed, 1e-9))
+        extra = "".join(f"  {k.split('/')[-1]} {v:.3g}" for k, v in row.items() if "/" in k and "log-snr" not in k)
+        text = f"loss {self.smooth or math.nan:.4f}{extra}  {speed:.1f} pictures/s  ETA {left}"
+        self.progress.update(self.task, completed=step.samples, text=text)
+        if not self.live and (time.monotonic() - self.said > self.every or step.samples >= self.total):
+            self.said = time.monotonic()
+            self.file.flush()
+            self.say(f"{step.samples} of {self.total} samples  {text}")
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the progress line."""
+        self.console.print(text, highlight=False)
+
+    def table(self) -> None:
+        """The loss by noise level, at the end."""
+        if self.levels:
+            table = Table("log-SNR (noise to data)", "loss", title="Loss by noise level")
+            for low, high in zip(LEVELS, LEVELS[1:], strict=False):
+                key = f"{low:g}..{high:g}"
+                if key in self.levels:
+                    table.add_row(f"{low:g} to {high:g}", f"{self.levels[key]:.4f}")
+            self.console.print(table)
+
+
+def _board(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))

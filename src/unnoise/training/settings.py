@@ -1,0 +1,65 @@
+"""What every training can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unnoise.errors import UnnoiseError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long, how fast and how carefully to train. Schedules count samples, never seconds.
+
+    Attributes:
+        samples: training length in samples; the learning rate's cool-down ends here.
+        batch: samples an optimiser step.
+        micro_batch: samples computed at once; 0 means the whole batch. Divides the batch.
+        rate: learning rate of AdamW, for vectors, embeddings and the layers at the edges.
+        matrix_rate: learning rate of Muon, for hidden matrices and convolutions; 0 gives them to AdamW too.
+        weight_decay: decoupled, of matrices alone.
+        warmup: samples over which the rate rises from 0.
+        cooldown: the last part of the training, in [0, 1], over which the rate falls linearly to a hundredth.
+        clip: largest norm of AdamW's gradients.
+        averages: relative widths of the running averages of weights (sigma_rel of arXiv 2312.02696), widest last.
+        seed: of data order, noise, times and dropout.
+        checkpoint_every: samples between two checkpoints.
+        preview_every: samples between two preview sheets; 0 for none.
+        keep: how many checkpoints are kept.
+    """
+
+    samples: int
+    batch: int = 64
+    micro_batch: int = 0
+    rate: float = 1e-3
+    matrix_rate: float = 0.02
+    weight_decay: float = 0.01
+    warmup: int = 2000
+    cooldown: float = 0.4
+    clip: float = 1.0
+    averages: tuple[float, ...] = (0.05, 0.10)
+    seed: int = 0
+    checkpoint_every: int = 10_000
+    preview_every: int = 20_000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, low in (("samples", 1), ("batch", 1), ("checkpoint_every", 1), ("keep", 1), ("micro_batch", 0)):
+            if getattr(self, name) < low:
+                raise UnnoiseError(f"{name} is {getattr(self, name)}", f"choose {low} or more")
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise UnnoiseError(
+                f"a batch of {self.batch} does not divide into micro-batches of {self.micro_batch}",
+                "choose a micro_batch that divides the batch",
+            )
+        if not 0 <= self.cooldown <= 1:
+            raise UnnoiseError(f"cooldown is {self.cooldown}, a part of the training", "choose it from 0 to 1")
+
+    def factor(self, samples: int) -> float:
+        """The learning rate's factor after so many samples: warm-up, constant, cool-down."""
+        up = min(1.0, (samples + self.batch) / max(1, self.warmup))
+        start = self.samples * (1 - self.cooldown)
+        if samples <= start or self.cooldown == 0:
+            return up
+        left = max(0.0, (self.samples - samples) / (self.samples - start))
+        return up * (0.01 + 0.99 * left)

@@ -1,0 +1,4 @@
+"""What every method must do, as plain functions over the registry. A new file in src is tested without writing a test.
+
+A law takes one thing and asserts; ``test_laws.py`` runs all of them, ``test_mutations.py`` shows that each can fail.
+"""
