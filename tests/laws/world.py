@@ -25,11 +25,10 @@ FAMILIES = ("ddpm-linear", "flow", "ve")  # variance-preserving, straight, varia
 
 def mixture() -> Mixture:
     """Three components in the plane, of unlike weight and shape."""
-    return Mixture(
-        torch.tensor([0.5, 0.3, 0.2]),
-        torch.tensor([[1.0, 0.5], [-1.0, 0.2], [0.3, -1.2]]),
-        torch.tensor([[[0.4, 0.1], [0.1, 0.2]], [[0.15, 0.0], [0.0, 0.3]], [[0.3, -0.1], [-0.1, 0.2]]]),
-    )
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    means = torch.tensor([[1.0, 0.5], [-1.0, 0.2], [0.3, -1.2]], dtype=torch.float64)
+    covariances = [[[0.4, 0.1], [0.1, 0.2]], [[0.15, 0.0], [0.0, 0.3]], [[0.3, -0.1], [-0.1, 0.2]]]
+    return Mixture(weights, means, torch.tensor(covariances, dtype=torch.float64))
 
 
 def path(name: str) -> Path:

@@ -86,7 +86,12 @@ class KLAutoencoder(Autoencoder):
             nn.PixelShuffle(2),
         )
         # input and output layers, which Muon is not for
-        self.edges = ("encoder.1.", f"encoder.{len(self.encoder) - 1}.", "decoder.0.", f"decoder.{len(self.decoder) - 2}.")
+        self.edges = (
+            "encoder.1.",
+            f"encoder.{len(self.encoder) - 1}.",
+            "decoder.0.",
+            f"decoder.{len(self.decoder) - 2}.",
+        )
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 

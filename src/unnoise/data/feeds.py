@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
+from unnoise.core.condition import Condition
 from unnoise.core.objective import Batch, Draws
 from unnoise.data.store import PictureSet
+
+Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 class CropFeed:
@@ -58,3 +64,98 @@ class CropFeed:
             )
         x = x.to(draws.device).float() / 127.5 - 1
         return {"pictures": x.contiguous(memory_format=torch.channels_last)}
+
+
+class CaptionFeed:
+    """Pictures in [-1, 1] with the token ids of one of their captions, chosen anew each time; for contrastive training."""
+
+    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenize) -> None:
+        self.identity = f"{pictures.sha256}/{len(items)}"
+        self.pixels, self.items = pictures.pictures(), torch.tensor(items)
+        self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
+        self.same = torch.tensor([pictures.identical[i] for i in items])
+        self.weights = family_weights([pictures.family[i] for i in items])
+
+    def batch(self, items: Tensor, draws: Draws) -> Batch:
+        """ "pictures" (B, 3, H, W), "token_ids" (B, L), "same" (B,)."""
+        x = self.pixels[self.items[items]].to(draws.device).float() / 127.5 - 1
+        ids = trim(self.captions(items, draws.uniform("caption").cpu()), self.captions.end)
+        return {
+            "pictures": x.contiguous(memory_format=torch.channels_last),
+            "token_ids": ids.to(draws.device),
+            "same": self.same[items].to(draws.device),
+        }
+
+
+class LatentFeed:
+    """Latents with one of their captions; for training denoisers.
+
+    Args:
+        mean, std: (N, C, h, w) posteriors of all pictures of the set.
+        features: encoded captions, where the text tower is not trained: a Condition with a row for each row of
+            ``CaptionIds.unique``; None hands out token ids.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        items: list[int],
+        tokenizer: Tokenize,
+        mean: Tensor,
+        std: Tensor,
+        identity: str,
+        features: Condition | None = None,
+    ) -> None:
+        self.identity = f"{pictures.sha256}/{len(items)}/{identity}"
+        self.mean, self.std = mean[items], std[items]
+        self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
+        self.weights = family_weights([pictures.family[i] for i in items])
+        self.empty = tokenizer([""])[0]
+        self.features = features
+
+    def batch(self, items: Tensor, draws: Draws) -> Batch:
+        """ "x0" (B, C, h, w) drawn from the posterior, and token ids with the empty prompt's, or conditions."""
+        noise = draws.normal("latent", *self.mean.shape[1:])
+        x0 = self.mean[items].to(draws.device) + self.std[items].to(draws.device) * noise
+        chosen = draws.uniform("caption").cpu()
+        if self.features is not None:
+            rows = self.captions.rows(items, chosen)
+            cond, empty = self.features.rows(rows), self.features.rows(slice(-1, None))
+            return {"x0": x0, "condition": cond.to(draws.device), "empty": empty.to(draws.device)}
+        ids = trim(self.captions(items, chosen), self.captions.end)
+        return {"x0": x0, "token_ids": ids.to(draws.device), "empty_ids": self.empty[: ids.shape[1]].to(draws.device)}
+
+
+class CaptionIds:
+    """The token ids of every caption of every picture.
+
+    Attributes:
+        unique: (M, L) ids of all captions, one after the other; rows of a picture lie together.
+        end: the id that ends a prompt.
+    """
+
+    def __init__(self, captions: list[list[str]], tokenizer: Tokenize) -> None:
+        counts = torch.tensor([len(each) for each in captions])
+        self.unique = tokenizer([caption for each in captions for caption in each])
+        self.first, self.counts = torch.cumsum(counts, 0) - counts, counts
+        self.end = int(self.unique[0, -1])
+
+    def rows(self, items: Tensor, u: Tensor) -> Tensor:
+        """The row of one caption of each item, chosen by uniform numbers u."""
+        return self.first[items] + (u * self.counts[items]).floor().long()
+
+    def __call__(self, items: Tensor, u: Tensor) -> Tensor:
+        """(B, L) ids of one caption of each item."""
+        return self.unique[self.rows(items, u)]
+
+
+def family_weights(families: list[str]) -> Tensor:
+    """(N,) sampling weights, 1 / sqrt(size of the family): variants of one thing share a part of their turns."""
+    sizes = Counter(families)
+    return torch.tensor([sizes[family] ** -0.5 for family in families])
+
+
+def trim(ids: Tensor, end: int) -> Tensor:
+    """Rows of ids without the columns in which every row has ended: the prompts are as they were, and cheaper."""
+    longest = int((ids == end).int().argmax(dim=1).max()) + 1
+    return ids[:, : min(ids.shape[1], -(-longest // 4) * 4)]

@@ -7,12 +7,15 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, file_sha256
+from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, content_hashes, file_sha256
 from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def open_set(path: Path | str) -> PictureSet:
@@ -21,6 +24,8 @@ def open_set(path: Path | str) -> PictureSet:
     Raises:
         UnnoiseError: the folder holds no picture set, a newer one, or a damaged one.
     """
+    import pyarrow.parquet as pq
+
     path = Path(path)
     if not (path / MANIFEST).is_file() or not (path / PICTURES).is_file():
         raise UnnoiseError(f"no picture set at {path}", "build one with `unnoise data emoji`, or name its folder")
@@ -35,10 +40,10 @@ def open_set(path: Path | str) -> PictureSet:
         raise UnnoiseError(f"the picture set at {path} has format {version}, this is for {FORMAT}", "update unnoise")
     if file_sha256(path / PICTURES) != expected:
         raise damaged
-    opened = PictureSet(path, manifest)
-    if (len(opened), opened.sha256, opened.pictures_sha256) != (count, content, pictures):
+    table = pq.read_table(path / PICTURES)
+    if (len(table), content_hashes(table)) != (count, {"sha256": content, "pictures_sha256": pictures}):
         raise damaged
-    return opened
+    return PictureSet(path, manifest, table)
 
 
 class PictureSet:
@@ -50,15 +55,12 @@ class PictureSet:
     attributes and split; ``pictures_sha256`` of ids and pixels alone; ``manifest`` all that was recorded.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path / PICTURES)
+    def __init__(self, path: Path, manifest: dict[str, Any], table: pa.Table) -> None:
         columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "image"}
         self.path, self.manifest = path, manifest
         self.ids: list[str] = columns["id"]
         self.captions: list[list[str]] = columns["captions"]
-        self.attributes: list[dict[str, Any]] = columns["attributes"]
+        self.attributes: list[dict[str, Any]] = columns.get("attributes", [{} for _ in table["id"]])
         self.family: list[str] = columns["family"]
         self.identical: list[int] = columns["identical"]
         self.tier: list[str] = columns["tier"]

@@ -12,24 +12,21 @@ def emoji(out: Path = Path("data/emoji"), font: Path | None = None) -> None:
         out: the folder to make; one that already holds this set is left as it is.
         font: a font file with CBDT bitmaps, such as NotoColorEmoji.ttf; searched for if left out.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from unnoise.data.emoji import build_emoji
 
-    console = Console()
     before = (out / "manifest.json").exists()
-    with Progress(console=console, transient=True) as progress:
+    with Progress(transient=True) as progress:
         task = progress.add_task("drawing")
         manifest = build_emoji(out, font, lambda done, total: progress.update(task, completed=done, total=total))
     held = sum(n for name, n in manifest["splits"].items() if name.startswith("tier"))
     record = manifest["origin"]["font"]
-    console.print(
+    print(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures, "
-        f"{manifest['captions']} captions, {held} held out, {manifest['skipped']} sequences that the font lacks",
-        highlight=False,
+        f"{manifest['captions']} captions, {held} held out, {manifest['skipped']} sequences that the font lacks"
     )
-    console.print(f"{record['family']}, {record['version'].split(';')[0]}, SHA-256 {record['sha256']}", highlight=False)
+    print(f"{record['family']}, {record['version'].split(';')[0]}, SHA-256 {record['sha256']}")
 
 
 def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
@@ -50,7 +47,7 @@ def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
 
     pictures = open_set(path)
     pixels = pictures.pictures()
-    table = Table(title=str(path), show_header=False)
+    table = Table(show_header=False)
     words = sorted(len(c.split()) for captions in pictures.captions for c in captions)
     families = Counter(pictures.family)
     rows = {
@@ -62,18 +59,17 @@ def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
         "trained by the autoencoder": f"{len(pictures.select('autoencoder'))}",
         "trained by the denoiser": f"{len(pictures.select('denoiser'))}",
         **{f"  {tier}, {part}": f"{n}" for (tier, part), n in _splits(pictures.tier, pictures.part)},
-        "SHA-256": pictures.sha256,
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    console = Console()
-    console.print(table)
+    Console().print(table)
+    print(f"SHA-256 {pictures.sha256}")
     target = sheet or path.resolve().with_name(f"{path.resolve().name}-sheet.png")
     try:
         contact_sheet(pixels, target, columns=60, size=48)
     except (OSError, ValueError) as error:
         raise UnnoiseError(f"cannot write {target} ({error})", "name a .png file with --sheet") from None
-    console.print(f"contact sheet at {target}", highlight=False)
+    print(f"contact sheet at {target}")
 
 
 def _splits(tiers: list[str], parts: list[str]) -> list[tuple[tuple[str, str], int]]:

@@ -8,12 +8,15 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1  # raised when an old reader would misread a new folder
 PICTURES, MANIFEST = "pictures.parquet", "manifest.json"
@@ -24,9 +27,9 @@ TIERS, PARTS = ("train", "tier1", "tier2", "autoencoder"), ("train", "validation
 class Row:
     """One captioned picture.
 
-    ``image`` the encoded file; ``pixels`` SHA-256 (hex) of its RGB bytes; ``captions`` the canonical one first;
-    ``attributes`` the same keys in every row; ``family`` whose members share a sampling weight; ``identical`` the
-    index of the first row with the same pixels; ``tier`` and ``part`` as in ``splits``.
+    ``id`` unlike all others; ``image`` the encoded file; ``pixels`` SHA-256 (hex) of its RGB bytes; ``captions`` the
+    canonical one first; ``attributes`` the same keys in every row; ``family`` whose members share a sampling weight;
+    ``identical`` the index of the first row with the same pixels; ``tier`` and ``part`` as in ``splits``.
     """
 
     id: str
@@ -50,17 +53,18 @@ def existing_set(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not out.is_dir():
         raise UnnoiseError(f"{out} is a file", "name a new folder with --out")
+    hint = "name a new folder with --out, or remove this one"
     try:
         manifest = json.loads((out / MANIFEST).read_text("utf-8"))
         same = manifest["format"] == FORMAT and manifest["origin"] == origin
         whole = file_sha256(out / PICTURES) == manifest["parquet_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        same = whole = False
-    if same and whole:
-        return manifest
-    if same:
+        raise UnnoiseError(f"{out} holds something else", hint) from None
+    if not same:
+        raise UnnoiseError(f"{out} holds a set from another font or other versions of Pillow or emoji", hint)
+    if not whole:
         raise UnnoiseError(f"the picture set at {out} is damaged", "remove the folder and build the set again")
-    raise UnnoiseError(f"{out} holds something else", "name a new folder with --out, or remove this one")
+    return manifest
 
 
 def write_set(out: Path, rows: Sequence[Row], extra: dict[str, Any]) -> dict[str, Any]:
@@ -78,8 +82,9 @@ def write_set(out: Path, rows: Sequence[Row], extra: dict[str, Any]) -> dict[str
         ) from None
     try:
         scratch.chmod(0o755)
-        _write_parquet(scratch / PICTURES, rows)
-        manifest = _manifest(rows, file_sha256(scratch / PICTURES), extra)
+        table = _table(rows)
+        _write_parquet(scratch / PICTURES, table)
+        manifest = _manifest(table, file_sha256(scratch / PICTURES), extra)
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
         for path in (scratch / PICTURES, scratch / MANIFEST, scratch):
             _flush(path)
@@ -98,48 +103,63 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def content_hashes(table: pa.Table) -> dict[str, str]:
+    """``pictures_sha256`` of ids and pixels, ``sha256`` of these with captions, attributes and split.
 
-    table = pa.table(
-        {
-            "id": pa.array([r.id for r in rows], pa.string()),
-            "image": pa.array(
-                [{"bytes": r.image, "path": f"{r.id}.webp"} for r in rows],
-                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-            ),
-            "captions": pa.array([r.captions for r in rows], pa.list_(pa.string())),
-            "attributes": pa.array([r.attributes for r in rows]),
-            "family": pa.array([r.family for r in rows], pa.string()),
-            "identical": pa.array([r.identical for r in rows], pa.int32()),
-            "tier": pa.array([r.tier for r in rows], pa.string()),
-            "part": pa.array([r.part for r in rows], pa.string()),
-            "pixels_sha256": pa.array([r.pixels for r in rows], pa.string()),
-        }
-    )
+    Of what the rows say, so that another compression or encoder of the same pictures changes nothing.
+    """
+    columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "image"}
+    told = [name for name in sorted(columns) if name != "identical"]  # which follows from the pixels
+    return {
+        "pictures_sha256": _digest(zip(columns["id"], columns["pixels_sha256"], strict=True)),
+        "sha256": _digest(zip(*(columns[name] for name in told), strict=True)),
+    }
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    import pyarrow as pa
+
+    columns = {
+        "id": pa.array([r.id for r in rows], pa.string()),
+        "image": pa.array(
+            [{"bytes": r.image, "path": f"{r.id}.webp"} for r in rows],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        ),
+        "captions": pa.array([r.captions for r in rows], pa.list_(pa.string())),
+        "family": pa.array([r.family for r in rows], pa.string()),
+        "identical": pa.array([r.identical for r in rows], pa.int32()),
+        "tier": pa.array([r.tier for r in rows], pa.string()),
+        "part": pa.array([r.part for r in rows], pa.string()),
+        "pixels_sha256": pa.array([r.pixels for r in rows], pa.string()),
+    }
+    if any(r.attributes for r in rows):  # Parquet knows no record without fields
+        columns["attributes"] = pa.array([r.attributes for r in rows])
     # the `datasets` library takes the features named here as they are and infers the others from their types
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
-    table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    return pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
     pq.write_table(table, path, row_group_size=512, compression="zstd")
 
 
-def _manifest(rows: Sequence[Row], parquet_sha256: str, extra: dict[str, Any]) -> dict[str, Any]:
-    tiers = Counter(f"{r.tier}/{r.part}" for r in rows)
+def _manifest(table: pa.Table, parquet_sha256: str, extra: dict[str, Any]) -> dict[str, Any]:
+    tiers, parts, captions = (table.column(name).to_pylist() for name in ("tier", "part", "captions"))
     return {
         "format": FORMAT,
-        "pictures": len(rows),
-        "captions": sum(len(r.captions) for r in rows),
-        "splits": dict(sorted(tiers.items())),
+        "pictures": len(table),
+        "captions": sum(map(len, captions)),
+        "splits": dict(sorted(Counter(f"{t}/{p}" for t, p in zip(tiers, parts, strict=True)).items())),
         "parquet_sha256": parquet_sha256,
-        "pictures_sha256": _digest([r.id, r.pixels] for r in rows),
-        "sha256": _digest([r.id, r.pixels, r.captions, r.attributes, r.family, r.tier, r.part] for r in rows),
+        **content_hashes(table),
         **extra,
     }
 
 
-def _digest(records: Any) -> str:
-    """SHA-256 over the records' JSON: of what is said, so that another compression or encoder changes nothing."""
+def _digest(records: Iterable[Any]) -> str:
+    """SHA-256 (hex) over the records' JSON, a line each."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n")

@@ -58,10 +58,23 @@ def emoji_autoencoder(
         AutoencoderObjective(autoencoder, gradient, kl),
         feed,
         train,
-        {"recipe": "emoji-autoencoder", "network": asdict(network), "crop": crop, "whole": whole, "gradient": gradient, "kl": kl},
+        {
+            "recipe": "emoji-autoencoder",
+            "network": asdict(network),
+            "crop": crop,
+            "whole": whole,
+            "gradient": gradient,
+            "kl": kl,
+        },
         finish,
         preview,
-        {"trained": {"recipe": "emoji-autoencoder", "data": pictures.manifest.get("font", {}), "samples": train.samples}},
+        {
+            "trained": {
+                "recipe": "emoji-autoencoder",
+                "data": pictures.manifest.get("font", {}),
+                "samples": train.samples,
+            }
+        },
     )
 
 

@@ -109,7 +109,9 @@ class Optimiser:
             updates = orthogonalise(torch.stack([g.reshape(rows, columns) for g in ahead]))
             scale = rate * max(1.0, rows / columns) ** 0.5
             torch._foreach_mul_(params, 1 - rate * self.settings.weight_decay)
-            torch._foreach_add_(params, [u.reshape(p.shape) for u, p in zip(updates, params, strict=True)], alpha=-scale)
+            torch._foreach_add_(
+                params, [u.reshape(p.shape) for u, p in zip(updates, params, strict=True)], alpha=-scale
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a step depends on besides weights and gradients, by name; the tensors themselves."""

@@ -123,7 +123,9 @@ def run(
                 save_preview(training, trainer, folder)
         path = trainer.save()
         if trainer.samples < settings.samples:
-            raise Stopped(f"stopped by {flag[0] if flag else 'request'} and saved as {path}", f"unnoise train --resume {folder}")
+            raise Stopped(
+                f"stopped by {flag[0] if flag else 'request'} and saved as {path}", f"unnoise train --resume {folder}"
+            )
         save_preview(training, trainer, folder)
         report.table()
     model = folder / "model"

@@ -63,7 +63,9 @@ def machine(device: torch.device) -> dict[str, Any]:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        fields = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "model\t", "cpu fam"))]
+        fields = [
+            line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "model\t", "cpu fam"))
+        ]
         return " / ".join(dict.fromkeys(fields)) or platform.machine()
     except OSError:
         return platform.processor() or platform.machine()
@@ -187,7 +189,9 @@ class Trainer:
         checkpoint.retain(self.folder, self.settings.keep, path)
         return path
 
-    def load(self, path: Path, lenient: Sequence[str] = ("samples", "cooldown", "checkpoint_every", "preview_every", "keep")) -> None:
+    def load(
+        self, path: Path, lenient: Sequence[str] = ("samples", "cooldown", "checkpoint_every", "preview_every", "keep")
+    ) -> None:
         """Goes on from a checkpoint, to the same bits as if it had never stopped.
 
         The recipe, the data and all settings must be those it was written with, except for the ``lenient`` ones. Another
@@ -213,7 +217,9 @@ class Trainer:
                 average.load(files[name])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UnnoiseError(f"{path} does not fit this training: {reason}", "resume with the settings it began with") from None
+            raise UnnoiseError(
+                f"{path} does not fit this training: {reason}", "resume with the settings it began with"
+            ) from None
 
     def _match(self, manifest: Mapping[str, Any], lenient: Sequence[str]) -> None:
         here, then = _flat(self.identity), _flat(manifest["identity"])
@@ -223,12 +229,18 @@ class Trainer:
         now = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
         for key, value in manifest["machine"].items():
             if now[key] != value:
-                self.warnings.append(f"{key} is {now[key]}, it began with {value}: the bits may differ from an unbroken run")
+                self.warnings.append(
+                    f"{key} is {now[key]}, it began with {value}: the bits may differ from an unbroken run"
+                )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping):
-        return {k: v for key, each in value.items() for k, v in _flat(each, f"{prefix}.{key}" if prefix else str(key)).items()}
+        return {
+            k: v
+            for key, each in value.items()
+            for k, v in _flat(each, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
     return {prefix: list(value) if isinstance(value, tuple) else value}
 
 

@@ -25,7 +25,13 @@ from unnoise.weights.config import from_json, to_json
 FORMAT = 1
 MODEL = "model.json"
 SHARD_BYTES = 15 * 2**20
-KINDS = {"autoencoder": "autoencoders", "text": "encoders", "image": "encoders", "denoiser": "networks"}
+KINDS = {
+    "autoencoder": "autoencoders",
+    "text": "encoders",
+    "image": "encoders",
+    "pair": "encoders",
+    "denoiser": "networks",
+}
 
 
 def describe(component: nn.Module) -> dict[str, Any]:
@@ -158,12 +164,16 @@ def load_model(
         own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
         for name, tensor in own.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise UnnoiseError(f"the model at {path} has weights that are not numbers ({part}.{name})", "train it again")
+                raise UnnoiseError(
+                    f"the model at {path} has weights that are not numbers ({part}.{name})", "train it again"
+                )
         try:
             module.load_state_dict(own)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
-            raise UnnoiseError(f"the weights at {path} do not fit their {part}: {reason}", "the model is damaged") from None
+            raise UnnoiseError(
+                f"the weights at {path} do not fit their {part}: {reason}", "the model is damaged"
+            ) from None
         modules[part] = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
     return modules, record
 

@@ -1,0 +1,44 @@
+"""unnoise: pictures from noise, whole and in the open.
+
+>>> import unnoise
+>>> pipeline = unnoise.load()                                # doctest: +SKIP
+>>> pictures = pipeline.generate("red apple", count=4)       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from unnoise.pipelines.text_to_picture import Pipeline
+
+try:
+    __version__ = version("unnoise")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+source"
+
+__all__ = ["__version__", "load"]
+
+
+def load(
+    model: Path | str | None = None, device: str = "auto", dtype: torch.dtype | str = "auto", threads: int | None = None
+) -> Pipeline:
+    """A pipeline that draws pictures: of the default model, or of a model folder or a finished training's folder.
+
+    Args:
+        model: the folder; None for the model that comes with the package.
+        device: "cpu", "cuda" or "auto".
+        dtype: "float32", "bfloat16" or "auto", which is what the device computes fastest.
+        threads: processor threads for the whole process; None leaves them as they are.
+
+    Raises:
+        UnnoiseError: there is no model, or it is damaged, or the device is not there.
+    """
+    from unnoise.pipelines.text_to_picture import load_pipeline
+
+    return load_pipeline(model, device, dtype, threads)

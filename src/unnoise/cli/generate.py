@@ -1,0 +1,168 @@
+"""``unnoise generate``: pictures for a prompt."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from unnoise.errors import UnnoiseError
+from unnoise.files import explain, new_name
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from unnoise.pipelines.text_to_picture import Pipeline
+
+BATCH = 16
+MAX_COUNT = 10_000
+
+
+def generate(
+    prompt: tyro.conf.Positional[str],
+    negative: str = "",
+    steps: int | None = None,
+    cfg_scale: float | None = None,
+    solver: str | None = None,
+    seed: int | None = None,
+    count: int = 1,
+    out: Path = Path("pictures"),
+    model: Path | None = None,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    threads: int | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Draw pictures for a prompt. Picture i is drawn with seed + i, and depends on no other.
+
+    Args:
+        prompt: what to draw, in English.
+        negative: what to steer away from.
+        steps: solver steps; more is finer and slower. The model's default if left out.
+        cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, above 8 fries the picture.
+        solver: the rule of one step; `unnoise list solvers` names them.
+        seed: the same seed and settings give the same picture; chosen and printed if left out.
+        count: how many pictures.
+        out: the folder for PNG files; nothing in it is overwritten.
+        model: a model folder or a finished training; the model that comes with unnoise if left out.
+        device: cpu, cuda, or auto.
+        dtype: precision of the computation; auto is what the device computes fastest.
+        threads: processor threads.
+        as_json: print what was made as JSON on the standard output.
+    """
+    if not 1 <= count <= MAX_COUNT:
+        raise UnnoiseError(f"--count {count} cannot be drawn", f"ask for 1 to {MAX_COUNT} pictures")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UnnoiseError(f"--seed {seed} is out of range", "choose it from 0 to 2^63 - 1")
+    if not prompt.isprintable():
+        raise UnnoiseError(
+            "the prompt has characters that cannot be printed", "remove line breaks and control characters"
+        )
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    ready_folder(out)
+
+    from unnoise.pipelines.text_to_picture import load_pipeline
+
+    pipeline = load_pipeline(model, device, dtype, threads)
+    changes = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver}
+    settings = pipeline.settings(**changes)
+    if solver is not None:
+        from unnoise.core import registry
+
+        registry.find("solvers", solver)
+    started = time.perf_counter()
+    record = {"prompt": prompt, "negative": negative, "steps": settings.steps, "cfg_scale": settings.cfg_scale}
+    record |= {"solver": settings.solver, "spacing": settings.spacing, "model": pipeline.record.get("name", str(model))}
+    made: list[dict[str, Any]] = []
+    for number, image in draw(pipeline, prompt, negative, seed, count, changes):
+        path = save(image, out, prompt, seed + number, record)
+        made.append({"path": str(path), "seed": seed + number})
+    seconds = time.perf_counter() - started
+    if as_json:
+        print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}, ensure_ascii=False))
+        return
+    for each in made:
+        print(f"{each['path']}  seed {each['seed']}")
+    seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
+    print(
+        f"{prompt}: {seeds}, {settings.steps} steps of {settings.solver}, guidance {settings.cfg_scale:g}, {seconds:.1f} s"
+    )
+
+
+def draw(pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, changes: dict[str, Any]) -> Any:
+    """Yields (number, image), batch by batch, with a progress line on the standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    settings = pipeline.settings(**changes)
+    columns = (TextColumn("drawing"), BarColumn(None), TextColumn("{task.completed}/{task.total} steps  ETA"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True) as progress:
+        batches = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+        task = progress.add_task("", total=settings.steps * len(batches))
+        for batch in batches:
+            images: list[Image.Image] = []
+            for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings):
+                progress.advance(task)
+                last = step
+            images = pipeline.decode(last.run.x)
+            yield from zip(batch, images, strict=True)
+
+
+def ready_folder(out: Path) -> None:
+    """Makes the folder and sees that it can be written, before any work.
+
+    Raises:
+        UnnoiseError: it cannot.
+    """
+    probe = out / f".write-{secrets.token_hex(4)}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"unnoise")
+        probe.unlink()
+    except FileExistsError:
+        raise UnnoiseError(f"{out} is a file, not a folder", "name a folder with --out") from None
+    except OSError as error:
+        probe.unlink(missing_ok=True)
+        raise explain(error, out) from None
+
+
+def save(image: Image.Image, out: Path, prompt: str, seed: int, record: dict[str, Any]) -> Path:
+    """Writes one PNG under a new name, whole or not at all; its settings travel in it as JSON.
+
+    Raises:
+        UnnoiseError: the disk is full or cannot be written.
+    """
+    import io
+
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("unnoise", json.dumps({**record, "seed": seed}, ensure_ascii=False))
+    data = io.BytesIO()
+    image.save(data, "PNG", pnginfo=info)
+    stem = f"{slug(prompt)}-{seed}"
+    scratch = out / f".partial-{secrets.token_hex(4)}.png"
+    try:
+        scratch.write_bytes(data.getvalue())
+        while True:
+            path = new_name(out, stem, ".png")
+            try:
+                path.hardlink_to(scratch)  # fails if the name was taken meanwhile, where a rename would overwrite
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        raise explain(error, out) from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a file name: lower-case letters, digits and dashes, at most 48 of them."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "picture"

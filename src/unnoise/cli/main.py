@@ -1,0 +1,154 @@
+"""``unnoise``: finds the verb, and tells people's mistakes in one line.
+
+The top level is the standard library alone, so that ``unnoise --help`` answers at once; a verb imports what it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from unnoise.errors import UnnoiseError
+
+
+class Verb(NamedTuple):
+    """Where a verb's function lives and what the overview says of it."""
+
+    target: str
+    summary: str
+
+
+VERBS = {
+    "generate": Verb("unnoise.cli.generate:generate", "draw pictures for a prompt"),
+    "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or go on with a stopped training"),
+    "data emoji": Verb("unnoise.data.verbs:emoji", "build the captioned picture set from the emoji font"),
+    "data show": Verb("unnoise.data.verbs:show", "show what a picture set holds"),
+    "measure": Verb("unnoise.cli.measure:measure", "measure a model's parts on held-out pictures"),
+    "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
+}
+
+
+def usage() -> str:
+    """The overview."""
+    rows = "\n".join(f"  {name:<12} {verb.summary}" for name, verb in VERBS.items())
+    return (
+        "usage: unnoise VERB ...\n\nPictures from noise, whole and in the open.\n\nverbs:\n"
+        f"{rows}\n\n  unnoise VERB --help tells more; unnoise --version prints the version.\n\n"
+        'example:\n  unnoise generate "red apple" --count 4 --seed 1 --out pictures'
+    )
+
+
+def find_verb(args: Sequence[str]) -> tuple[str, list[str]]:
+    """(verb, what is left) of the arguments.
+
+    Raises:
+        UnnoiseError: there is no such verb.
+    """
+    for words in (2, 1):
+        name = " ".join(args[:words])
+        if name in VERBS:
+            return name, list(args[words:])
+    below = [name for name in VERBS if name.startswith(f"{args[0]} ")]
+    if below:
+        raise UnnoiseError(
+            f"`unnoise {args[0]}` wants another word", f"try {' or '.join(f'`unnoise {b}`' for b in below)}"
+        )
+    raise UnnoiseError(f"there is no verb {args[0]!r}", f"one of: {', '.join(VERBS)}")
+
+
+def parse(function: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
+    """Calls the function with arguments from the command line, by tyro; its complaints become one line.
+
+    Raises:
+        UnnoiseError: an option that does not exist, or a value that is wrong.
+    """
+    import tyro
+
+    said = io.StringIO()
+    wide = os.environ.get("COLUMNS")
+    wants_help = any(a in ("-h", "--help") for a in args)
+    try:
+        if wants_help:
+            return tyro.cli(function, args=args, prog=prog)
+        os.environ["COLUMNS"] = "500"
+        with contextlib.redirect_stderr(said):
+            call = tyro.cli(_later(function), args=args, prog=prog)
+    except SystemExit as stop:
+        if not stop.code or wants_help:
+            raise
+        raise UnnoiseError(one_line(said.getvalue()), f"see `{prog} --help`") from None
+    finally:
+        if not wants_help:
+            os.environ.pop("COLUMNS", None)
+            if wide is not None:
+                os.environ["COLUMNS"] = wide
+    return call()
+
+
+def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """The function with its signature, that only takes its arguments: what it says must not be captured."""
+    import functools
+
+    @functools.wraps(function)
+    def take(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return lambda: function(*args, **kwargs)
+
+    take.__annotations__ = {**function.__annotations__, "return": Any}
+    return take
+
+
+def one_line(box: str) -> str:
+    """The first paragraph of a boxed complaint, in one line."""
+    rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()]
+    text: list[str] = []
+    for row in rows[1:]:
+        if set(row) <= {"─"} or row.startswith("Got errors"):
+            break
+        text.append(row)
+    line = " ".join(" ".join(text).split()) or "the arguments are wrong"
+    line = re.sub(r"no type matching (\S+) could be instantiated from \['(.*?)'\]\.?", r"\2 is no \1", line)
+    return line[0].lower() + line[1:].rstrip(".")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if args[0] in ("-V", "--version"):
+        from unnoise import __version__
+
+        print(f"unnoise {__version__}")
+        return 0
+    try:
+        name, rest = find_verb(args)
+        module, attribute = VERBS[name].target.split(":")
+        function = getattr(importlib.import_module(module), attribute)
+        if getattr(function, "parses_itself", False):
+            function(rest)
+        else:
+            parse(function, rest, f"unnoise {name}")
+    except UnnoiseError as error:
+        print(f"unnoise: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Stopped" else 1
+    except KeyboardInterrupt:
+        print("unnoise: stopped by Ctrl-C; nothing is left half-written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except MemoryError:
+        print("unnoise: the memory is not enough; draw fewer pictures at once, or use a smaller batch", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

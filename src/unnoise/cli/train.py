@@ -1,0 +1,140 @@
+"""``unnoise train``: runs a recipe, or goes on with a training that was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unnoise.core import registry
+from unnoise.errors import UnnoiseError
+from unnoise.files import explain, write_json
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and on what a training runs; none of these changes what is learnt.
+
+    Attributes:
+        out: the run's folder; by default runs/RECIPE.
+        resume: go on from the newest whole checkpoint in it.
+        device: cpu, cuda, or auto.
+        dtype: float32 or bfloat16; auto tries both on the machine and takes the faster.
+        threads: processor threads.
+        minutes: stop after so long, as if interrupted; schedules do not see it.
+    """
+
+    out: Path | None = None
+    resume: bool = False
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = None
+    minutes: float | None = None
+
+
+def train(args: Sequence[str]) -> None:
+    """Parses ``RECIPE [options]`` or ``--resume FOLDER [options]`` and trains."""
+    recipes = registry.index("recipes")
+    if not args or args[0] in ("-h", "--help"):
+        rows = "\n".join(f"  {e.name:<18} {e.summary}" for e in recipes.values())
+        print(
+            "usage: unnoise train RECIPE [options]\n       unnoise train --resume FOLDER [options]\n\n"
+            f"recipes:\n{rows}\n\n  unnoise train RECIPE --help lists a recipe's settings.\n"
+            "  A training stopped at any moment goes on to the same bits: its own settings are kept in its folder, and\n"
+            "  options after --resume FOLDER are added to them (--train.samples, --device, --minutes, ...)."
+        )
+        return
+    if args[0] == "--resume":
+        if len(args) < 2:
+            raise UnnoiseError("--resume wants the folder of a training", "unnoise train --resume runs/emoji-flow")
+        folder = Path(args[1])
+        recipe, before = read_run(folder)
+        args = [*before, *args[2:], "--run.out", str(folder), "--run.resume"]
+    else:
+        recipe, args = args[0], list(args[1:])
+    function = registry.find("recipes", recipe)
+    from unnoise.cli.main import parse
+
+    parse(_with_options(function, recipe, list(args)), args, f"unnoise train {recipe}")
+
+
+train.parses_itself = True  # type: ignore[attr-defined]
+
+
+def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
+    """The recipe's function with the options of a run added to its signature."""
+    import functools
+    import inspect
+
+    signature = inspect.signature(recipe, eval_str=True)
+    run = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, default=RunOptions(), annotation=RunOptions)
+
+    @functools.wraps(recipe)
+    def whole(*, run: RunOptions, **settings: Any) -> None:
+        _train(lambda: recipe(**settings), name, run, args)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    whole.__signature__ = signature.replace(parameters=[*parameters, run], return_annotation=None)  # type: ignore[attr-defined]
+    whole.__annotations__ = {p.name: p.annotation for p in [*parameters, run]}
+    whole.__doc__ = (recipe.__doc__ or "").rstrip() + "\n        run: where and on what it runs.\n    "
+    return whole
+
+
+def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> None:
+    from unnoise.pipelines.text_to_picture import choose_device
+    from unnoise.training.probe import fastest_dtype
+    from unnoise.training.runner import run
+
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    folder = options.out or Path("runs") / recipe
+    device = choose_device(options.device)
+    training = build()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / RUN).exists():
+            write_json(folder / RUN, {"recipe": recipe, "arguments": kept_arguments(args)})
+    except OSError as error:
+        raise explain(error, folder) from None
+    dtype = fastest_dtype(device, options.dtype)
+    model = run(training, folder, str(device), dtype, options.resume, options.minutes)
+    print(f"done: the model is at {model}")
+
+
+def kept_arguments(args: Sequence[str]) -> list[str]:
+    """The arguments that a resumed training must repeat: all but where it runs, for how long, and how it began."""
+    kept: list[str] = []
+    skip = False
+    for arg in args:
+        if skip:
+            skip = False
+        elif arg.split("=")[0] in ("--run.out", "--run.minutes"):
+            skip = "=" not in arg
+        elif arg != "--run.resume":
+            kept.append(arg)
+    return kept
+
+
+def read_run(folder: Path) -> tuple[str, list[str]]:
+    """(recipe, arguments) of the training in a folder.
+
+    Raises:
+        UnnoiseError: there is none.
+    """
+    try:
+        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return str(record["recipe"]), [str(arg) for arg in record["arguments"]]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnnoiseError(
+            f"no training at {folder}", "name the folder that an earlier `unnoise train` wrote"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UnnoiseError(
+            f"{folder / RUN} is damaged", "start the training with its recipe and --run.resume"
+        ) from None

@@ -1,0 +1,1 @@
+"""Networks that read prompts and look at pictures, one a file."""

@@ -1,0 +1,97 @@
+"""Parts that networks share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unnoise.core.edit import Edit, apply_edits
+
+
+def sinusoid(label: Tensor, width: int, period: float = 10_000.0) -> Tensor:
+    """(B, width) sines and cosines of a label of about 0 to 1000. DDPM's level embedding, from Vaswani et al. 2017
+    (arXiv 1706.03762), section 3.5."""
+    half = width // 2
+    rates = torch.exp(-math.log(period) * torch.arange(half, dtype=torch.float32, device=label.device) / half)
+    angles = label.float()[:, None] * rates  # (B, half)
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)  # (B, width)
+
+
+class Inside:
+    """What a call wants done and seen at the named sites of a network."""
+
+    def __init__(self, edits: Sequence[Edit] = (), read: Sequence[str] = ()) -> None:
+        self.edits, self.read = tuple(edits), frozenset(read)
+        self.features: dict[str, Tensor] = {}
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        """The value after edits; kept among the features if it was asked for."""
+        if self.edits:
+            value = apply_edits(self.edits, site, value)
+        if site in self.read:
+            self.features[site] = value
+        return value
+
+
+class Attention(nn.Module):
+    """Multi-head attention with normed queries and keys, over itself or over a context.
+
+    Dehghani et al. 2023 (arXiv 2302.05442), section 2, for the norms: they keep logits bounded at high learning rates.
+
+    Args:
+        width: of x.
+        heads: number of heads.
+        context: width of the context; None attends to x itself.
+    """
+
+    def __init__(self, width: int, heads: int, context: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(context or width, width, bias=False)
+        self.value = nn.Linear(context or width, width, bias=False)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.query_norm = nn.RMSNorm(width // heads)
+        self.key_norm = nn.RMSNorm(width // heads)
+
+    def _split(self, x: Tensor) -> Tensor:  # (B, N, D) -> (B, heads, N, D / heads)
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def forward(
+        self, x: Tensor, inside: Inside, site: str, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:  # x (B, N, D), context (B, L, C), mask (B, L) bool
+        source = x if context is None else context
+        q = self.query_norm(self._split(self.query(x)))  # (B, heads, N, d)
+        k = self.key_norm(self._split(self.key(source)))  # (B, heads, L, d)
+        v = self._split(self.value(source))  # (B, heads, L, d)
+        bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
+        if site in inside.read:  # the map itself is wanted, so it is computed in the open
+            logits = q @ k.mT / math.sqrt(q.shape[-1])
+            if bias is not None:
+                logits = logits.masked_fill(~bias, -math.inf)
+            weights = inside(site, logits.softmax(-1))  # (B, heads, N, L)
+            h = weights @ v
+        else:
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, d)
+        return self.out(h.transpose(1, 2).flatten(2))  # (B, N, D)
+
+
+class MLP(nn.Module):
+    """Two layers with GELU between, four times as wide inside."""
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
+        return self.down(self.dropout(F.gelu(self.up(x))))  # (B, N, D)

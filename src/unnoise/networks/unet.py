@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unnoise.core.condition import Condition
+from unnoise.core.edit import Edit
+from unnoise.core.registry import register
+from unnoise.networks.layers import MLP, Attention, Inside, sinusoid
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a two-scale U-Net with a transformer at its bottom.
+
+    Attributes:
+        channels_in: of the state.
+        size: of the state along one axis, in cells.
+        channels: of the residual blocks at full size.
+        blocks: residual blocks on the way down, and as many on the way up.
+        width, depth, heads: of the transformer at half size.
+        text_width: of the prompt's token vectors and of its pooled vector; 0 for a network that takes no prompt.
+        embedding: width of the vector that tells blocks the noise level.
+    """
+
+    channels_in: int = 4
+    size: int = 16
+    channels: int = 128
+    blocks: int = 2
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    text_width: int = 256
+    embedding: int = 256
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside the identity, told the level by scale and shift of the second norm."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.level = nn.Linear(embedding, 2 * channels)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.level.weight)
+        nn.init.zeros_(self.level.bias)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:  # x (B, C, h, w), e (B, E)
+        h = self.conv1(F.silu(self.norm1(x)))  # (B, C, h, w)
+        scale, shift = self.level(e)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return x + self.conv2(F.silu(h))  # (B, C, h, w)
+
+
+class CrossAttention(nn.Module):
+    """A map of features looks at the prompt: attention over its tokens beside the identity."""
+
+    def __init__(self, channels: int, text_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.attention = Attention(channels, max(1, channels // 64), context=text_width)
+
+    def forward(self, x: Tensor, cond: Condition, inside: Inside, site: str) -> Tensor:  # (B, C, h, w)
+        h = self.norm(x.flatten(2).mT)  # (B, h w, C)
+        h = self.attention(h, inside, site, cond.tokens, cond.token_mask)  # (B, h w, C)
+        return x + h.mT.reshape(x.shape)  # (B, C, h, w)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention and an MLP, each beside the identity.
+
+    The level reaches all blocks through one shared modulation, to which each adds its own constant: PixArt-alpha's
+    adaLN-single (Chen et al. 2023, arXiv 2310.00426, section 2.3).
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.self_attention = Attention(width, config.heads)
+        if config.text_width:
+            self.norm2 = nn.LayerNorm(width)
+            self.cross_attention = Attention(width, config.heads, context=config.text_width)
+        self.norm3 = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = MLP(width)
+        self.constant = nn.Parameter(torch.zeros(4 * width))
+
+    def forward(self, x: Tensor, level: Tensor, cond: Condition | None, inside: Inside, site: str) -> Tensor:
+        scale1, shift1, scale2, shift2 = (level + self.constant)[:, None].chunk(4, dim=2)  # (B, 1, D) each
+        h = self.norm1(x) * (1 + scale1) + shift1  # (B, N, D)
+        x = x + self.self_attention(h, inside, f"{site}.self")
+        if cond is not None and cond.tokens is not None:
+            h = self.norm2(x)
+            x = x + self.cross_attention(h, inside, f"{site}.cross", cond.tokens, cond.token_mask)
+        h = self.norm3(x) * (1 + scale2) + shift2
+        return inside(site, x + self.mlp(h))  # (B, N, D)
+
+
+@register("unet")
+class UNet(nn.Module):
+    """A U-Net with a transformer at the bottom: convolutions where they are fast, attention where it is cheap.
+
+    Residual blocks at the state's full size, a long way down and up again with skips (Ronneberger et al. 2015,
+    arXiv 1505.04597; Ho et al. 2020, appendix B), and at half size a transformer over the cells, as in simple diffusion's
+    U-ViT (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.3). The prompt's tokens are attended to at both sizes; its
+    pooled vector joins the level's embedding. The output begins at zero.
+
+    Sites: ``down.0``, ``down.cross``, ``mid.0`` (and ``.self``, ``.cross`` for attention maps), ``up.0``, ``up.cross``.
+    """
+
+    Config = UNetConfig
+    edges = ("enter.", "leave.", "time.", "pooled.", "level.", "position")
+
+    def __init__(self, config: UNetConfig | None = None) -> None:
+        super().__init__()
+        config = config or UNetConfig()
+        self.config = c = config
+        self.time = nn.Sequential(nn.Linear(256, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding))
+        self.enter = nn.Conv2d(c.channels_in, c.channels, 3, padding=1)
+        self.down = nn.ModuleList(Residual(c.channels, c.embedding) for _ in range(c.blocks))
+        self.shrink = nn.Conv2d(c.channels, c.width, 2, stride=2)
+        self.position = nn.Parameter(torch.randn((c.size // 2) ** 2, c.width) * 0.02)
+        self.level = nn.Linear(c.embedding, 4 * c.width)
+        self.mid = nn.ModuleList(TransformerBlock(c) for _ in range(c.depth))
+        self.grow = nn.Conv2d(c.width, 4 * c.channels, 1)
+        self.join = nn.ModuleList(nn.Conv2d(2 * c.channels, c.channels, 1) for _ in range(c.blocks))
+        self.up = nn.ModuleList(Residual(c.channels, c.embedding) for _ in range(c.blocks))
+        self.leave = nn.Sequential(
+            nn.GroupNorm(8, c.channels), nn.SiLU(), nn.Conv2d(c.channels, c.channels_in, 3, padding=1)
+        )
+        if c.text_width:
+            self.pooled = nn.Linear(c.text_width, c.embedding)
+            self.down_cross = CrossAttention(c.channels, c.text_width)
+            self.up_cross = CrossAttention(c.channels, c.text_width)
+        for module in (self.level, self.leave[2]):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_label: Tensor,
+        cond: Condition | None = None,
+        edits: Sequence[Edit] = (),
+        read: Sequence[str] = (),
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C, h, w), noise_label (B,)
+        inside = Inside(edits, read)
+        prompted = cond is not None and cond.tokens is not None and self.config.text_width > 0
+        e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
+        if prompted and cond is not None and cond.pooled is not None:
+            e = e + self.pooled(cond.pooled)
+        e = F.silu(e)
+        h = self.enter(x.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
+        skips = []
+        for number, block in enumerate(self.down):
+            h = inside(f"down.{number}", block(h, e))
+            skips.append(h)
+        if prompted and cond is not None:
+            h = self.down_cross(h, cond, inside, "down.cross")
+        low = self.shrink(h)  # (B, D, h / 2, w / 2)
+        tokens = low.flatten(2).mT + self.position  # (B, N, D)
+        level = self.level(e)  # (B, 4 D)
+        for number, mid in enumerate(self.mid):
+            tokens = mid(tokens, level, cond if prompted else None, inside, f"mid.{number}")
+        low = tokens.mT.reshape(low.shape).contiguous(memory_format=torch.channels_last)  # (B, D, h / 2, w / 2)
+        h = h + F.pixel_shuffle(self.grow(low), 2)  # (B, C, h, w)
+        for number, (join, block) in enumerate(zip(self.join, self.up, strict=True)):
+            h = join(torch.cat([h, skips.pop()], dim=1))  # (B, C, h, w)
+            h = inside(f"up.{number}", block(h, e))
+        if prompted and cond is not None:
+            h = self.up_cross(h, cond, inside, "up.cross")
+        return self.leave(h), inside.features  # (B, C, h, w)

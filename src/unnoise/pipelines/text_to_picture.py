@@ -1,0 +1,274 @@
+"""From a prompt to a picture: encode, sample, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unnoise.core import registry
+from unnoise.core.autoencoder import Autoencoder
+from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
+from unnoise.core.guidance import Guidance, batched, bind
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import NoiseSource
+from unnoise.core.sample import Step, sample
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
+from unnoise.guidances.cfg import CFG
+from unnoise.pipelines.pictures import to_bytes, to_images
+from unnoise.weights.model import MODEL, load_model
+
+PARTS = ("autoencoder", "text", "denoiser")
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: solver steps, 1 to 10,000.
+        solver, spacing: names of the registry.
+        cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, too much fries the picture.
+        guidance: a guidance to use in place of plain classifier-free guidance at ``cfg_scale``.
+    """
+
+    steps: int = 30
+    solver: str = "dpmpp-2m"
+    spacing: str = "trailing"
+    cfg_scale: float = 3.0
+    guidance: Guidance | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 10_000:
+            raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 20 to 50 are usual")
+        if not -100 <= self.cfg_scale <= 100:
+            raise UnnoiseError(f"a guidance scale of {self.cfg_scale:g} draws nothing", "choose 1 to 10")
+
+
+class PictureStep(NamedTuple):
+    """One step of a run, ready to look at.
+
+    Attributes:
+        index: its number, from 0.
+        num_steps: how many there are.
+        level: the noise level before it.
+        step: the core's record: states, estimates, everything needed to restart here.
+        pipeline: draws ``picture`` and ``noisy`` when they are asked for; a step that nobody looks at costs nothing.
+    """
+
+    index: int
+    num_steps: int
+    level: NoiseLevel
+    step: Step
+    pipeline: Pipeline
+
+    @property
+    def picture(self) -> Image.Image:
+        """The picture that the denoiser now predicts, for the first prompt."""
+        return self.pipeline.decode(self.step.estimate.x0[:1])[0]
+
+    @property
+    def noisy(self) -> Image.Image:
+        """The state before the step, decoded as it is."""
+        return self.pipeline.decode(self.step.x[:1])[0]
+
+    @property
+    def finished(self) -> list[Image.Image]:
+        """The pictures of all rows as they stand after this step."""
+        return self.pipeline.decode(self.step.run.x)
+
+
+class Pipeline:
+    """Draws pictures for prompts with one set of networks. Holds nothing of any run: threads may share it.
+
+    Args:
+        denoiser, autoencoder, text: the networks, on one device and in evaluation mode.
+        tokenizer: prompts to ids.
+        record: the model's record; ``record["defaults"]`` holds default settings.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        autoencoder: Autoencoder,
+        text: torch.nn.Module,
+        tokenizer: Tokenizer,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.denoiser, self.autoencoder, self.text, self.tokenizer = denoiser, autoencoder, text, tokenizer
+        self.record = dict(record or {})
+        known = Settings.__dataclass_fields__.keys()
+        self.defaults = Settings(**{k: v for k, v in self.record.get("defaults", {}).items() if k in known})
+        parameter = next(denoiser.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+
+    def settings(self, **changes: Any) -> Settings:
+        """The model's default settings, with those changes that are not None."""
+        values = {name: getattr(self.defaults, name) for name in Settings.__dataclass_fields__}
+        return Settings(**values | {name: value for name, value in changes.items() if value is not None})
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """The condition of prompts, one row each.
+
+        Raises:
+            UnnoiseError: a prompt is longer than the model reads.
+        """
+        return self.text(self.tokenizer(prompts).to(self.device))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor) -> list[Image.Image]:
+        """RGB images from latents."""
+        return to_images(to_bytes(self.autoencoder.decode(z.to(self.dtype))))
+
+    def run(
+        self, prompts: Sequence[str], seeds: Sequence[int], negative: str = "", settings: Settings | None = None
+    ) -> Iterator[Step]:
+        """The steps of one run over a batch: row i draws ``prompts[i]`` with ``seeds[i]``."""
+        settings = settings or self.defaults
+        solver = registry.find("solvers", settings.solver)()
+        spacing = registry.find("spacings", settings.spacing)()
+        shape = self.autoencoder.space.shape(SIZE)
+        levels = spacing.levels(self.denoiser.path, settings.steps, shape)
+        noise = NoiseSource(seeds, shape, self.dtype, self.device)
+        with torch.inference_mode():
+            conds: dict[str, Condition | None] = {"cond": self.encode(prompts)}
+            conds["uncond"] = self.encode([negative]).repeat(len(prompts))
+            denoise = bind(settings.guidance or CFG(settings.cfg_scale), batched(self.denoiser), conds)
+            x = noise.initial() * levels[0].sigma
+        steps = sample(denoise, solver, levels, x, noise)
+        while True:
+            with torch.inference_mode():  # entered anew for each step: a generator must not hold it while it waits
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], negative: str = "", **changes: Any) -> Tensor:
+        """(N, 3, H, W) float pictures in about [-1, 1], one for each prompt and seed; ``changes`` as in ``settings``."""
+        for step in self.run(prompts, seeds, negative, self.settings(**changes)):
+            last = step.run.x
+        with torch.inference_mode():
+            return self.autoencoder.decode(last.to(self.dtype)).float().cpu()
+
+    def generate(
+        self,
+        prompt: str,
+        negative: str = "",
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        cfg_scale: float | None = None,
+        solver: str | None = None,
+        spacing: str | None = None,
+        guidance: Guidance | None = None,
+    ) -> list[Image.Image]:
+        """Pictures for a prompt; picture i is drawn with seed + i.
+
+        Args:
+            prompt: what to draw.
+            negative: what to steer away from.
+            count: how many, at least 1.
+            seed: of the first; the same seed, settings and machine give the same bits.
+            steps, cfg_scale, solver, spacing, guidance: see ``Settings``; None takes the model's default.
+
+        Raises:
+            UnnoiseError: a setting that cannot be run, an unknown name, or a prompt longer than the model reads.
+        """
+        if count < 1:
+            raise UnnoiseError(f"{count} pictures cannot be drawn", "ask for 1 or more")
+        chosen = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver, "spacing": spacing, "guidance": guidance}
+        pictures: list[Image.Image] = []
+        for start in range(0, count, 16):
+            seeds = [seed + i for i in range(start, min(start + 16, count))]
+            pictures += to_images(to_bytes(self.draw([prompt] * len(seeds), seeds, negative, **chosen)))
+        return pictures
+
+    def steps(self, prompt: str, negative: str = "", seed: int = 0, **changes: Any) -> Iterator[PictureStep]:
+        """The steps of one picture's run, to look at one after the other.
+
+        >>> for step in pipeline.steps("red apple"):   # doctest: +SKIP
+        ...     step.picture.save(f"{step.index}.png")
+        """
+        settings = self.settings(**changes)
+        for step in self.run([prompt], [seed], negative, settings):
+            yield PictureStep(step.index, settings.steps, step.here, step, self)
+
+
+def default_model() -> Path:
+    """The folder of the model that comes with the package."""
+    return Path(__file__).resolve().parent.parent / "models" / "default"
+
+
+def model_folder(path: Path | str) -> Path:
+    """The model folder that a path means: itself, or the ``model`` folder of a finished training."""
+    path = Path(path)
+    return path / "model" if not (path / MODEL).exists() and (path / "model" / MODEL).exists() else path
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" takes a CUDA GPU where there is one.
+
+    Raises:
+        UnnoiseError: the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UnnoiseError(f"there is no device called {device!r}", "use cpu, cuda or auto") from None
+    if chosen.type not in ("cpu", "cuda", "mps", "meta"):
+        raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UnnoiseError("this torch sees no CUDA GPU", "use --device cpu, or install torch for your GPU")
+    return chosen
+
+
+def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        UnnoiseError: an unknown name, or float16 on a processor, which computes it ten times slower than float32.
+    """
+    if isinstance(dtype, str):
+        names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        names["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
+        if dtype not in names:
+            raise UnnoiseError(f"there is no dtype called {dtype!r}", f"one of: {', '.join(names)}")
+        dtype = names[dtype]
+    if dtype == torch.float16 and device.type == "cpu":
+        raise UnnoiseError("float16 is slow and unsafe on a processor", "use --dtype float32 or bfloat16")
+    return dtype
+
+
+def load_pipeline(
+    model: Path | str | None, device: str = "auto", dtype: torch.dtype | str = "auto", threads: int | None = None
+) -> Pipeline:
+    """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.
+
+    Raises:
+        UnnoiseError: there is no whole model, or the device or dtype cannot be had.
+    """
+    if threads is not None:
+        if not 1 <= threads <= 1024:
+            raise UnnoiseError(f"{threads} threads cannot be used", "ask for 1 up to the number of cores")
+        torch.set_num_threads(threads)
+    where = choose_device(device)
+    folder = model_folder(model) if model is not None else default_model()
+    modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
+    modules["denoiser"].to(memory_format=torch.channels_last)
+    modules["autoencoder"].to(memory_format=torch.channels_last)
+    file = folder / "tokenizer.json"
+    if file.name not in record["files"]:
+        raise UnnoiseError(f"the model at {folder} has no tokenizer.json", "copy or train the model again")
+    tokenizer = Tokenizer(file.read_text(encoding="utf-8"), modules["text"].config.length)
+    return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from unnoise.core.registry import register
+from unnoise.networks.unet import UNetConfig
+from unnoise.objectives.times import Uniform as UniformTimes
+from unnoise.objectives.weightings import Uniform
+from unnoise.paths.cosine import Cosine
+from unnoise.predictions.noise import Noise
+from unnoise.recipes.latent import latent_training
+from unnoise.training.plan import Training
+from unnoise.training.settings import TrainSettings
+
+
+@register("emoji-ddpm")
+def emoji_ddpm(
+    data: Path = Path("data/emoji"),
+    train: TrainSettings = TrainSettings(samples=480_000, batch=64, warmup=4000, cooldown=0.4),
+    network: UNetConfig = UNetConfig(),
+    autoencoder: Path | None = None,
+    text: Path | None = None,
+    init: Path | None = None,
+    text_rate: float = 0.2,
+    drop: float = 0.1,
+) -> Training:
+    """The classic: 1000 levels on the cosine path, the noise predicted, its squared error unweighted.
+
+    DDPM (arXiv 2006.11239), algorithm 1, with Improved DDPM's path (arXiv 2102.09672), in an autoencoder's latents.
+
+    Args:
+        data: the picture set.
+        train: length and rates.
+        network: its shape.
+        autoencoder, text: model folders to take these from; by default the model that comes with the package.
+        init: a model folder whose denoiser and text tower the training starts from.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        drop: part of the samples whose prompt is dropped.
+    """
+    return latent_training(
+        "emoji-ddpm",
+        data,
+        train,
+        network,
+        Cosine(),
+        Noise(),
+        "index",
+        UniformTimes(),
+        Uniform(),
+        autoencoder,
+        text,
+        init,
+        text_rate,
+        drop,
+        {},
+        {"steps": 50, "solver": "ddim", "spacing": "trailing", "cfg_scale": 3.0},
+    )

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from unnoise.core.registry import register
+from unnoise.networks.unet import UNetConfig
+from unnoise.objectives.times import LogitNormal
+from unnoise.objectives.weightings import Uniform
+from unnoise.paths.flow import Flow
+from unnoise.predictions.flow import FlowVelocity
+from unnoise.recipes.latent import latent_training
+from unnoise.training.plan import Training
+from unnoise.training.settings import TrainSettings
+
+
+@register("emoji-flow")
+def emoji_flow(
+    data: Path = Path("data/emoji"),
+    train: TrainSettings = TrainSettings(samples=480_000, batch=64, warmup=4000, cooldown=0.4),
+    network: UNetConfig = UNetConfig(),
+    autoencoder: Path | None = None,
+    text: Path | None = None,
+    init: Path | None = None,
+    text_rate: float = 0.2,
+    drop: float = 0.1,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Training:
+    """A rectified-flow denoiser: a straight path, the velocity, logit-normal times.
+
+    Args:
+        data: the picture set.
+        train: length and rates.
+        network: its shape.
+        autoencoder, text: model folders to take these from; by default the model that comes with the package.
+        init: a model folder whose denoiser and text tower the training starts from.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        drop: part of the samples whose prompt is dropped.
+        mean, std: of the logit of the training times.
+    """
+    return latent_training(
+        "emoji-flow",
+        data,
+        train,
+        network,
+        Flow(),
+        FlowVelocity(),
+        "time",
+        LogitNormal(mean, std),
+        Uniform(),
+        autoencoder,
+        text,
+        init,
+        text_rate,
+        drop,
+        {"mean": mean, "std": std},
+        {"steps": 30, "solver": "dpmpp-2m", "spacing": "trailing", "cfg_scale": 3.0},
+    )

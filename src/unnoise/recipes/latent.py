@@ -1,0 +1,165 @@
+"""What the recipes for latent denoisers share: features from given encoders, the objective, previews."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
+from unnoise.core.path import Path as NoisePath
+from unnoise.core.prediction import Prediction
+from unnoise.data.cache import feature_key, load_or_compute
+from unnoise.data.feeds import CaptionIds, LatentFeed
+from unnoise.data.store import PictureSet, open_set
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.files import sha256
+from unnoise.networks.unet import UNet, UNetConfig
+from unnoise.objectives.denoising import DenoisingObjective
+from unnoise.objectives.times import TimeSampler
+from unnoise.objectives.weightings import Weighting
+from unnoise.pipelines.pictures import to_bytes
+from unnoise.pipelines.text_to_picture import Pipeline, default_model, model_folder
+from unnoise.training.plan import Training
+from unnoise.training.settings import TrainSettings
+from unnoise.weights.model import load_model
+
+PREVIEW_PROMPTS = (
+    "red apple",
+    "blue heart",
+    "pizza",
+    "rocket",
+    "guitar",
+    "cat face",
+    "flag of Norway",
+    "grinning face",
+    "woman firefighter, dark skin tone",
+    "man astronaut, light skin tone",
+    "house with garden",
+    "soccer ball",
+    "sunflower",
+    "clock",
+    "dog",
+    "thumbs up, medium skin tone",
+)
+
+
+def weights_sha256(folder: Path, part: str) -> str:
+    """What identifies a component's weights: the hashes of the folder's weight files and the component's record."""
+    record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    files = {name: sha256(folder / name) for name in sorted(record["files"]) if name.endswith(".safetensors")}
+    return feature_key(json.dumps(files), record["components"][part], part)
+
+
+@torch.no_grad()
+def encode_pictures(
+    autoencoder: nn.Module, pictures: PictureSet, folder: Path, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """{"mean", "std"}: (N, C, h, w) latents of all pictures, from the cache where the same encoder filled it before."""
+
+    def compute() -> dict[str, Tensor]:
+        parts = []
+        for rows in pictures.pictures().split(32):
+            x = (rows.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            parts.append(autoencoder.encode(x))
+        return {"mean": torch.cat([p.mean.cpu() for p in parts]), "std": torch.cat([p.std.cpu() for p in parts])}
+
+    key = feature_key(
+        pictures.pictures_sha256, {"scale": "[-1, 1]", "what": "latents"}, weights_sha256(folder, "autoencoder")
+    )
+    return load_or_compute(pictures.path / "cache", key, compute)
+
+
+@torch.no_grad()
+def encode_captions(
+    text: nn.Module, pictures: PictureSet, items: list[int], tokenizer: Tokenizer, folder: Path
+) -> Condition:
+    """The condition of every caption of the items, the empty prompt's last; from the cache where it was filled before."""
+
+    def compute() -> dict[str, Tensor]:
+        ids = CaptionIds([pictures.captions[i] for i in items], tokenizer).unique
+        parts = [text(rows) for rows in torch.cat([ids, tokenizer([""])]).split(256)]
+        whole = Condition.cat(parts)
+        return {"tokens": whole.tokens, "token_mask": whole.token_mask, "pooled": whole.pooled}  # type: ignore[dict-item]
+
+    transform = {"items": len(items), "what": "captions", "tokenizer": tokenizer.json}
+    found = load_or_compute(
+        pictures.path / "cache", feature_key(pictures.sha256, transform, weights_sha256(folder, "text")), compute
+    )
+    return Condition(**found)
+
+
+def latent_training(
+    recipe: str,
+    data: Path,
+    train: TrainSettings,
+    network: UNetConfig,
+    path: NoisePath,
+    prediction: Prediction,
+    noise_label: str,
+    times: TimeSampler,
+    weighting: Weighting,
+    autoencoder: Path | None,
+    text: Path | None,
+    init: Path | None,
+    text_rate: float,
+    drop: float,
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> Training:
+    """A training of a denoiser on cached latents, by whichever recipe; see the recipes for what each argument means."""
+    pictures = open_set(data)
+    items = pictures.select("denoiser")
+    auto_folder, text_folder = (model_folder(f) if f else default_model() for f in (autoencoder, text))
+    parts, _ = load_model(auto_folder, ["autoencoder"])
+    latents = encode_pictures(parts["autoencoder"], pictures, auto_folder)
+    parts |= load_model(text_folder, ["text"])[0]
+    tokenizer = Tokenizer((text_folder / "tokenizer.json").read_text("utf-8"), parts["text"].config.length)
+    torch.manual_seed(train.seed)
+    denoiser = Denoiser(UNet(network).to(memory_format=torch.channels_last), path, prediction, noise_label)
+    if init is not None:
+        begun, _ = load_model(model_folder(init), ["denoiser", "text"])
+        denoiser.load_state_dict(begun["denoiser"].state_dict())
+        parts["text"] = begun["text"]
+    denoiser.requires_grad_(True)
+    tower = parts["text"].requires_grad_(text_rate > 0)
+    features = None if text_rate > 0 else encode_captions(tower, pictures, items, tokenizer, text_folder)
+    feed = LatentFeed(
+        pictures,
+        items,
+        tokenizer,
+        latents["mean"],
+        latents["std"],
+        weights_sha256(auto_folder, "autoencoder"),
+        features,
+    )
+    objective = DenoisingObjective(denoiser, times, weighting, tower if text_rate > 0 else None, text_rate, drop)
+
+    def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        done = Denoiser(modules["denoiser"], path, prediction, noise_label).eval()
+        return {"autoencoder": parts["autoencoder"], "text": modules.get("text", tower), "denoiser": done}
+
+    info = {
+        "trained": {"recipe": recipe, "samples": train.samples, "font": pictures.manifest.get("font", {})},
+        "defaults": dict(defaults),
+    }
+    identity = {"recipe": recipe, "network": asdict(network), "text_rate": text_rate, "drop": drop, **settings}
+    identity["init"] = weights_sha256(model_folder(init), "denoiser") if init else None
+    texts = {"tokenizer.json": tokenizer.json}
+    return Training(objective, feed, train, identity, finish, previewer(tokenizer, info), info, texts)
+
+
+def previewer(tokenizer: Tokenizer, info: Mapping[str, Any]) -> Callable[[Mapping[str, nn.Module]], Tensor]:
+    """Draws the preview prompts by the inference engine itself, with fixed seeds."""
+
+    def preview(parts: Mapping[str, nn.Module]) -> Tensor:
+        pipeline = Pipeline(parts["denoiser"], parts["autoencoder"], parts["text"], tokenizer, info)  # type: ignore[arg-type]
+        return to_bytes(pipeline.draw(list(PREVIEW_PROMPTS), seeds=[1] * len(PREVIEW_PROMPTS), steps=20))
+
+    return preview

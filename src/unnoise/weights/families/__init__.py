@@ -1,0 +1,1 @@
+"""Key tables: published names of weights, and ours."""

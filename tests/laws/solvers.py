@@ -1,0 +1,245 @@
+"""Solver: it is as accurate as it claims on every path, forgets nothing, and remembers nothing but what it returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise, zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laws.world import FAMILIES, Gaussian, Rigged, draw, finish, ladder, mixture, path, slope, truth, variances
+from unnoise.core.estimate import Estimate
+from unnoise.core.level import NoiseLevel
+from unnoise.core.mixture import Deltas
+from unnoise.core.noise import NoiseSource
+from unnoise.core.registry import find
+from unnoise.core.sample import Step, sample
+from unnoise.core.solver import Solver
+
+SETTINGS: dict[str, list[dict[str, Any]]] = {  # beside the defaults, which are always tried
+    "ddim": [{"eta": 0.5}, {"eta": 1.0}],
+    "ddpm": [{"variance": "large"}],
+}
+TOLERANCE = 0.15  # of a measured order
+GROWS = ("large",)  # settings whose marginals are wider than the path's by design, in the limit of few steps
+
+
+def solvers(name: str) -> list[Solver]:
+    cls = find("solvers", name)
+    return [cls(**settings) for settings in ({}, *SETTINGS.get(name, []))]
+
+
+def flow_levels(num_steps: int) -> list[NoiseLevel]:
+    """From pure noise, alpha = 0, to exact data."""
+    return [path("flow").at(1 - i / num_steps) for i in range(num_steps + 1)]
+
+
+def draws_noise(solver: Solver) -> bool:
+    noise = Rigged(40)
+    finish(Gaussian().estimate, solver, ladder(path("flow"), 8), draw(1, 40), noise)
+    return noise.count > 0
+
+
+def stochastic_is_declared(solver: Solver) -> None:
+    default = type(solver)()
+    assert draws_noise(default) == type(solver).stochastic
+
+
+def strong_errors(solver: Solver, family: str) -> list[float]:
+    """Mean distance from the exact ends of 64 trajectories of the mixture, at 64 and 128 steps."""
+    start, end = truth()
+    errors = []
+    for num_steps in (64, 128):
+        levels = ladder(path(family), num_steps)
+        x = finish(mixture().estimate, solver, levels, start * levels[0].alpha)
+        errors.append(float((x / levels[-1].alpha - end).norm(dim=1).mean()))
+    return errors
+
+
+def weak_errors(solver: Solver, family: str) -> list[float]:
+    """Relative error of the variance on Gaussian data, at 256 and 512 steps; no sampling error."""
+    errors = []
+    for num_steps in (256, 512):
+        levels = ladder(path(family), num_steps)
+        first, last = (0.4 * float(level.alpha) ** 2 + float(level.sigma) ** 2 for level in (levels[0], levels[-1]))
+        errors.append(abs(variances(Gaussian().estimate, solver, levels, first)[-1] / last - 1))
+    return errors
+
+
+def order_is_as_claimed(solver: Solver) -> None:
+    """Within 0.15 on the variance-preserving, the flow and the exploding path; weak order where noise is drawn."""
+    if solver.order is None:
+        return
+    measure = weak_errors if draws_noise(solver) else strong_errors
+    for family in FAMILIES:
+        measured = slope(measure(solver, family))
+        assert abs(measured - solver.order) < TOLERANCE, f"order {measured:.2f} on {family}, not {solver.order}"
+
+
+def order_holds_from_pure_noise(solver: Solver) -> None:
+    """A run that starts where log-SNR is infinite is as accurate as one that does not."""
+    if solver.order is None or draws_noise(solver):
+        return
+    flow = path("flow")
+    x, errors = draw(64, 2, seed=7), []
+    end = mixture().endpoint(x, flow.at(1.0), flow.at(0.05), 1e-10)
+    for num_steps in (64, 128):
+        levels = [flow.at(1 - 0.95 * i / num_steps) for i in range(num_steps + 1)]
+        errors.append(float((finish(mixture().estimate, solver, levels, x) - end).norm(dim=1).mean()))
+    assert slope(errors) > solver.order - TOLERANCE
+
+
+def one_point_is_recovered(solver: Solver) -> None:
+    """Where the data is one point c, the state at every level is alpha c + noise, and the end is c to the last bit."""
+    point = torch.tensor([[0.7, -1.3, 2.0]], dtype=torch.float64)
+    deltas, quiet = Deltas(point), not draws_noise(solver)
+    for family in FAMILIES:
+        on = path(family)
+        for num_steps in (1, 2, 3, 13):
+            levels = [on.at(1 - i / num_steps) for i in range(num_steps + 1)]
+            eps = draw(4, 3, seed=num_steps)
+            noise = NoiseSource(range(4), (3,), torch.float64)
+            for step in sample(deltas.estimate, solver, levels, levels[0].mix(point, eps), noise):
+                x, there = step.run.x, levels[step.index + 1]
+                assert step.there == there, "a step ends on the run's next level"
+                if quiet:
+                    assert torch.allclose(x, there.mix(point, eps), rtol=0, atol=2e-12 * (1 + there.sigma))
+            assert torch.allclose(x, point.expand(4, 3), rtol=0, atol=1e-12), (family, num_steps)
+
+
+def marginals_have_the_right_mean(solver: Solver) -> None:
+    """Around one point c, with no noise at the start and none drawn, the state at every level is alpha c."""
+    point = torch.full((1, 40), 0.7, dtype=torch.float64)
+    deltas = Deltas(point)
+    for levels in (*[ladder(path(family), 8) for family in FAMILIES], flow_levels(8)):
+        for step in sample(deltas.estimate, solver, levels, levels[0].alpha * point, Rigged(40, silent=True)):
+            assert torch.allclose(step.run.x, step.there.alpha * point, rtol=0, atol=1e-12)
+
+
+def last_step_draws_nothing(solver: Solver) -> None:
+    for num_steps in (1, 5):
+        last = flow_levels(num_steps)[-2:]
+        silent, loud = (
+            finish(Gaussian().estimate, solver, last, draw(1, 40), Rigged(40, silent=silent))
+            for silent in (True, False)
+        )
+        assert torch.equal(silent, loud), "noise in the step to clean data stays in the picture"
+
+
+def marginals_have_the_right_variance(solver: Solver) -> None:
+    """Around one point the state at a level has exactly the variance sigma^2, however much of it is fresh."""
+    if getattr(solver, "variance", None) in GROWS:
+        return
+    deltas = Deltas(torch.zeros(1, 4 * 9, dtype=torch.float64))
+    for levels in (*[ladder(path(family), 8) for family in FAMILIES], flow_levels(8)):
+        found = variances(deltas.estimate, solver, levels, float(levels[0].sigma) ** 2)
+        for variance, level in zip(found, levels[1:], strict=True):
+            assert math.isclose(variance, float(level.sigma) ** 2, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def whole_run(solver: Solver, num_steps: int = 7) -> Iterator[Step]:
+    x = draw(3, 2, seed=3)
+    yield from sample(mixture().estimate, solver, flow_levels(num_steps), x, noise_for([1, 2, 3], 2))
+
+
+def noise_for(seeds: list[int], width: int) -> NoiseSource:
+    return NoiseSource(seeds, (width,), torch.float64)
+
+
+def starts_from_pure_noise(solver: Solver) -> None:
+    """alpha = 0 first and sigma = 0 last, with steps enough for a full history between."""
+    for step in whole_run(solver):
+        assert torch.isfinite(step.run.x).all()
+        assert torch.isfinite(step.estimate.x0).all()
+    assert tuple(step.run.here) == (1.0, 0.0)
+    assert step.run.x.abs().max() < 6, "what comes out is of the size of the data"
+
+
+def restarts_bit_equal(solver: Solver) -> None:
+    steps = list(whole_run(solver))
+    for step in steps[:-1]:
+        again = list(
+            sample(mixture().estimate, solver, flow_levels(7), torch.zeros(3, 2), noise_for([1, 2, 3], 2), step.run)
+        )
+        assert torch.equal(again[-1].run.x, steps[-1].run.x), f"from step {step.index}"
+
+
+def two_runs_do_not_meet(solver: Solver) -> None:
+    """Two interleaved runs of one solver object, of unlike length, are each what they are alone."""
+    alone = [[step.run.x for step in whole_run(solver, n)] for n in (7, 5)]
+    together: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for pair in zip_longest(whole_run(solver, 7), whole_run(solver, 5)):
+        for found, step in zip(together, pair, strict=True):
+            found.extend([step.run.x] if step else [])
+    for found, wanted in zip(together, alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def seeds_are_honoured_by_item(solver: Solver) -> None:
+    """A picture depends on its own seed and state alone: not on its place, nor on its company."""
+    denoise, levels = Gaussian(mean=0.3).estimate, flow_levels(6)
+    x = {seed: noise_for([seed], 20).initial() for seed in (5, 6, 7)}
+    alone = {seed: finish(denoise, solver, levels, x[seed], noise_for([seed], 20)) for seed in x}
+    for order in ([5, 6, 7], [7, 5], [6, 6]):
+        together = finish(denoise, solver, levels, torch.cat([x[s] for s in order]), noise_for(order, 20))
+        for row, seed in enumerate(order):
+            assert torch.equal(together[row : row + 1], alone[seed])
+
+
+def inconsistent_estimates_are_honoured(solver: Solver) -> None:
+    """A step from x with an estimate of other halves is the step from ``here.mix(x0, eps)``, the state they make."""
+    levels = ladder(path("ddpm-linear"), 4)
+
+    def told(first: Estimate) -> Callable[[Tensor, NoiseLevel, NoiseLevel], Estimate]:
+        calls: list[int] = []
+
+        def denoise(x: Tensor, here: NoiseLevel, there: NoiseLevel) -> Estimate:
+            calls.append(1)
+            return first if len(calls) == 1 else Gaussian().estimate(x, here)
+
+        return denoise
+
+    x, state = levels[0].mix(draw(2, 3, seed=1), draw(2, 3, seed=2)), solver.start(levels)
+    for index, (here, there) in enumerate(pairwise(levels[:4])):
+        e = Estimate(Gaussian().estimate(x, here).x0, Gaussian(mean=0.5).estimate(x, here).eps)
+        noise = noise_for([1, 2], 3)
+        move = solver.step(told(e), x, here, there, state, noise.at(index))
+        same = solver.step(told(e), here.mix(e.x0, e.eps), here, there, state, noise.at(index))
+        assert torch.allclose(move.x, same.x, rtol=1e-12, atol=1e-12)
+        x, state = move.x, move.state
+
+
+def calls_are_as_claimed(solver: Solver) -> None:
+    """The first call of a step is at its start; there are as many as claimed, and fewer only at the ends."""
+    levels = flow_levels(6)
+    calls: list[tuple[float, NoiseLevel]] = []
+
+    def denoise(x: Tensor, here: NoiseLevel, there: NoiseLevel) -> Estimate:
+        calls.append((float(x.abs().sum()), here))
+        return mixture().estimate(x, here)
+
+    for step in sample(denoise, solver, levels, draw(3, 2), noise_for([1, 2, 3], 2)):
+        assert calls[0] == (float(step.x.abs().sum()), step.here)
+        inner = 0 < step.index < 5
+        assert len(calls) == solver.evaluations if inner else 1 <= len(calls) <= solver.evaluations
+        calls.clear()
+
+
+LAWS = [
+    stochastic_is_declared,
+    order_is_as_claimed,
+    order_holds_from_pure_noise,
+    one_point_is_recovered,
+    marginals_have_the_right_mean,
+    last_step_draws_nothing,
+    marginals_have_the_right_variance,
+    starts_from_pure_noise,
+    restarts_bit_equal,
+    two_runs_do_not_meet,
+    seeds_are_honoured_by_item,
+    inconsistent_estimates_are_honoured,
+    calls_are_as_claimed,
+]

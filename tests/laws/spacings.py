@@ -1,0 +1,118 @@
+"""Spacing: n steps are n + 1 levels of the path that fall, from its noisiest to exactly the data."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from laws.world import every_path
+from laws.world import path as find_path
+from unnoise.core.level import NoiseLevel
+from unnoise.core.path import Path
+from unnoise.core.registry import find
+from unnoise.core.spacing import Spacing
+from unnoise.errors import UnnoiseError
+
+Make = Callable[[int], Spacing]  # a spacing that will be asked for so many steps
+
+SETTINGS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # for those that have no defaults, or more than one face
+    "custom": [
+        lambda n: {"times": [1 - i / n for i in range(n)]},
+        lambda n: {"sigmas": [9.0 * 0.7**i for i in range(n)]},
+    ],
+    "shifted": [lambda n: {}, lambda n: {"shift": 0.5}],
+    "leading": [lambda n: {}, lambda n: {"offset": 0}],
+}
+STARTS_LOWER = {"leading": "by design", "custom": "as it is told"}
+COUNTS = (1, 2, 7, 13, 50)
+
+
+def makers(name: str) -> list[Make]:
+    cls = find("spacings", name)
+    return [lambda n, s=s: cls(**s(n)) for s in SETTINGS.get(name, [lambda n: {}])]  # type: ignore[misc]
+
+
+def runs(make: Make) -> list[tuple[Path, int, list[NoiseLevel]]]:
+    return [(path, n, make(n).levels(path, n, (3, 16, 16))) for path in every_path() for n in COUNTS]
+
+
+def has_one_level_more_than_steps(make: Make) -> None:
+    for path, n, levels in runs(make):
+        assert len(levels) == n + 1, (path, n)
+        assert all(type(part) is float for level in levels for part in level), "a plan is made of Python floats"
+
+
+def falls_to_exact_data(make: Make) -> None:
+    for path, n, levels in runs(make):
+        sigmas = [float(level.sigma_hat) for level in levels]
+        assert all(a > b for a, b in itertools.pairwise(sigmas)), (path, n, sigmas)
+        assert tuple(levels[-1]) == tuple(path.at(0.0))
+        assert levels[-1].sigma == 0
+
+
+def starts_at_the_top(make: Make) -> None:
+    for path, n, levels in runs(make):
+        end = path.at(1.0)
+        if make(n).name in STARTS_LOWER:  # type: ignore[attr-defined]
+            assert levels[0].sigma_hat <= end.sigma_hat
+            continue
+        assert math.isclose(levels[0].alpha, end.alpha, rel_tol=1e-9), (path, n)
+        assert math.isclose(levels[0].sigma, end.sigma, rel_tol=1e-9), (path, n)
+
+
+def keeps_to_the_path(make: Make) -> None:
+    for path, _, levels in runs(make):
+        for level in levels:
+            own = path.onto(level)
+            assert math.isclose(own.alpha, level.alpha, rel_tol=1e-9, abs_tol=1e-12)
+            assert math.isclose(own.sigma, level.sigma, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def refuses_a_run_of_no_steps(make: Make) -> None:
+    for n in (0, -3):
+        with pytest.raises(UnnoiseError):
+            make(1).levels(find_path("flow"), n)
+
+
+def shift_is_applied_once(make: Make) -> None:
+    """For those that have one: on the flow path t' = s t / (1 + (s - 1) t), and shift(a) of shift(b) is shift(ab)."""
+    cls = type(make(8))
+    if "shift" not in inspect.signature(cls).parameters:
+        return
+    flow = find_path("flow")
+    plain, moved = (cls(shift=s).levels(flow, 8) for s in (1.0, 3.0))
+    for before, after in zip(plain, moved, strict=True):
+        t = before.sigma
+        assert math.isclose(after.sigma, 3 * t / (1 + 2 * t), rel_tol=1e-12)
+    for each in every_path():
+        plain, moved = (cls(shift=s).levels(each, 200) for s in (1.0, 3.0))
+        if float(plain[-2].sigma_hat) < 1e-3 * float(plain[0].sigma_hat):  # far below the end: the plain factor
+            ratio = float(moved[-2].sigma_hat) / float(plain[-2].sigma_hat)
+            assert math.isclose(ratio, 3, rel_tol=3e-3)
+        both, twice = cls(shift=6.0).levels(each, 8), cls(shift=2.0, inner=cls(shift=3.0)).levels(each, 8)
+        for a, b in zip(both, twice, strict=True):
+            assert math.isclose(a.sigma, b.sigma, rel_tol=1e-9)
+
+
+def leading_is_as_published(kind: Callable[..., Spacing]) -> None:
+    """DDIM's list with Stable Diffusion's offset: every (1000/n)-th index, counted up from 1."""
+    for name in ("ddpm-linear", "scaled-linear"):
+        on = find_path(name)
+        for n, wanted in ((10, range(901, 0, -100)), (50, range(981, 0, -20)), (13, range(913, 0, -76))):
+            levels = kind(offset=1).levels(on, n)
+            assert [round(on.time_of(level) * 1000) - 1 for level in levels[:-1]] == list(wanted)
+
+
+LAWS = [
+    has_one_level_more_than_steps,
+    falls_to_exact_data,
+    starts_at_the_top,
+    keeps_to_the_path,
+    refuses_a_run_of_no_steps,
+    shift_is_applied_once,
+]

@@ -1,0 +1,93 @@
+"""Every law over every registered method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from laws import denoisers, guidances, noise, objectives, paths, predictions, solvers, spacings
+from unnoise.core.noise import NoiseSource
+from unnoise.core.registry import find, index
+
+Law = Callable[[Any], None]
+
+
+def cases() -> Iterator[Any]:
+    """(law, thing), one for each law and setting of each method in the registry."""
+    for kind, laws in (("paths", paths.LAWS), ("predictions", predictions.LAWS), ("guidances", guidances.LAWS)):
+        for name in index(kind):
+            yield from (pytest.param(law, find(kind, name)(), id=f"{kind}-{name}-{law.__name__}") for law in laws)
+    for name in index("spacings"):
+        for i, make in enumerate(spacings.makers(name)):
+            yield from (pytest.param(law, make, id=f"spacings-{name}-{i}-{law.__name__}") for law in spacings.LAWS)
+    for name in index("solvers"):
+        for i, solver in enumerate(solvers.solvers(name)):
+            yield from (pytest.param(law, solver, id=f"solvers-{name}-{i}-{law.__name__}") for law in solvers.LAWS)
+
+
+@pytest.mark.parametrize(("law", "thing"), list(cases()))
+def test_law(law: Law, thing: Any) -> None:
+    law(thing)
+
+
+@pytest.mark.parametrize("law", noise.LAWS)
+def test_noise(law: Law) -> None:
+    law(NoiseSource)
+
+
+@pytest.mark.parametrize("prediction", index("predictions"))
+@pytest.mark.parametrize("path", index("paths"))
+@pytest.mark.parametrize("law", denoisers.LAWS)
+def test_denoiser(law: Callable[..., None], path: str, prediction: str) -> None:
+    law(find("paths", path)(), find("predictions", prediction)())
+
+
+def test_leading_is_as_published() -> None:
+    spacings.leading_is_as_published(find("spacings", "leading"))
+
+
+@pytest.mark.parametrize("name", ["uniform-weight", "min-snr", "edm-weight"])
+@pytest.mark.parametrize("law", [objectives.is_finite_at_the_ends])
+def test_weighting(law: Law, name: str) -> None:
+    law(find("objectives", name)())
+
+
+@pytest.mark.parametrize("name", ["min-snr", "edm-weight"])
+def test_weighting_of_x0(name: str) -> None:
+    objectives.counts_x0_alike(find("objectives", name)())
+
+
+@pytest.mark.parametrize("name", ["uniform-times", "logit-normal", "log-normal-sigma"])
+def test_times_are_in_range(name: str) -> None:
+    objectives.times_are_in_range(find("objectives", name)())
+
+
+def test_times_and_weights_are_as_published() -> None:
+    objectives.min_snr_is_as_published(find("objectives", "min-snr"))
+    objectives.logit_normal_is_as_published(find("objectives", "logit-normal"))
+    objectives.log_normal_sigma_is_as_published(find("objectives", "log-normal-sigma"))
+    objectives.uniform_times_are_uniform(find("objectives", "uniform-times"))
+
+
+def test_edm_weight_makes_edm_s_loss_even() -> None:
+    """weight x c_out^2 = 1: with EDM's own prediction no level counts more than another."""
+    level = objectives.levels(find("paths", "ve")())
+    weight = find("objectives", "edm-weight")(0.7).weight(level, find("predictions", "edm")(0.7))
+    assert torch.allclose(weight, torch.ones_like(weight), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["paths", "predictions", "spacings", "solvers", "guidances"])
+def test_registry_is_whole(kind: str) -> None:
+    """Every file of a kind is found; no two methods share a name or alias; menus have a line to show."""
+    entries = index(kind)
+    names = [name for entry in entries.values() for name in (entry.name, *entry.aliases)]
+    assert entries
+    assert len(names) == len(set(names))
+    for entry in entries.values():
+        assert entry.summary, f"{entry.name} has no docstring"
+        for name in (entry.name, *entry.aliases):
+            assert find(kind, name).name == entry.name
+        assert find(kind, entry.name).kind == kind
