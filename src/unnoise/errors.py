@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def one_line(text: str) -> str:
+    """Printable, in one line, and short enough to be read."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= 600 else f"{text[:400]} ... {text[-100:]}"
+
+
 class UnnoiseError(Exception):
     """A user's mistake or a fault of the machine, told in one line: what, where, and how to mend it.
 
@@ -14,6 +20,5 @@ class UnnoiseError(Exception):
     """
 
     def __init__(self, what: str, hint: str = "") -> None:
-        self.what = " ".join(what.split())
-        self.hint = " ".join(hint.split())
-        super().__init__(f"{self.what}; {self.hint}" if hint else self.what)
+        self.what, self.hint = one_line(what), one_line(hint)
+        super().__init__(f"{self.what}; {self.hint}" if self.hint else self.what)

@@ -79,6 +79,19 @@ def refuses_a_run_of_no_steps(make: Make) -> None:
             make(1).levels(find_path("flow"), n)
 
 
+def keeps_its_word_for_many_steps(make: Make) -> None:
+    """More steps than a table has levels are as many steps, or are refused; they are never fewer."""
+    table = find_path("ddpm-linear")
+    for n in (999, 1000, 1001):
+        try:
+            levels = make(n).levels(table, n)
+        except UnnoiseError:
+            assert n > 1000 or make(n).name == "custom"  # type: ignore[attr-defined]
+            continue
+        assert len(levels) == n + 1
+        assert all(a.sigma_hat > b.sigma_hat for a, b in itertools.pairwise(levels))
+
+
 def shift_is_applied_once(make: Make) -> None:
     """For those that have one: on the flow path t' = s t / (1 + (s - 1) t), and shift(a) of shift(b) is shift(ab)."""
     cls = type(make(8))
@@ -114,5 +127,6 @@ LAWS = [
     starts_at_the_top,
     keeps_to_the_path,
     refuses_a_run_of_no_steps,
+    keeps_its_word_for_many_steps,
     shift_is_applied_once,
 ]

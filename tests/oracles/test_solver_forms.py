@@ -39,7 +39,7 @@ def test_euler_and_heun_multiply_the_deviation(family: str) -> None:
 
 
 def test_two_m_is_the_published_line() -> None:
-    """Lu et al. 2022, algorithm 2, on an uneven grid: sigma'/sigma x - alpha'(e^-h - 1) ((1 + 1/2r) D - D_before/2r)."""
+    """Lu et al. 2022, algorithm 2: sigma'/sigma x - alpha'(e^-h - 1) ((1 + 1/2r) D - D_before/2r). Uneven grid."""
     levels = [NoiseLevel(0.3, 0.95), NoiseLevel(0.5, 0.8), NoiseLevel(0.9, 0.4)]
     denoise = mixture().estimate
     x0 = draw(6, 2)
@@ -59,7 +59,7 @@ def test_ancestral_variance_follows_its_recursion(num_steps: int) -> None:
     """v' = k^2 v + sigma'^2 (1 - c), with c = (sigma'/sigma)^2 and k = c + (1 - c) s^2 / (s^2 + sigma^2).
 
     The truth is 0.4: ancestral steps narrow the data, for they draw as if it were one point. What is missing in a step
-    is (1 - c)^2 s^2 sigma^2 / (s^2 + sigma^2), the optimal covariance of Bao et al. 2022: with it even 2 steps are exact.
+    is (1 - c)^2 s^2 sigma^2 / (s^2 + sigma^2), Bao et al. 2022's optimal covariance: with it any number is exact.
     """
     levels = Karras().levels(path("ve"), num_steps)
     v = VARIANCE + float(levels[0].sigma) ** 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +27,7 @@ MAX_COUNT = 10_000
 
 
 def generate(
-    prompt: tyro.conf.Positional[str],
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")],
     negative: str = "",
     steps: int | None = None,
     cfg_scale: float | None = None,
@@ -60,32 +62,30 @@ def generate(
         raise UnnoiseError(f"--count {count} cannot be drawn", f"ask for 1 to {MAX_COUNT} pictures")
     if seed is not None and not 0 <= seed < 2**63:
         raise UnnoiseError(f"--seed {seed} is out of range", "choose it from 0 to 2^63 - 1")
-    if not prompt.isprintable():
-        raise UnnoiseError(
-            "the prompt has characters that cannot be printed", "remove line breaks and control characters"
-        )
+    for text in (prompt, negative):
+        if not text.isprintable():
+            raise UnnoiseError(
+                "the prompt has characters that cannot be printed", "remove line breaks and control characters"
+            )
     seed = secrets.randbelow(2**31) if seed is None else seed
-    ready_folder(out)
 
     from unnoise.pipelines.text_to_picture import load_pipeline
 
     pipeline = load_pipeline(model, device, dtype, threads)
     changes = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver}
     settings = pipeline.settings(**changes)
-    if solver is not None:
-        from unnoise.core import registry
-
-        registry.find("solvers", solver)
+    pipeline.tokenizer([prompt, negative])
     started = time.perf_counter()
     record = {"prompt": prompt, "negative": negative, "steps": settings.steps, "cfg_scale": settings.cfg_scale}
     record |= {"solver": settings.solver, "spacing": settings.spacing, "model": pipeline.record.get("name", str(model))}
     made: list[dict[str, Any]] = []
-    for number, image in draw(pipeline, prompt, negative, seed, count, changes):
-        path = save(image, out, prompt, seed + number, record)
-        made.append({"path": str(path), "seed": seed + number})
+    with ready_folder(out):
+        for number, image in draw(pipeline, prompt, negative, seed, count, changes):
+            path = save(image, out, prompt, seed + number, record)
+            made.append({"path": str(path), "seed": seed + number})
     seconds = time.perf_counter() - started
     if as_json:
-        print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}, ensure_ascii=False))
+        print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}))
         return
     for each in made:
         print(f"{each['path']}  seed {each['seed']}")
@@ -114,22 +114,37 @@ def draw(pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, 
             yield from zip(batch, images, strict=True)
 
 
-def ready_folder(out: Path) -> None:
-    """Makes the folder and sees that it can be written, before any work.
+@contextlib.contextmanager
+def ready_folder(out: Path) -> Iterator[None]:
+    """Makes the folder and sees that it can be written, before any work; folders that stay empty are removed again.
 
     Raises:
         UnnoiseError: it cannot.
     """
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     probe = out / f".write-{secrets.token_hex(4)}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"unnoise")
-        probe.unlink()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"unnoise")
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
     except FileExistsError:
         raise UnnoiseError(f"{out} is a file, not a folder", "name a folder with --out") from None
     except OSError as error:
-        probe.unlink(missing_ok=True)
+        _remove_empty(new)
         raise explain(error, out) from None
+    try:
+        yield
+    finally:
+        _remove_empty(new)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):  # the first that holds something ends it
+        for folder in folders:
+            folder.rmdir()
 
 
 def save(image: Image.Image, out: Path, prompt: str, seed: int, record: dict[str, Any]) -> Path:
@@ -153,10 +168,10 @@ def save(image: Image.Image, out: Path, prompt: str, seed: int, record: dict[str
         while True:
             path = new_name(out, stem, ".png")
             try:
-                path.hardlink_to(scratch)  # fails if the name was taken meanwhile, where a rename would overwrite
+                path.touch(exist_ok=False)  # takes the name, which no one else can have then
             except FileExistsError:
                 continue
-            return path
+            return scratch.replace(path)
     except OSError as error:
         raise explain(error, out) from None
     finally:

@@ -67,7 +67,7 @@ class CropFeed:
 
 
 class CaptionFeed:
-    """Pictures in [-1, 1] with the token ids of one of their captions, chosen anew each time; for contrastive training."""
+    """Pictures in [-1, 1] with the token ids of one of their captions, chosen anew each time; for contrastive pairs."""
 
     def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenize) -> None:
         self.identity = f"{pictures.sha256}/{len(items)}"

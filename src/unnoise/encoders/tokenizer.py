@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Tokenizer as BPE
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as BPE
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
@@ -15,36 +15,49 @@ START, END = "<|start|>", "<|end|>"
 MAX_CHARACTERS = 4000
 
 
+def byte_level(model: models.BPE) -> BPE:
+    """Normal form and lower case, words with the space before them, their bytes as letters, then the model's merges."""
+    model.dropout = None
+    bpe = BPE(model)
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    return bpe
+
+
 class Tokenizer:
     """Turns prompts into rows of token ids: start, the prompt in lower case, end, and more ends up to the length.
 
-    Any text can be read, since its letters are the 256 bytes.
+    Any text can be read, since its letters are the 256 bytes. Of a file only the vocabulary and the merges are taken:
+    none can cut prompts short or split them by rules of its own, and a prompt that spells out a special token is text.
 
     Args:
         json: a file of the tokenizers library, as text.
         length: ids in a row, start and end included.
 
     Raises:
-        UnnoiseError: the text is no tokenizer.
+        UnnoiseError: the text is no byte-level BPE with start and end tokens.
     """
 
     def __init__(self, json: str, length: int) -> None:
         try:
-            self.bpe = BPE.from_str(json)
+            model = BPE.from_str(json).model
         except Exception as error:  # the library raises plain Exception
             raise UnnoiseError(f"tokenizer.json is damaged ({error})", "copy or train the model again") from None
+        if not isinstance(model, models.BPE):
+            raise UnnoiseError("tokenizer.json is no byte-pair encoding", "copy or train the model again")
         self.json, self.length = json, length
-        self.start, self.end = self.bpe.token_to_id(START), self.bpe.token_to_id(END)
-        if self.start is None or self.end is None:
-            raise UnnoiseError("tokenizer.json has no start and end tokens", "the model is damaged")
+        self.bpe = byte_level(model)
+        vocabulary = self.bpe.get_vocab()
+        if not {START, END, *pre_tokenizers.ByteLevel.alphabet()} <= vocabulary.keys():
+            raise UnnoiseError("tokenizer.json lacks bytes, or start and end", "copy or train the model again")
+        self.start, self.end = vocabulary[START], vocabulary[END]
+        self.vocabulary = 1 + max(vocabulary.values())
 
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int, length: int) -> Tokenizer:
         """A tokenizer for these captions: byte-pair merges of Sennrich et al. 2016 (arXiv 1508.07909) over bytes."""
-        bpe = BPE(models.BPE())
-        bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        bpe.decoder = decoders.ByteLevel()
+        bpe = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
             special_tokens=[START, END],
@@ -54,9 +67,20 @@ class Tokenizer:
         bpe.train_from_iterator(captions, trainer)
         return cls(bpe.to_str(), length)
 
+    def ids(self, prompt: str) -> list[int]:
+        """The prompt's own ids, without start and end.
+
+        Raises:
+            UnnoiseError: it is no Unicode text.
+        """
+        try:
+            return self.bpe.encode(prompt).ids
+        except TypeError:
+            raise UnnoiseError("the prompt is no Unicode text", "write it anew in UTF-8") from None
+
     def count(self, prompt: str) -> int:
         """How many tokens a prompt has, without start and end."""
-        return len(self.bpe.encode(prompt).ids)
+        return len(self.ids(prompt))
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """(B, length) int64 ids.
@@ -64,17 +88,15 @@ class Tokenizer:
         Raises:
             UnnoiseError: a prompt is longer than the model reads; nothing is cut.
         """
+        room = self.length - 2
         rows = []
         for prompt in prompts:
             if len(prompt) > MAX_CHARACTERS:
                 raise UnnoiseError(
-                    f"the prompt has {len(prompt)} characters",
-                    f"use at most {self.length - 2} tokens, about as many words",
+                    f"the prompt has {len(prompt)} characters", f"use at most {room} tokens, about as many words"
                 )
-            ids = self.bpe.encode(prompt).ids
-            if len(ids) > self.length - 2:
-                raise UnnoiseError(
-                    f"the prompt has {len(ids)} tokens, the model reads {self.length - 2}", "use fewer words"
-                )
-            rows.append([self.start, *ids] + [self.end] * (self.length - 1 - len(ids)))
+            ids = self.ids(prompt)
+            if len(ids) > room:
+                raise UnnoiseError(f"the prompt has {len(ids)} tokens, the model reads {room}", "use fewer words")
+            rows.append([self.start, *ids] + [self.end] * (room + 1 - len(ids)))
         return torch.tensor(rows, dtype=torch.int64)

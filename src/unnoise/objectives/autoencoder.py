@@ -15,10 +15,10 @@ def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @register("autoencoder")
 class AutoencoderObjective(Objective):
-    """Reconstruction of pictures through a Gaussian bottleneck: L1, L1 of the gradients for sharp edges, and a small KL.
+    """Reconstruction through a Gaussian bottleneck: L1, L1 of the gradients for sharp edges, and a small KL.
 
-    Rombach et al. 2022 (arXiv 2112.10752), section 3.1, without the adversary: the KL keeps latents near a unit Gaussian
-    and the noise that it lets in is far below what a decoder notices.
+    Rombach et al. 2022 (arXiv 2112.10752), section 3.1, without the adversary: the KL keeps latents near a unit
+    Gaussian and the noise that it lets in is far below what a decoder notices.
 
     Args:
         autoencoder: with ``encode_raw`` and ``decode_raw``.

@@ -23,7 +23,8 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.pipelines.pictures import to_bytes, to_images
-from unnoise.weights.model import MODEL, load_model
+from unnoise.weights.config import from_json
+from unnoise.weights.model import MODEL, build, load_model, read_file
 
 PARTS = ("autoencoder", "text", "denoiser")
 SIZE = 128
@@ -47,10 +48,12 @@ class Settings:
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= 10_000:
+        if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:
             raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 20 to 50 are usual")
         if not -100 <= self.cfg_scale <= 100:
             raise UnnoiseError(f"a guidance scale of {self.cfg_scale:g} draws nothing", "choose 1 to 10")
+        registry.find("solvers", self.solver)
+        registry.find("spacings", self.spacing)
 
 
 class PictureStep(NamedTuple):
@@ -105,8 +108,7 @@ class Pipeline:
     ) -> None:
         self.denoiser, self.autoencoder, self.text, self.tokenizer = denoiser, autoencoder, text, tokenizer
         self.record = dict(record or {})
-        known = Settings.__dataclass_fields__.keys()
-        self.defaults = Settings(**{k: v for k, v in self.record.get("defaults", {}).items() if k in known})
+        self.defaults: Settings = from_json(Settings, self.record.get("defaults", {}), f"{MODEL}: defaults")
         parameter = next(denoiser.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
 
@@ -226,10 +228,13 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise UnnoiseError(f"there is no device called {device!r}", "use cpu, cuda or auto") from None
-    if chosen.type not in ("cpu", "cuda", "mps", "meta"):
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if chosen.type not in there:
         raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and not there["cuda"]:
         raise UnnoiseError("this torch sees no CUDA GPU", "use --device cpu, or install torch for your GPU")
+    if (chosen.index or 0) >= there[chosen.type]:
+        raise UnnoiseError(f"there is no {device} on this machine", "use cpu, cuda or auto")
     return chosen
 
 
@@ -267,8 +272,27 @@ def load_pipeline(
     modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
     modules["denoiser"].to(memory_format=torch.channels_last)
     modules["autoencoder"].to(memory_format=torch.channels_last)
-    file = folder / "tokenizer.json"
-    if file.name not in record["files"]:
-        raise UnnoiseError(f"the model at {folder} has no tokenizer.json", "copy or train the model again")
-    tokenizer = Tokenizer(file.read_text(encoding="utf-8"), modules["text"].config.length)
+    text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
+    tokenizer = Tokenizer(text, int(getattr(modules["text"].config, "length", 0)))
+    try:
+        rehearse(record, tokenizer)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
     return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def rehearse(record: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Sends one row through all networks of a model on the meta device, where nothing but shapes is computed.
+
+    Raises:
+        Exception: of any kind, where its parts do not fit one another.
+    """
+    autoencoder, text, denoiser = (build(part, record["components"][part]) for part in PARTS)
+    if tokenizer.vocabulary > text.config.vocabulary or tokenizer.end != text.config.end:  # type: ignore[union-attr]
+        raise ValueError("the tokenizer is not the text tower's")
+    cond = text(torch.empty(1, tokenizer.length, dtype=torch.int64, device="meta"))
+    z = torch.empty(1, *autoencoder.space.shape(SIZE), device="meta")  # type: ignore[union-attr,misc]
+    x0 = denoiser(z, NoiseLevel(0.6, 0.8), cond=cond).x0
+    if autoencoder.decode(x0).shape != (1, 3, SIZE, SIZE):  # type: ignore[operator]
+        raise ValueError(f"pictures are not of {SIZE} pixels")

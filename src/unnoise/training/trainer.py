@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -194,8 +195,8 @@ class Trainer:
     ) -> None:
         """Goes on from a checkpoint, to the same bits as if it had never stopped.
 
-        The recipe, the data and all settings must be those it was written with, except for the ``lenient`` ones. Another
-        torch, thread count or processor is said in ``warnings``: bits may then differ.
+        The recipe, the data and all settings must be those it was written with, except for the ``lenient`` ones.
+        Another torch, thread count or processor is said in ``warnings``: bits may then differ.
 
         Raises:
             UnnoiseError: the checkpoint is of another training, lacks something or has something that is not ours.
@@ -241,7 +242,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
             for key, each in value.items()
             for k, v in _flat(each, f"{prefix}.{key}" if prefix else str(key)).items()
         }
-    return {prefix: list(value) if isinstance(value, tuple) else value}
+    return {prefix: json.loads(json.dumps(value))}  # as a checkpoint gives it back: tuples are lists
 
 
 def _mean(parts: Sequence[Loss]) -> Loss:

@@ -6,15 +6,18 @@ shards of at most 15 MiB, and whatever text files belong to a component (``token
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unnoise.core import registry
 from unnoise.core.denoiser import NOISE_LABELS, Denoiser
@@ -24,7 +27,9 @@ from unnoise.weights.config import from_json, to_json
 
 FORMAT = 1
 MODEL = "model.json"
+MODEL_BYTES = 2**20
 SHARD_BYTES = 15 * 2**20
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = {
     "autoencoder": "autoencoders",
     "text": "encoders",
@@ -46,23 +51,39 @@ def describe(component: nn.Module) -> dict[str, Any]:
     return {"name": component.name, "config": to_json(component.config)}
 
 
-def build(part: str, record: Mapping[str, Any]) -> nn.Module:
-    """The component that a record describes, with fresh weights.
+class Budget(TorchFunctionMode):
+    """Ends the building of a network that wants far more tensors than there are weights for: what a file says of a
+    network is believed only as far as its weights bear it out."""
+
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.calls_left = 1000 + 30 * tensors  # a layer makes about ten calls for each of its tensors
+
+    def __torch_function__(self, call: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise ValueError("it wants more than its weights hold")
+        return call(*args, **(kwargs or {}))
+
+
+def build(part: str, record: Any, tensors: int = 10_000) -> nn.Module:
+    """The component that a record describes, on the meta device: shapes alone, to be filled with so many tensors.
 
     Raises:
-        UnnoiseError: the record names something that does not exist.
+        UnnoiseError: the record names something that does not exist, or makes no sense.
     """
     try:
         cls = registry.find(KINDS[part], str(record["name"]))
         config = from_json(cls.Config, record["config"], f"{MODEL}: {part}")
-        module: nn.Module = cls(config)
+        with Budget(tensors), torch.device("meta"):
+            module: nn.Module = cls(config)
         if part == "denoiser":
             if record["noise_label"] not in NOISE_LABELS:
                 raise UnnoiseError(f"{MODEL} names the unknown noise label {record['noise_label']!r}", "update unnoise")
             path = registry.find("paths", str(record["path"]))()
             prediction = registry.find("predictions", str(record["prediction"]))()
             return Denoiser(module, path, prediction, str(record["noise_label"]))
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnnoiseError(f"{MODEL} does not describe a {part} ({error})", "the model is damaged") from None
     return module
 
@@ -82,6 +103,9 @@ def save_model(
         info: what else to record: how it was trained, defaults of generation.
         texts: further files by name, such as tokenizer.json and MODEL_CARD.md.
         dtype: of the weights; buffers keep theirs.
+
+    Raises:
+        UnnoiseError: the folder exists, or the disk is full or cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for part, module in components.items():
@@ -94,7 +118,10 @@ def save_model(
         shards = _shards(tensors)
         for number, names in enumerate(shards, 1):
             file = scratch / f"weights-{number:02d}-of-{len(shards):02d}.safetensors"
-            save_file({name: tensors[name] for name in names}, file)
+            try:
+                save_file({name: tensors[name] for name in names}, file)
+            except SafetensorError as error:  # what the library makes of a full disk
+                raise UnnoiseError(f"{path} was not written ({error})", "free some space or name another") from None
             files[file.name] = sha256(file)
         for name, text in (texts or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
@@ -127,20 +154,40 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         UnnoiseError: no model there, a newer format, or a file that is missing or damaged.
     """
+    damaged = UnnoiseError(f"{path / MODEL} is damaged", "copy or train the model again")
     try:
-        record = json.loads((path / MODEL).read_text(encoding="utf-8"))
-        files, version, _ = dict(record["files"]), int(record["format"]), dict(record["components"])
+        if (path / MODEL).stat().st_size > MODEL_BYTES:
+            raise damaged
+        record = json.loads((path / MODEL).read_bytes())
+        files, version, components = record["files"], record["format"], record["components"]
     except (FileNotFoundError, NotADirectoryError):
         raise UnnoiseError(f"no model at {path}", f"name a folder that holds {MODEL}, or leave --model out") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UnnoiseError(f"{path / MODEL} is damaged", "copy or train the model again") from None
+    except (OSError, LookupError, RecursionError, TypeError, ValueError):
+        raise damaged from None
+    if type(version) is not int or version < 1 or not isinstance(files, dict) or not isinstance(components, dict):
+        raise damaged
     if version > FORMAT:
         raise UnnoiseError(f"{path} has format {version}, this program reads up to {FORMAT}", "update unnoise")
-    for name, expected in files.items():
-        file = path / name
-        if Path(name).name != name or not file.is_file() or sha256(file) != expected:
-            raise UnnoiseError(f"{file} is missing or damaged", "copy or train the model again")
+    for name in files:
+        read_file(path, record, name)
     return dict(record)
+
+
+def read_file(path: Path, record: Mapping[str, Any], name: str) -> bytes:
+    """The bytes of a file that belongs to a model folder, after they were found to be what the record says.
+
+    Raises:
+        UnnoiseError: the record has no such file, it is not in the folder, or it is missing or damaged.
+    """
+    file = path / name
+    data = None
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a loop of links is a RuntimeError, a NUL a ValueError
+        if Path(name).name != name or file.resolve().parent != path.resolve():
+            raise UnnoiseError(f"{file} lies outside of its model", "copy the model's own files into its folder")
+        data = file.read_bytes() if file.is_file() else None
+    if data is None or hashlib.sha256(data).hexdigest() != record["files"].get(name):
+        raise UnnoiseError(f"{file} is missing or damaged", "copy or train the model again")
+    return data
 
 
 def load_model(
@@ -157,36 +204,37 @@ def load_model(
     if missing:
         held = ", ".join(record["components"])
         raise UnnoiseError(f"the model at {path} has no {missing[0]}, only {held}", "name another model folder")
-    tensors = _tensors(path, record, parts)
+    tensors = _tensors(path, record)
     modules: dict[str, nn.Module] = {}
     for part in parts:
-        module = build(part, record["components"][part])
         own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
         for name, tensor in own.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if tensor.dtype not in FLOATS or not torch.isfinite(tensor).all():
                 raise UnnoiseError(
                     f"the model at {path} has weights that are not numbers ({part}.{name})", "train it again"
                 )
+        module = build(part, record["components"][part], len(own))
         try:
-            module.load_state_dict(own)
+            module.load_state_dict(own, assign=True)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:160]
-            raise UnnoiseError(
-                f"the weights at {path} do not fit their {part}: {reason}", "the model is damaged"
-            ) from None
+            raise UnnoiseError(f"the weights at {path} do not fit their {part}: {error}", "it is damaged") from None
         modules[part] = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
     return modules, record
 
 
-def _tensors(path: Path, record: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Tensor]:
+def _tensors(path: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors of a folder, by name; each belongs to one of its components."""
     tensors: dict[str, Tensor] = {}
-    wanted = tuple(f"{part}." for part in parts)
-    for name in record["files"]:
-        if not name.endswith(".safetensors"):
+    parts = tuple(f"{part}." for part in record["components"])
+    for file in record["files"]:
+        if not file.endswith(".safetensors"):
             continue
         try:
-            with safe_open(path / name, "pt") as file:
-                tensors |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(wanted)}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise UnnoiseError(f"{path / name} is damaged ({error})", "copy or train the model again") from None
+            found = load(read_file(path, record, file))
+        except SafetensorError as error:
+            raise UnnoiseError(f"{path / file} is damaged ({error})", "copy or train the model again") from None
+        strange = [name for name in found if name in tensors or not name.startswith(parts)]
+        if strange:
+            raise UnnoiseError(f"{path / file} holds the unknown weight {strange[0]!r}", "the model is damaged")
+        tensors |= found
     return tensors

@@ -1,0 +1,143 @@
+"""``unnoise measure``: figures for a model's parts on held-out pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+def measure(
+    model: tyro.conf.Positional[Path | None] = None,
+    data: Path = Path("data/emoji"),
+    part: Literal["validation", "test"] = "validation",
+    sheet: Path | None = None,
+    judge: Path | None = None,
+    prompts: int = 100,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Measure a model's parts on pictures that it was not trained on.
+
+    The autoencoder's PSNR, the contrastive pair's recall@10, and the denoiser's error at nine noise levels: whichever
+    parts the model folder holds.
+
+    Args:
+        model: a model folder or a finished training; the model that comes with unnoise if left out.
+        data: the picture set.
+        part: validation, for choosing, or test, for the final report.
+        sheet: a PNG file to write with the ten worst reconstructions, original and result side by side.
+        judge: a model folder with a contrastive pair; it judges pictures that the model draws for trained captions.
+        prompts: how many pictures are drawn for it.
+        as_json: print the figures as JSON.
+    """
+    from unnoise.data.store import open_set
+    from unnoise.encoders.tokenizer import Tokenizer
+    from unnoise.pipelines.text_to_picture import default_model, model_folder
+    from unnoise.study import measure as study
+    from unnoise.weights.model import load_model, read_record
+
+    folder = model_folder(model) if model else default_model()
+    parts = list(read_record(folder)["components"])
+    pictures = open_set(data)
+    modules, _ = load_model(folder, parts)
+    tiers = {tier: pictures.held_out(tier, part) for tier in ("autoencoder", "tier1", "tier2")}
+    held = [item for items in tiers.values() for item in items]
+    figures: dict[str, Any] = {"model": str(folder), "part": part, "pictures": len(held)}
+    tokenizer = None
+    if "text" in modules:
+        tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), modules["text"].config.length)
+    if "autoencoder" in modules:
+        result = study.reconstruction(modules["autoencoder"], pictures, held)  # type: ignore[arg-type]
+        named = [{"caption": pictures.captions[i][0], "psnr": round(db, 2)} for i, db in result.worst()]
+        figures["autoencoder"] = {
+            "psnr_mean": round(float(result.psnr.mean()), 2),
+            "psnr_p10": round(float(result.psnr.quantile(0.1)), 2),
+            "worst": named,
+        }
+        if sheet is not None:
+            _worst_sheet(modules["autoencoder"], pictures, [i for i, _ in result.worst()], sheet)
+    seen = tiers["tier1"] + tiers["tier2"]
+    if tokenizer is not None and "image" in modules and "pair" in modules:
+        found = study.retrieval(modules["text"], modules["image"], modules["pair"], tokenizer, pictures, seen)
+        figures["retrieval"] = found._asdict()
+    if tokenizer is not None and "denoiser" in modules:
+        errors = study.noise_error(
+            modules["denoiser"],  # type: ignore[arg-type]
+            modules["text"],
+            modules["autoencoder"],  # type: ignore[arg-type]
+            tokenizer,
+            pictures,
+            seen,
+        )
+        figures["noise_error"] = {f"{level:g}": round(value, 4) for level, value in errors.items()}
+    if judge is not None:
+        figures["adherence"] = _adherence(folder, model_folder(judge), pictures, prompts)
+    print(json.dumps(figures, ensure_ascii=False) if as_json else text_of(figures))
+
+
+def text_of(figures: dict[str, Any]) -> str:
+    """The figures, for reading."""
+    lines = [f"{figures['model']}: {figures['pictures']} held-out pictures ({figures['part']})"]
+    if "autoencoder" in figures:
+        auto = figures["autoencoder"]
+        lines.append(f"autoencoder: PSNR mean {auto['psnr_mean']} dB, p10 {auto['psnr_p10']} dB; the worst:")
+        lines += [f"  {row['psnr']:6.2f} dB  {row['caption']}" for row in auto["worst"]]
+    if "retrieval" in figures:
+        found = figures["retrieval"]
+        lines.append(
+            f"contrastive pair: recall@{found['k']} among {found['candidates']}: pictures by caption "
+            f"{found['by_caption']:.1%}, captions by picture {found['by_picture']:.1%}"
+        )
+    if "noise_error" in figures:
+        lines.append("denoiser: squared error of the noise by log-SNR, noise to data:")
+        lines.append("  " + "  ".join(f"{level}: {value:.4f}" for level, value in figures["noise_error"].items()))
+    if "adherence" in figures:
+        drawn = figures["adherence"]
+        lines.append(
+            f"drawn pictures: own prompt first among {drawn['candidates']} in {drawn['first']:.1%}, similarity "
+            f"{drawn['similarity']:.3f}, {drawn['seconds']} s"
+        )
+    return "\n".join(lines)
+
+
+def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str, Any]:
+    """Draws one picture for each of ``count`` trained things without a skin tone, evenly spread over the set."""
+    import time
+
+    import torch
+
+    from unnoise.encoders.tokenizer import Tokenizer
+    from unnoise.pipelines.text_to_picture import load_pipeline
+    from unnoise.study.measure import adherence
+    from unnoise.weights.model import load_model
+
+    plain = [i for i in pictures.select("denoiser") if not pictures.attributes[i].get("tones")]
+    chosen = [plain[place * len(plain) // count] for place in range(count)]
+    captions = list(dict.fromkeys(pictures.captions[i][0] for i in chosen))
+    pipeline, started = load_pipeline(folder), time.perf_counter()
+    drawn = [
+        pipeline.draw(captions[start : start + 20], list(range(start, min(start + 20, len(captions)))))
+        for start in range(0, len(captions), 20)
+    ]
+    seconds = round(time.perf_counter() - started, 1)
+    parts, _ = load_model(judge, ("text", "image", "pair"))
+    tokenizer = Tokenizer((judge / "tokenizer.json").read_text("utf-8"), parts["text"].config.length)
+    found = adherence(torch.cat(drawn), captions, parts["text"], parts["image"], parts["pair"], tokenizer)
+    return {**found._asdict(), "seconds": seconds}
+
+
+def _worst_sheet(autoencoder: Any, pictures: Any, items: list[int], path: Path) -> None:
+    import torch
+
+    from unnoise.files import explain
+    from unnoise.pipelines.pictures import sheet, to_bytes
+
+    original = pictures.pictures(items)
+    with torch.inference_mode():
+        again = to_bytes(autoencoder.decode(autoencoder.encode(original.float() / 127.5 - 1).mean))
+    try:
+        sheet(torch.stack([original, again], dim=1).flatten(0, 1), columns=4).save(path)
+    except (OSError, ValueError) as error:
+        raise explain(OSError(getattr(error, "errno", None), str(error)), path) from None

@@ -1,0 +1,1 @@
+"""Looking at what networks do, and measuring it."""

@@ -1,0 +1,113 @@
+"""Condition, Edit, Space, Draws, the registry and errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+
+from unnoise.core import registry
+from unnoise.core.condition import Condition
+from unnoise.core.edit import Edit, apply_edits
+from unnoise.core.objective import Draws
+from unnoise.core.space import Space
+from unnoise.errors import UnnoiseError
+
+
+def a_condition(rows: int = 2, offset: float = 0.0) -> Condition:
+    return Condition(
+        tokens=torch.arange(rows * 6.0).reshape(rows, 3, 2) + offset,
+        token_mask=torch.ones(rows, 3, dtype=torch.bool),
+        class_id=torch.arange(rows),
+    )
+
+
+def test_condition_rows_cat_repeat_and_move() -> None:
+    one, two = a_condition(2), a_condition(1, 100.0)
+    joined = Condition.cat([one, two])
+    assert joined.tokens is not None
+    assert joined.tokens.shape == (3, 3, 2)
+    assert joined.pooled is None
+    back = joined.rows(slice(2, 3))
+    assert two.tokens is not None
+    assert back.tokens is not None
+    assert torch.equal(back.tokens, two.tokens)
+    many = two.repeat(4)
+    assert many.class_id is not None
+    assert many.class_id.tolist() == [0, 0, 0, 0]
+    half = one.to(dtype=torch.float16)
+    assert half.tokens is not None
+    assert half.class_id is not None
+    assert half.token_mask is not None
+    assert (half.tokens.dtype, half.class_id.dtype, half.token_mask.dtype) == (torch.float16, torch.int64, torch.bool)
+    with pytest.raises(ValueError, match="pooled"):
+        Condition.cat([one, replace(one, pooled=torch.zeros(2, 1))])
+    with pytest.raises(FrozenInstanceError):
+        one.tokens = None  # type: ignore[misc]
+
+
+def test_a_fresh_edit_is_the_identity_and_sites_match() -> None:
+    value = torch.ones(2)
+    edit = Edit(("down.0.res.1", "mid.*"))
+    assert apply_edits([edit], "mid.attention", value) is value
+    assert edit.at("down.0.res.1")
+    assert edit.at("mid.res.0")
+    assert not edit.at("down.0.res.10")
+    assert not Edit().at("mid")
+
+
+def test_space_knows_its_shape() -> None:
+    assert Space(4, stride=8).shape(64) == (4, 8, 8)
+    assert Space(1, dims=1).shape(5) == (1, 5)
+    for size in (0, -8, 60):
+        with pytest.raises(ValueError):
+            Space(4, stride=8).shape(size)
+
+
+def test_training_draws_do_not_depend_on_how_a_batch_is_cut() -> None:
+    """Whatever the micro-batches or machines, sample 5 of step 3 sees the same noise, time and choice."""
+    whole = Draws(seed=1, step=3, batch=8, rows=slice(None))
+    parts = [Draws(1, 3, 8, slice(i, i + 2)) for i in range(0, 8, 2)]
+    for draw in (
+        lambda d: d.normal("eps", 2, 2),
+        lambda d: d.uniform("time"),
+        lambda d: d.integers("crop", 7, 2),
+    ):
+        assert torch.equal(draw(whole), torch.cat([draw(part) for part in parts]))
+        assert torch.equal(draw(whole), draw(whole)), "asked again, it is the same"
+    eps = whole.normal("eps", 1000)
+    for other in (whole.normal("other", 1000), Draws(2, 3, 8, slice(None)).normal("eps", 1000)):
+        assert not torch.equal(eps, other)
+    assert not torch.equal(eps, Draws(1, 4, 8, slice(None)).normal("eps", 1000))
+    assert eps.dtype == torch.float32
+    assert whole.uniform("time").dtype == torch.float64
+
+
+def test_the_index_needs_neither_torch_nor_the_methods() -> None:
+    """``--help`` lists every method in an instant."""
+    code = (
+        "import sys; from unnoise.core.registry import KINDS, index\n"
+        "names = [name for kind in KINDS for name in index(kind)]\n"
+        "assert 'ddim' in names and 'flow' in names, names\n"
+        "assert 'torch' not in sys.modules and 'unnoise.solvers.ddim' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_find_tells_what_was_meant() -> None:
+    assert registry.find("solvers", "dpm++ 2m") is registry.find("solvers", "dpmpp-2m")
+    with pytest.raises(UnnoiseError, match=r"no solver is called 'dimm'; did you mean .*ddim"):
+        registry.find("solvers", "dimm")
+    with pytest.raises(UnnoiseError, match="one of: "):
+        registry.find("solvers", "?")
+    with pytest.raises(UnnoiseError, match="no kind"):
+        registry.index("schedulers")
+
+
+def test_an_error_is_one_line() -> None:
+    error = UnnoiseError("no checkpoint\n at runs/a", "name  a folder")
+    assert str(error) == "no checkpoint at runs/a; name a folder"
+    assert str(UnnoiseError("no network")) == "no network"
