@@ -14,7 +14,7 @@ from pathlib import Path
 
 import unnoise
 from unnoise.errors import UnnoiseError
-from unnoise.pipelines.pictures import sheet
+from unnoise.pictures import sheet
 
 PROMPTS = ("red apple", "blue heart", "pizza", "rocket", "cat face", "woman astronaut, dark skin tone")
 COUNT, SEED = 4, 1  # pictures for a prompt; the seed of the first

@@ -41,7 +41,7 @@ def floor(name: str) -> int:
     Raises:
         KeyError: a package that has been given no floor: name it above.
     """
-    return HELPERS if (SRC / f"{name}.py").exists() else FLOORS[name]
+    return FLOORS[name] if name in FLOORS or not (SRC / f"{name}.py").exists() else HELPERS
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sha256(path: Path) -> str:
@@ -41,11 +47,11 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """A scratch folder that is renamed to ``path`` when the block ends well, and removed when it does not.
 
     Its files are flushed before the rename and the parent folder after it, so that a power cut leaves the whole folder
-    or none. An existing folder is never replaced.
+    or none. An existing folder is left as it is, or with ``replace`` put aside at the last moment and then deleted.
 
     Raises:
         UnnoiseError: ``path`` exists, or the disk is full or cannot be written.
@@ -53,7 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = Path(os.path.abspath(path))
     scratch: Path | None = None
     try:
-        if path.exists():
+        if path.exists() and not replace:
             raise UnnoiseError(f"{path} is there already", "name another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.parent))
@@ -61,6 +67,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield scratch
         for each in [*sorted(p for p in scratch.rglob("*") if p.is_file()), scratch]:
             sync(each)
+        if path.exists():
+            discard(path)
         os.rename(scratch, path)
         scratch = None
         sync(path.parent)
@@ -71,15 +79,88 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """Deletes a folder: out of sight first, so that a kill in between leaves no part of it under its name."""
+    gone = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
+    os.rename(path, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed writers left behind in a folder."""
+    for path in folder.glob(".partial-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all; an older one of that name is replaced.
+
+    Raises:
+        UnnoiseError: the disk is full or cannot be written; an older file is as it was.
+    """
+    scratch = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
+    try:
+        scratch.write_bytes(data)
+        sync(scratch)
+        os.replace(scratch, path)
+        sync(path.parent)
+    except OSError as error:
+        raise explain(error, path) from None
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON; keys in the order given."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes a readable JSON file; keys in the order given."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes a readable JSON file."""
+    path.write_bytes(json_bytes(value))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors as one safetensors file. Names are kept; storage that two names share is written twice.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps a folder for one process; the lock ends with the process, however that ends.
+
+    Raises:
+        UnnoiseError: another process has it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnnoiseError(f"a training is running in {folder}", "wait for it, stop it, or name another") from None
+        except OSError:
+            pass  # a disk that knows no locks
+        yield
 
 
 def new_name(folder: Path, stem: str, suffix: str) -> Path:
     """A path in the folder that does not exist yet: stem.png, stem-2.png, stem-3.png and so on."""
     path, number = folder / f"{stem}{suffix}", 1
-    while path.exists():
+    while os.path.lexists(path):  # a link to nowhere has the name too
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
     return path

@@ -46,7 +46,7 @@ def test_condition_rows_cat_repeat_and_move() -> None:
     with pytest.raises(ValueError, match="pooled"):
         Condition.cat([one, replace(one, pooled=torch.zeros(2, 1))])
     with pytest.raises(FrozenInstanceError):
-        one.tokens = None  # type: ignore[misc]
+        one.tokens = None
 
 
 def test_a_fresh_edit_is_the_identity_and_sites_match() -> None:

@@ -69,9 +69,9 @@ def scale_one_changes_nothing(guidance: Guidance) -> None:
     """Scale 1 is conditional sampling: neither more nor less of the prompt than the network was trained to give."""
     kind, parameters = type(guidance), inspect.signature(type(guidance)).parameters
     if "scale" in parameters:
-        plain = kind(scale=1.0)  # type: ignore[call-arg]
+        plain = kind(scale=1.0)
     elif "inner" in parameters:
-        plain = kind(inner=find("guidances", "cfg")(1.0))  # type: ignore[call-arg]
+        plain = kind(inner=find("guidances", "cfg")(1.0))
     else:
         plain = guidance
     x = draw(3, 3)
@@ -117,7 +117,7 @@ def interval_saves_calls(guidance: Guidance) -> None:
     if not {"inner", "low", "high"} <= set(inspect.signature(type(guidance)).parameters):
         return
     cfg: Callable[..., Guidance] = find("guidances", "cfg")
-    limited = type(guidance)(inner=cfg(4.0), low=0.4, high=3.0)  # type: ignore[call-arg]
+    limited = type(guidance)(inner=cfg(4.0), low=0.4, high=3.0)
     x = draw(3, 3)
     for sigma, inside in ((math.inf, False), (3.1, False), (3.0, True), (1.0, True), (0.4, False), (0.1, False)):
         here = path("flow").onto(NoiseLevel(1.0, sigma)) if sigma < math.inf else NoiseLevel(0.0, 1.0)

@@ -84,7 +84,7 @@ def logit_normal_is_as_published(kind: Callable[..., Any]) -> None:
     for mean, std, shift in ((0.0, 1.0, 1.0), (-0.5, 0.7, 1.0), (0.2, 1.3, 3.0)):
         times = kind(mean=mean, std=std, shift=shift).times(uniform(), path("flow"))
         centre = mean + math.log(shift)
-        assert distance(times, lambda t, m=centre, s=std: normal_cdf((math.log(t / (1 - t)) - m) / s)) < SPREAD  # type: ignore[misc]
+        assert distance(times, lambda t, m=centre, s=std: normal_cdf((math.log(t / (1 - t)) - m) / s)) < SPREAD
     with pytest.raises(UnnoiseError):
         kind(std=0.0)
 

@@ -34,7 +34,7 @@ COUNTS = (1, 2, 7, 13, 50)
 
 def makers(name: str) -> list[Make]:
     cls = find("spacings", name)
-    return [lambda n, s=s: cls(**s(n)) for s in SETTINGS.get(name, [lambda n: {}])]  # type: ignore[misc]
+    return [lambda n, s=s: cls(**s(n)) for s in SETTINGS.get(name, [lambda n: {}])]
 
 
 def runs(make: Make) -> list[tuple[Path, int, list[NoiseLevel]]]:
@@ -58,7 +58,7 @@ def falls_to_exact_data(make: Make) -> None:
 def starts_at_the_top(make: Make) -> None:
     for path, n, levels in runs(make):
         end = path.at(1.0)
-        if make(n).name in STARTS_LOWER:  # type: ignore[attr-defined]
+        if make(n).name in STARTS_LOWER:
             assert levels[0].sigma_hat <= end.sigma_hat
             continue
         assert math.isclose(levels[0].alpha, end.alpha, rel_tol=1e-9), (path, n)
@@ -86,7 +86,7 @@ def keeps_its_word_for_many_steps(make: Make) -> None:
         try:
             levels = make(n).levels(table, n)
         except UnnoiseError:
-            assert n > 1000 or make(n).name == "custom"  # type: ignore[attr-defined]
+            assert n > 1000 or make(n).name == "custom"
             continue
         assert len(levels) == n + 1
         assert all(a.sigma_hat > b.sigma_hat for a, b in itertools.pairwise(levels))

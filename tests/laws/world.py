@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from unnoise.core.path import Path
 from unnoise.core.registry import find, index
 from unnoise.core.sample import sample
 from unnoise.core.solver import Denoise, Solver
+from unnoise.errors import UnnoiseError
 
 torch.set_num_threads(1)  # the states are tiny: a second thread only waits
 
@@ -113,3 +116,12 @@ def variances(denoise: Denoise, solver: Solver, levels: Sequence[NoiseLevel], st
 def slope(errors: Sequence[float]) -> float:
     """The order that errors at doubling numbers of steps show, from the last two."""
     return math.log2(errors[-2] / errors[-1])
+
+
+RED = (AssertionError, UnnoiseError, ArithmeticError)  # a law also fails where the run itself stops
+
+
+def red(law: Callable[..., None], *things: Any) -> None:
+    """Asserts that the law finds fault with these things."""
+    with pytest.raises(RED):
+        law(*things)

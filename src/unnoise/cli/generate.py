@@ -8,6 +8,7 @@ import re
 import secrets
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,10 +64,8 @@ def generate(
     if seed is not None and not 0 <= seed < 2**63:
         raise UnnoiseError(f"--seed {seed} is out of range", "choose it from 0 to 2^63 - 1")
     for text in (prompt, negative):
-        if not text.isprintable():
-            raise UnnoiseError(
-                "the prompt has characters that cannot be printed", "remove line breaks and control characters"
-            )
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+            raise UnnoiseError("the prompt has control characters", "remove line breaks and the like")
     seed = secrets.randbelow(2**31) if seed is None else seed
 
     from unnoise.pipelines.text_to_picture import load_pipeline
@@ -77,7 +76,11 @@ def generate(
     pipeline.tokenizer([prompt, negative])
     started = time.perf_counter()
     record = {"prompt": prompt, "negative": negative, "steps": settings.steps, "cfg_scale": settings.cfg_scale}
-    record |= {"solver": settings.solver, "spacing": settings.spacing, "model": pipeline.record.get("name", str(model))}
+    record |= {
+        "solver": settings.solver,
+        "spacing": settings.spacing,
+        "model": pipeline.record.get("name", str(model or "default")),
+    }
     made: list[dict[str, Any]] = []
     with ready_folder(out):
         for number, image in draw(pipeline, prompt, negative, seed, count, changes):
@@ -90,9 +93,8 @@ def generate(
     for each in made:
         print(f"{each['path']}  seed {each['seed']}")
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
-    print(
-        f"{prompt}: {seeds}, {settings.steps} steps of {settings.solver}, guidance {settings.cfg_scale:g}, {seconds:.1f} s"
-    )
+    how = f"{settings.steps} steps of {settings.solver}, guidance {settings.cfg_scale:g}"
+    print(f"{prompt}: {seeds}, {how}, {seconds:.1f} s")
 
 
 def draw(pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, changes: dict[str, Any]) -> Any:
@@ -167,15 +169,24 @@ def save(image: Image.Image, out: Path, prompt: str, seed: int, record: dict[str
         scratch.write_bytes(data.getvalue())
         while True:
             path = new_name(out, stem, ".png")
-            try:
-                path.touch(exist_ok=False)  # takes the name, which no one else can have then
-            except FileExistsError:
-                continue
-            return scratch.replace(path)
+            with contextlib.suppress(FileExistsError):
+                _name(scratch, path)
+                return path
     except OSError as error:
         raise explain(error, out) from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _name(scratch: Path, path: Path) -> None:
+    """Gives a finished file its name, which must be free: a plain rename would overwrite."""
+    try:
+        path.hardlink_to(scratch)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links, such as a memory stick's
+        path.touch(exist_ok=False)
+        scratch.replace(path)
 
 
 def slug(prompt: str) -> str:

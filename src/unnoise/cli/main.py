@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from unnoise.errors import UnnoiseError
+from unnoise.errors import UnnoiseError, one_line
 
 
 class Verb(NamedTuple):
@@ -82,7 +82,7 @@ def parse(function: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
     except SystemExit as stop:
         if not stop.code or wants_help:
             raise
-        raise UnnoiseError(one_line(said.getvalue()), f"see `{prog} --help`") from None
+        raise complaint(said.getvalue(), prog) from None
     finally:
         if not wants_help:
             os.environ.pop("COLUMNS", None)
@@ -103,31 +103,67 @@ def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
     return take
 
 
-def one_line(box: str) -> str:
-    """The first paragraph of a boxed complaint, in one line."""
-    rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()]
-    text: list[str] = []
-    for row in rows[1:]:
-        if set(row) <= {"─"} or row.startswith("Got errors"):
-            break
-        text.append(row)
-    line = " ".join(" ".join(text).split()) or "the arguments are wrong"
-    line = re.sub(r"no type matching (\S+) could be instantiated from \['(.*?)'\]\.?", r"\2 is no \1", line)
-    return line[0].lower() + line[1:].rstrip(".")
+def complaint(box: str, prog: str) -> UnnoiseError:
+    """What tyro says in a box, in one line and in our words."""
+    rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()[1:]]
+    ends = [place for place, row in enumerate(rows) if set(row) <= {"─"} or row.startswith("Got errors")]
+    said = " ".join(" ".join(rows[: ends[0] if ends else None]).split()) or "the arguments are wrong"
+    hint = f"see `{prog} --help`"
+    if match := re.match(r"Unrecognized options: (\S+?),?(?:\s|$)", said):
+        near = [row.split()[0].rstrip(",") for row in rows if row.startswith("--")]
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else hint
+        if not match[1].startswith("-"):
+            return UnnoiseError(f"{match[1]!r} is one word too many", f'put "quotes" around words of a text; {hint}')
+        return UnnoiseError(f"there is no option {match[1]}", hint)
+    if match := re.match(r"Missing from .*?: (\S+)|Missing value for argument '(prompt)'", said):
+        return UnnoiseError(f"the {(match[1] or match[2]).lower()} is missing", hint)
+    if match := re.match(r"Missing value for argument '(\S+)'", said):
+        return UnnoiseError(f"{match[1]} wants a value", hint)
+    if match := re.match(r"Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*)'\]", said):
+        wanted = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path"}.get(match[2].split("|")[-1], match[2])
+        return UnnoiseError(f"{match[1]} wants {wanted}, not {match[3]!r}", hint)
+    if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'. Expected one of \((.*)\)", said):
+        return UnnoiseError(f"{match[2]} cannot be {match[1]!r}", f"one of: {match[3]}".replace("'", ""))
+    return UnnoiseError(said[0].lower() + said[1:].rstrip("."), hint)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode shows what it can
+    try:
+        run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return 0
+    except UnnoiseError as error:
+        print(f"unnoise: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Stopped" else 1
+    except KeyboardInterrupt:
+        print("unnoise: stopped by Ctrl-C; nothing is left half-written", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read has seen enough
+            place = f" ({error.filename})" if error.filename else ""
+            print(f"unnoise: {one_line(f'{error.strerror or error}{place}')}", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # what is still unwritten would be tried again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        print("unnoise: the memory is not enough; draw fewer pictures at once, or use a smaller batch", file=sys.stderr)
+        return 1
+
+
+def run(args: list[str]) -> None:
+    """Finds the verb and calls it."""
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
-        return 0
-    if args[0] in ("-V", "--version"):
+    elif args[0] in ("-V", "--version"):
         from unnoise import __version__
 
         print(f"unnoise {__version__}")
-        return 0
-    try:
+    else:
         name, rest = find_verb(args)
         module, attribute = VERBS[name].target.split(":")
         function = getattr(importlib.import_module(module), attribute)
@@ -135,19 +171,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             function(rest)
         else:
             parse(function, rest, f"unnoise {name}")
-    except UnnoiseError as error:
-        print(f"unnoise: {error}", file=sys.stderr)
-        return 130 if type(error).__name__ == "Stopped" else 1
-    except KeyboardInterrupt:
-        print("unnoise: stopped by Ctrl-C; nothing is left half-written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except MemoryError:
-        print("unnoise: the memory is not enough; draw fewer pictures at once, or use a smaller batch", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _worst_sheet(autoencoder: Any, pictures: Any, items: list[int], path: Path) 
     import torch
 
     from unnoise.files import explain
-    from unnoise.pipelines.pictures import sheet, to_bytes
+    from unnoise.pictures import sheet, to_bytes
 
     original = pictures.pictures(items)
     with torch.inference_mode():

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unnoise.core import registry
-from unnoise.errors import UnnoiseError
-from unnoise.files import explain, write_json
+from unnoise.errors import UnnoiseError, one_line
 
 RUN = "run.json"
 
@@ -44,8 +43,8 @@ def train(args: Sequence[str]) -> None:
         print(
             "usage: unnoise train RECIPE [options]\n       unnoise train --resume FOLDER [options]\n\n"
             f"recipes:\n{rows}\n\n  unnoise train RECIPE --help lists a recipe's settings.\n"
-            "  A training stopped at any moment goes on to the same bits: its own settings are kept in its folder, and\n"
-            "  options after --resume FOLDER are added to them (--train.samples, --device, --minutes, ...)."
+            "  A training stopped at any moment goes on to the same bits: its own settings are kept in its folder,\n"
+            "  and options after --resume FOLDER are added to them (--train.samples, --run.device, --run.minutes, ...)."
         )
         return
     if args[0] == "--resume":
@@ -85,25 +84,27 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
 
 
 def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> None:
+    import torch
+
     from unnoise.pipelines.text_to_picture import choose_device
-    from unnoise.training.probe import fastest_dtype
-    from unnoise.training.runner import run
+    from unnoise.training.runner import begun, run
 
     if options.threads is not None:
-        import torch
-
+        if not 1 <= options.threads <= 1024:
+            raise UnnoiseError(f"{options.threads} threads cannot be used", "ask for 1 up to the number of cores")
         torch.set_num_threads(options.threads)
     folder = options.out or Path("runs") / recipe
     device = choose_device(options.device)
-    training = build()
+    dtype = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[options.dtype]
+    begun(folder, options.resume)  # refused before any work
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / RUN).exists():
-            write_json(folder / RUN, {"recipe": recipe, "arguments": kept_arguments(args)})
-    except OSError as error:
-        raise explain(error, folder) from None
-    dtype = fastest_dtype(device, options.dtype)
-    model = run(training, folder, str(device), dtype, options.resume, options.minutes)
+        training = build()
+    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
+        raise UnnoiseError(
+            f"{recipe} cannot be built as set: {one_line(str(error))}", f"see `unnoise train {recipe} --help`"
+        ) from None
+    record = {"recipe": recipe, "arguments": kept_arguments(args)}
+    model = run(training, folder, str(device), dtype, options.resume, options.minutes, record=record)
     print(f"done: the model is at {model}")
 
 

@@ -28,6 +28,10 @@ class Draws:
     def __init__(self, seed: int, step: int, batch: int, rows: slice, device: torch.device | str = "cpu") -> None:
         self.seed, self.step, self.batch, self.rows, self.device = seed, step, batch, rows, device
 
+    def on(self, device: torch.device | str) -> Draws:
+        """The same numbers on another device."""
+        return Draws(self.seed, self.step, self.batch, self.rows, device)
+
     def normal(self, stream: str, *shape: int) -> Tensor:
         """(rows, *shape) standard normal float32."""
         g = generator("train", self.seed, self.step, stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,8 +12,21 @@ from torch import Tensor
 from unnoise.core.condition import Condition
 from unnoise.core.objective import Batch, Draws
 from unnoise.data.store import PictureSet
+from unnoise.errors import UnnoiseError
 
 Tokenize = Callable[[Sequence[str]], Tensor]
+
+
+def trained(pictures: PictureSet, by: Literal["autoencoder", "denoiser"]) -> list[int]:
+    """Indices of the pictures that train the autoencoder, or the denoiser and the text tower.
+
+    Raises:
+        UnnoiseError: there are none.
+    """
+    items = pictures.select(by)
+    if not items:
+        raise UnnoiseError(f"the picture set at {pictures.path} has nothing to train on", "build or name another one")
+    return items
 
 
 class CropFeed:
@@ -51,7 +65,7 @@ class CropFeed:
             part = 1 if self.whole else max(1, (self.size // self.crop) ** 2)
             x = self.pixels[self.items[items[: max(1, len(items) // part)]]]
         else:
-            u = draws.uniform("crop").cpu()
+            u = draws.on("cpu").uniform("crop")
             place = torch.searchsorted(self._cumulative[items], u[:, None]).squeeze(1)
             side = (self.size - self.crop) // 8 + 1
             rows, columns = (place.clamp(max=side * side - 1) // side * 8).tolist(), (place % side * 8).tolist()
@@ -79,7 +93,7 @@ class CaptionFeed:
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """ "pictures" (B, 3, H, W), "token_ids" (B, L), "same" (B,)."""
         x = self.pixels[self.items[items]].to(draws.device).float() / 127.5 - 1
-        ids = trim(self.captions(items, draws.uniform("caption").cpu()), self.captions.end)
+        ids = trim(self.captions(items, draws.on("cpu").uniform("caption")), self.captions.end)
         return {
             "pictures": x.contiguous(memory_format=torch.channels_last),
             "token_ids": ids.to(draws.device),
@@ -103,10 +117,9 @@ class LatentFeed:
         tokenizer: Tokenize,
         mean: Tensor,
         std: Tensor,
-        identity: str,
         features: Condition | None = None,
     ) -> None:
-        self.identity = f"{pictures.sha256}/{len(items)}/{identity}"
+        self.identity = f"{pictures.sha256}/{len(items)}"
         self.mean, self.std = mean[items], std[items]
         self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
         self.weights = family_weights([pictures.family[i] for i in items])
@@ -117,7 +130,7 @@ class LatentFeed:
         """ "x0" (B, C, h, w) drawn from the posterior, and token ids with the empty prompt's, or conditions."""
         noise = draws.normal("latent", *self.mean.shape[1:])
         x0 = self.mean[items].to(draws.device) + self.std[items].to(draws.device) * noise
-        chosen = draws.uniform("caption").cpu()
+        chosen = draws.on("cpu").uniform("caption")
         if self.features is not None:
             rows = self.captions.rows(items, chosen)
             cond, empty = self.features.rows(rows), self.features.rows(slice(-1, None))

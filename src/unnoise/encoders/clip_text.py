@@ -37,6 +37,9 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
 class Block(nn.Module):
     """A pre-norm transformer block with causal attention."""
 
@@ -51,7 +54,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width)
         self.up = nn.Linear(config.width, config.hidden)
         self.down = nn.Linear(config.hidden, config.width)
-        self.activation = {"quick_gelu": quick_gelu, "gelu": F.gelu}[config.activation]
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D)
         h = self.norm1(x)

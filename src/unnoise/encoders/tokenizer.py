@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BPE
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError

@@ -28,6 +28,10 @@ class Inside:
         self.edits, self.read = tuple(edits), frozenset(read)
         self.features: dict[str, Tensor] = {}
 
+    def wants(self, site: str) -> bool:
+        """Whether anything is to be done or seen there."""
+        return site in self.read or any(edit.at(site) for edit in self.edits)
+
     def __call__(self, site: str, value: Tensor) -> Tensor:
         """The value after edits; kept among the features if it was asked for."""
         if self.edits:
@@ -71,7 +75,7 @@ class Attention(nn.Module):
         k = self.key_norm(self._split(self.key(source)))  # (B, heads, L, d)
         v = self._split(self.value(source))  # (B, heads, L, d)
         bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
-        if site in inside.read:  # the map itself is wanted, so it is computed in the open
+        if inside.wants(site):  # the map itself, so it is computed in the open
             logits = q @ k.mT / math.sqrt(q.shape[-1])
             if bias is not None:
                 logits = logits.masked_fill(~bias, -math.inf)

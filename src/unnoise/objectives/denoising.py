@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
-from unnoise.core.level import NoiseLevel
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase, Role
 from unnoise.core.registry import register
 from unnoise.objectives.times import TimeSampler, Uniform
@@ -94,14 +93,9 @@ class DenoisingObjective(Objective):
 def stratified(draws: Draws) -> Tensor:
     """(B,) uniform numbers, one in each of `batch` equal parts of [0, 1), in random order: less variance, same law.
 
-    The samples of a step share one random offset and one permutation, both functions of (seed, step).
+    Which part is whose is one permutation of the step's samples; permutation and places are functions of (seed, step).
     """
     whole = Draws(draws.seed, draws.step, draws.batch, slice(None), draws.device)
     place = whole.uniform("time order").argsort()
     offset = whole.uniform("time offset")
     return ((place + offset) / draws.batch)[draws.rows]
-
-
-def output_level(denoiser: Denoiser, log_snr: float) -> NoiseLevel:
-    """The denoiser's own level of a log-SNR; for charts of the error at fixed levels."""
-    return denoiser.path.onto(NoiseLevel(1.0, float(torch.exp(torch.tensor(-log_snr, dtype=torch.float64)))))

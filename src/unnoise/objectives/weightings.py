@@ -21,7 +21,7 @@ class Weighting(ABC):
 
     @abstractmethod
     def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
-        """(B,) factors for levels of (B,) tensors; finite at every level of the path."""
+        """(B,) factors for levels of (B,) tensors; finite wherever the prediction can be inverted."""
 
 
 def x0_factor(level: NoiseLevel, prediction: Prediction) -> Tensor:
@@ -63,8 +63,10 @@ class MinSNR(Weighting):
         # min(alpha^2/sigma^2, gamma) / ((a sigma - b alpha)/sigma)^2, multiplied through by sigma^2
         per_x0 = torch.minimum(alpha**2, self.gamma * sigma**2)
         output = (a * sigma - b * alpha) ** 2 + torch.zeros_like(sigma)
-        # noise prediction at alpha = 0: both vanish, and their ratio tends to 1
-        return torch.where(output > 0, per_x0 / output.clamp_min(1e-300), torch.ones_like(sigma))
+        # both vanish for noise prediction at alpha = 0, where their ratio tends to 1, and for data prediction at
+        # sigma = 0, where it tends to gamma
+        limit = torch.where(sigma == 0, torch.full_like(sigma, self.gamma), torch.ones_like(sigma))
+        return torch.where(output > 0, per_x0 / output.clamp_min(1e-300), limit)
 
 
 @register("edm-weight")

@@ -22,7 +22,7 @@ from unnoise.core.sample import Step, sample
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
-from unnoise.pipelines.pictures import to_bytes, to_images
+from unnoise.pictures import to_bytes, to_images
 from unnoise.weights.config import from_json
 from unnoise.weights.model import MODEL, build, load_model, read_file
 
@@ -155,7 +155,7 @@ class Pipeline:
             yield step
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], negative: str = "", **changes: Any) -> Tensor:
-        """(N, 3, H, W) float pictures in about [-1, 1], one for each prompt and seed; ``changes`` as in ``settings``."""
+        """(N, 3, H, W) float pictures in about [-1, 1], one a prompt and seed; ``changes`` as in ``settings``."""
         for step in self.run(prompts, seeds, negative, self.settings(**changes)):
             last = step.run.x
         with torch.inference_mode():

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from unnoise.autoencoders.kl import KLAutoencoder, KLConfig
 from unnoise.core.registry import register
-from unnoise.data.feeds import CropFeed
+from unnoise.data.feeds import CropFeed, trained
 from unnoise.data.store import open_set
 from unnoise.objectives.autoencoder import AutoencoderObjective
-from unnoise.pipelines.pictures import to_bytes
+from unnoise.pictures import to_bytes
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
@@ -42,7 +42,7 @@ def emoji_autoencoder(
     torch.manual_seed(train.seed)
     autoencoder = KLAutoencoder(network).to(memory_format=torch.channels_last)
     whole_from = round(train.samples * (1 - whole) / train.batch)
-    feed = CropFeed(pictures, pictures.select("autoencoder"), crop, whole_from)
+    feed = CropFeed(pictures, trained(pictures, "autoencoder"), crop, whole_from)
     held_out = pictures.pictures(pictures.held_out("autoencoder", "validation")[:16]).float() / 127.5 - 1
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -67,7 +67,7 @@ def emoji_autoencoder(
             "kl": kl,
         },
         finish,
-        preview,
+        preview if len(held_out) else None,
         {
             "trained": {
                 "recipe": "emoji-autoencoder",

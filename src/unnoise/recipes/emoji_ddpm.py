@@ -32,7 +32,7 @@ def emoji_ddpm(
         data: the picture set.
         train: length and rates.
         network: its shape.
-        autoencoder, text: model folders to take these from; by default the model that comes with the package.
+        autoencoder, text: model folders to take these from; by default ``init``'s, or those that come with the package.
         init: a model folder whose denoiser and text tower the training starts from.
         text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
         drop: part of the samples whose prompt is dropped.

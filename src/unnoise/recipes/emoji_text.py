@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unnoise.core.registry import register
-from unnoise.data.feeds import CaptionFeed
+from unnoise.data.feeds import CaptionFeed, trained
 from unnoise.data.store import open_set
 from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
 from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
@@ -39,7 +39,7 @@ def emoji_text(
         width: of the space that both are projected to.
     """
     pictures = open_set(data)
-    items = pictures.select("denoiser")
+    items = trained(pictures, "denoiser")
     captions = [caption for i in items for caption in pictures.captions[i]]
     tokenizer = Tokenizer.train(captions, text.vocabulary, text.length)
     torch.manual_seed(train.seed)

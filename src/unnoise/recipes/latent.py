@@ -16,15 +16,16 @@ from unnoise.core.denoiser import Denoiser
 from unnoise.core.path import Path as NoisePath
 from unnoise.core.prediction import Prediction
 from unnoise.data.cache import feature_key, load_or_compute
-from unnoise.data.feeds import CaptionIds, LatentFeed
+from unnoise.data.feeds import CaptionIds, LatentFeed, trained
 from unnoise.data.store import PictureSet, open_set
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
-from unnoise.pipelines.pictures import to_bytes
+from unnoise.pictures import to_bytes
 from unnoise.pipelines.text_to_picture import Pipeline, default_model, model_folder
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
@@ -80,7 +81,7 @@ def encode_pictures(
 def encode_captions(
     text: nn.Module, pictures: PictureSet, items: list[int], tokenizer: Tokenizer, folder: Path
 ) -> Condition:
-    """The condition of every caption of the items, the empty prompt's last; from the cache where it was filled before."""
+    """The condition of every caption of the items, the empty prompt's last; from the cache where it was filled."""
 
     def compute() -> dict[str, Tensor]:
         ids = CaptionIds([pictures.captions[i] for i in items], tokenizer).unique
@@ -115,30 +116,26 @@ def latent_training(
 ) -> Training:
     """A training of a denoiser on cached latents, by whichever recipe; see the recipes for what each argument means."""
     pictures = open_set(data)
-    items = pictures.select("denoiser")
-    auto_folder, text_folder = (model_folder(f) if f else default_model() for f in (autoencoder, text))
+    items = trained(pictures, "denoiser")
+    auto_folder = model_folder(autoencoder or init or default_model())
+    text_folder = model_folder(init or text or default_model())
     parts, _ = load_model(auto_folder, ["autoencoder"])
-    latents = encode_pictures(parts["autoencoder"], pictures, auto_folder)
-    parts |= load_model(text_folder, ["text"])[0]
+    tower, record = load_model(text_folder, ["text"])
+    parts |= tower
+    if "tokenizer.json" not in record["files"]:
+        raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
     tokenizer = Tokenizer((text_folder / "tokenizer.json").read_text("utf-8"), parts["text"].config.length)
+    latents = encode_pictures(parts["autoencoder"], pictures, auto_folder)
+    fits(network, latents["mean"], parts["text"].config.width)
     torch.manual_seed(train.seed)
     denoiser = Denoiser(UNet(network).to(memory_format=torch.channels_last), path, prediction, noise_label)
     if init is not None:
-        begun, _ = load_model(model_folder(init), ["denoiser", "text"])
+        begun, _ = load_model(text_folder, ["denoiser"])
         denoiser.load_state_dict(begun["denoiser"].state_dict())
-        parts["text"] = begun["text"]
     denoiser.requires_grad_(True)
     tower = parts["text"].requires_grad_(text_rate > 0)
     features = None if text_rate > 0 else encode_captions(tower, pictures, items, tokenizer, text_folder)
-    feed = LatentFeed(
-        pictures,
-        items,
-        tokenizer,
-        latents["mean"],
-        latents["std"],
-        weights_sha256(auto_folder, "autoencoder"),
-        features,
-    )
+    feed = LatentFeed(pictures, items, tokenizer, latents["mean"], latents["std"], features)
     objective = DenoisingObjective(denoiser, times, weighting, tower if text_rate > 0 else None, text_rate, drop)
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -150,15 +147,36 @@ def latent_training(
         "defaults": dict(defaults),
     }
     identity = {"recipe": recipe, "network": asdict(network), "text_rate": text_rate, "drop": drop, **settings}
-    identity["init"] = weights_sha256(model_folder(init), "denoiser") if init else None
+    identity["init"] = weights_sha256(text_folder, "denoiser") if init else None
+    identity["encoders"] = {
+        "autoencoder": weights_sha256(auto_folder, "autoencoder"),
+        "text": weights_sha256(text_folder, "text"),
+        "tokenizer": sha256(text_folder / "tokenizer.json"),
+    }
     texts = {"tokenizer.json": tokenizer.json}
     return Training(objective, feed, train, identity, finish, previewer(tokenizer, info), info, texts)
+
+
+def fits(network: UNetConfig, latents: Tensor, text_width: int) -> None:
+    """Sees that a network has the shape of what it is trained on.
+
+    Raises:
+        UnnoiseError: it has not.
+    """
+    wanted = {"channels_in": latents.shape[1], "size": latents.shape[-1], "text_width": text_width}
+    for name, value in wanted.items():
+        if getattr(network, name) != value:
+            raise UnnoiseError(
+                f"the network's {name} is {getattr(network, name)}, its data have {value}", f"set {name} to {value}"
+            )
 
 
 def previewer(tokenizer: Tokenizer, info: Mapping[str, Any]) -> Callable[[Mapping[str, nn.Module]], Tensor]:
     """Draws the preview prompts by the inference engine itself, with fixed seeds."""
 
     def preview(parts: Mapping[str, nn.Module]) -> Tensor:
+        device = next(parts["denoiser"].parameters()).device
+        parts = {name: part.to(device) for name, part in parts.items()}
         pipeline = Pipeline(parts["denoiser"], parts["autoencoder"], parts["text"], tokenizer, info)  # type: ignore[arg-type]
         return to_bytes(pipeline.draw(list(PREVIEW_PROMPTS), seeds=[1] * len(PREVIEW_PROMPTS), steps=20))
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
-from unnoise.files import new_folder, sha256, sync, write_json
+from unnoise.files import discard, new_folder, save_tensors, sha256, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors as one safetensors file. Names are kept; storage that two names share is written twice."""
-    save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, path)
-
-
 def write(folder: Path, step: int, manifest: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]) -> Path:
-    """Writes ``folder/step-00000123``: one safetensors file for each of ``files``, and last the manifest with hashes.
+    """Writes ``folder/step-00000123``: a safetensors file for each of ``files``, and last the manifest with the hashes.
 
     Returns:
         the new checkpoint's path, read back and verified.
@@ -37,26 +33,28 @@ def write(folder: Path, step: int, manifest: Mapping[str, Any], files: Mapping[s
         UnnoiseError: the disk is full or cannot be written; nothing is left behind.
     """
     path = folder / f"step-{step:08d}"
-    try:
-        with new_folder(path) as scratch:
-            hashes = {}
-            for name, tensors in files.items():
-                file = scratch / f"{name}.safetensors"
-                save_tensors(file, tensors)
-                sync(file)
-                hashes[file.name] = sha256(file)
-            write_json(scratch / MANIFEST, {"format": FORMAT, "step": step, **manifest, "files": hashes})
-    except SafetensorError as error:
-        raise UnnoiseError(f"{path} cannot be written ({error})", "free some space or name another folder") from None
+    with new_folder(path) as scratch:
+        hashes = {}
+        for name, tensors in files.items():
+            file = scratch / f"{name}.safetensors"
+            save_tensors(file, tensors)
+            hashes[file.name] = sha256(file)
+        record = {"format": FORMAT, "step": step, **manifest, "files": hashes}
+        write_json(scratch / MANIFEST, {**record, "sha256": _digest(record)})
     verify(path)
     return path
 
 
+def _digest(record: Mapping[str, Any]) -> str:
+    """The SHA-256 (hex) of a manifest's other fields."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def verify(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest, after every file was found to be what the manifest says.
+    """A checkpoint's manifest, after it and every file were found to be what its hashes say.
 
     Raises:
-        UnnoiseError: no checkpoint, a newer format, or a file that is missing or damaged.
+        UnnoiseError: no checkpoint, another format, or a file that is missing or damaged.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -65,8 +63,10 @@ def verify(path: Path) -> dict[str, Any]:
         raise UnnoiseError(f"no checkpoint at {path}", f"name a folder that holds {MANIFEST}") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise UnnoiseError(f"{path / MANIFEST} is damaged", "use an older checkpoint") from None
-    if version > FORMAT:
-        raise UnnoiseError(f"{path} has format {version}, this program reads up to {FORMAT}", "update unnoise")
+    if version != FORMAT:
+        raise UnnoiseError(f"{path} has format {version}, this program reads {FORMAT}", "use the unnoise that wrote it")
+    if "sha256" in manifest and manifest.pop("sha256") != _digest(manifest):
+        raise UnnoiseError(f"{path / MANIFEST} is damaged", "use an older checkpoint")
     for name, expected in files.items():
         file = path / name
         if Path(name).name != name or not file.is_file() or sha256(file) != expected:
@@ -77,7 +77,26 @@ def verify(path: Path) -> dict[str, Any]:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """(manifest, tensors by file), verified. Tensors are on the CPU."""
     manifest = verify(path)
-    return manifest, {name.removesuffix(".safetensors"): load_file(path / name) for name in manifest["files"]}
+    try:
+        return manifest, {name.removesuffix(".safetensors"): load_file(path / name) for name in manifest["files"]}
+    except (SafetensorError, OSError) as error:
+        raise UnnoiseError(f"{path} cannot be read ({error})", "use an older checkpoint") from None
+
+
+def match(own: Mapping[str, Mapping[str, Tensor]], found: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Sees that a checkpoint holds exactly what is wanted: files, names, shapes and dtypes.
+
+    Raises:
+        KeyError: something is missing, is not ours, or is of another kind.
+    """
+
+    def kinds(files: Mapping[str, Mapping[str, Tensor]]) -> set[tuple[str, str, str]]:
+        return {(f, n, f"{t.dtype} {tuple(t.shape)}") for f, named in files.items() for n, t in named.items()}
+
+    differing = kinds(own) ^ kinds(found)
+    if differing or own.keys() != found.keys():
+        names = {f"{file}: {name}" for file, name, _ in differing} or own.keys() ^ found.keys()
+        raise KeyError(f"tensors that differ in {', '.join(sorted(names)[:3])}")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -88,20 +107,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint that verifies; damaged ones are passed over."""
-    for path in reversed(checkpoints(folder)):
-        try:
-            verify(path)
-        except UnnoiseError:
-            continue
-        return path
-    return None
-
-
-def sweep(folder: Path) -> None:
-    """Removes what killed saves left behind."""
-    for path in folder.glob(".partial-step-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """The newest checkpoint that is whole and finite; others are passed over."""
+    return next((path for path in reversed(checkpoints(folder)) if healthy(path)), None)
 
 
 def retain(folder: Path, keep: int, newest: Path) -> None:
@@ -110,19 +117,21 @@ def retain(folder: Path, keep: int, newest: Path) -> None:
     While ``newest`` is not healthy nothing is deleted, so the last healthy one stays. Unhealthy ones do not count among
     those that are kept.
     """
-    if not _healthy(newest):
+    if not healthy(newest):
         return
-    healthy = [newest]
+    kept = [newest]
     for path in reversed(checkpoints(folder)):
         if path == newest:
             continue
-        if len(healthy) < keep and _healthy(path):
-            healthy.append(path)
+        if len(kept) < keep and healthy(path):
+            kept.append(path)
         else:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # what cannot be deleted is tried again after the next save
+                discard(path)
 
 
-def _healthy(path: Path) -> bool:
+def healthy(path: Path) -> bool:
+    """Whether a checkpoint is whole and all its numbers are finite."""
     try:
         _, files = read(path)
     except UnnoiseError:

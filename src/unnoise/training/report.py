@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from unnoise.core.objective import Loss
+from unnoise.files import write_whole
 from unnoise.training.trainer import TrainStep
 
 LEVELS = (-math.inf, -2.0, -0.7, 0.7, 2.0, math.inf)  # edges of the log-SNR bins in charts, from noise to data
@@ -38,8 +39,27 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def forget(path: Path, samples: int) -> None:
+    """Takes the lines after so many samples out of a metrics file: a resumed training writes them again."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    kept = []
+    for line in data.splitlines(keepends=True):
+        try:
+            if int(json.loads(line)["samples"]) > samples or not line.endswith(b"\n"):
+                break
+        except (ValueError, KeyError, TypeError):  # torn by a kill
+            break
+        kept.append(line)
+    if len(kept) < len(data.splitlines()):
+        write_whole(path, b"".join(kept))
+
+
 class Report:
     """Writes ``metrics.jsonl`` and TensorBoard files into a run's folder and keeps a progress line with an ETA.
+
+    A step stands in them once, however often the training was killed and resumed.
 
     Args:
         folder: the run's folder.
@@ -52,8 +72,9 @@ class Report:
         self.total, self.start, self.every = total, start, every
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
+        forget(folder / "metrics.jsonl", start)
         self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self.board = _board(folder) if tensorboard else None
+        self.board = _board(folder, start) if tensorboard else None
         self.began = self.said = time.monotonic()
         self.busy = 0.0
         self.seen = 0
@@ -117,7 +138,13 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line of its own, above the progress line."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def flush(self) -> None:
+        """Hands everything to the disk, as a checkpoint is about to be."""
+        self.file.flush()
+        if self.board is not None:
+            self.board.flush()
 
     def table(self) -> None:
         """The loss by noise level, at the end."""
@@ -130,7 +157,7 @@ class Report:
             self.console.print(table)
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, start: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)

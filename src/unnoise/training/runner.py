@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+import io
+import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from unnoise.errors import UnnoiseError
+from unnoise.files import alone, explain, json_bytes, sweep, write_whole
 from unnoise.training import checkpoint
 from unnoise.training.plan import Training
+from unnoise.training.probe import fastest_dtype
 from unnoise.training.report import Report
 from unnoise.training.trainer import Trainer
 from unnoise.weights.model import save_model
+
+RUN, CHECKPOINTS, MODEL = "run.json", "checkpoints", "model"
 
 
 class Stopped(UnnoiseError):
@@ -67,71 +74,127 @@ def save_preview(training: Training, trainer: Trainer, folder: Path) -> Path | N
     """Draws the preview sheet with the averaged weights; its path, or None where the training has none."""
     if training.preview is None:
         return None
-    from unnoise.pipelines.pictures import sheet
+    from unnoise.pictures import sheet
 
     pictures = training.preview(training.finish(averaged(training, trainer)))
-    path = folder / "previews" / f"samples-{trainer.samples:08d}.png"
+    path, data = folder / "previews" / f"samples-{trainer.samples:08d}.png", io.BytesIO()
+    sheet(pictures).save(data, "PNG")
     path.parent.mkdir(exist_ok=True)
-    sheet(pictures).save(path)
+    write_whole(path, data.getvalue())
     return path
+
+
+def begun(folder: Path, resume: bool) -> Path | None:
+    """The checkpoint that a training in this folder goes on from; None for a new one.
+
+    Raises:
+        UnnoiseError: the folder holds a training already, or nothing to resume.
+    """
+    last = checkpoint.latest(folder / CHECKPOINTS)
+    if resume and last is None:
+        raise UnnoiseError(f"{folder} has no whole checkpoint to resume", "start without --resume")
+    if not resume and (last is not None or (folder / MODEL).exists()):
+        raise UnnoiseError(f"{folder} holds a training already", "add --resume to go on with it, or name another --out")
+    return last
 
 
 def run(
     training: Training,
     folder: Path,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     resume: bool = False,
     minutes: float | None = None,
     say_every: float = 30.0,
+    record: Mapping[str, Any] | None = None,
 ) -> Path:
     """Trains to the end, or goes on where a run in this folder stopped; returns the model's folder.
 
     Args:
         training: from a recipe.
-        folder: the run's folder: checkpoints, metrics.jsonl, previews, tensorboard, model.
+        folder: the run's folder: run.json, checkpoints, metrics.jsonl, tensorboard, previews, model.
+        device: "cpu" or "cuda".
+        dtype: of the computation; None is the resumed checkpoint's, or for a new training what a timed trial says.
         resume: go on from the newest whole checkpoint in the folder.
         minutes: stop after so long, as if interrupted; schedules do not see it.
+        say_every: seconds between two lines where the output is no terminal.
+        record: what run.json says of how to call this training again.
 
     Raises:
         Stopped: after a signal or the time limit, once a checkpoint is written.
-        UnnoiseError: the folder holds a run already, or nothing to resume.
+        UnnoiseError: the folder holds a run already, or nothing to resume; or the disk is full or cannot be written.
     """
-    store = folder / "checkpoints"
-    last = checkpoint.latest(store)
-    if last is not None and not resume:
-        raise UnnoiseError(f"{folder} holds a training already", "add --resume to go on with it, or name another --out")
-    if resume and last is None:
-        raise UnnoiseError(f"{folder} has no whole checkpoint to resume", "start without --resume")
-    store.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(training.objective, training.data, training.settings, store, device, dtype, training.identity)
+    started = time.monotonic()
+    try:
+        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        with alone(folder), stop_flag() as flag:
+            last = begun(folder, resume)
+            sweep(folder)
+            trainer = _trainer(training, folder, device, dtype, last)
+            if record is not None:
+                write_whole(folder / RUN, json_bytes(record))
+            with Report(folder, training.settings.samples, trainer.samples, say_every) as report:
+                for note in [*trainer.warnings, *_passed_over(folder, last)]:
+                    report.say(f"note: {note}")
+                if last is None:
+                    trainer.save()  # a disk that cannot be written is better found now than in an hour
+                _loop(training, trainer, report, folder, flag, started + 60 * minutes if minutes is not None else None)
+            parts = training.finish(averaged(training, trainer))
+            save_model(folder / MODEL, parts, training.info, training.texts, replace=True)
+    except OSError as error:
+        raise explain(error, folder) from None
+    return folder / MODEL
+
+
+def _trainer(training: Training, folder: Path, device: str, dtype: torch.dtype | None, last: Path | None) -> Trainer:
+    if dtype is None:
+        wanted = "auto" if last is None else str(checkpoint.verify(last)["machine"].get("dtype"))
+        dtype = fastest_dtype(torch.device(device), wanted)
+    trainer = Trainer(
+        training.objective, training.data, training.settings, folder / CHECKPOINTS, device, dtype, training.identity
+    )
     if last is not None:
         trainer.load(last)
-    settings, started = training.settings, time.monotonic()
-    with stop_flag() as flag, Report(folder, settings.samples, trainer.samples, say_every) as report:
-        for warning in trainer.warnings:
-            report.say(f"note: {warning}")
-        for step in trainer.run():
-            report.step(step)
-            if minutes is not None and time.monotonic() - started > minutes * 60:
-                flag.append("the time limit")
-            if flag:
-                break
-            if crossed(trainer, settings.checkpoint_every):
-                trainer.save()
-            if settings.preview_every and crossed(trainer, settings.preview_every):
-                save_preview(training, trainer, folder)
-        path = trainer.save()
-        if trainer.samples < settings.samples:
-            raise Stopped(
-                f"stopped by {flag[0] if flag else 'request'} and saved as {path}", f"unnoise train --resume {folder}"
-            )
-        save_preview(training, trainer, folder)
-        report.table()
-    model = folder / "model"
-    if not model.exists():
-        save_model(model, training.finish(averaged(training, trainer)), training.info, training.texts)
-    return model
+    return trainer
+
+
+def _passed_over(folder: Path, last: Path | None) -> list[str]:
+    newer = [path for path in checkpoint.checkpoints(folder / CHECKPOINTS) if last is None or path > last]
+    return [f"{path.name} is damaged or not finite and was passed over" for path in newer]
+
+
+def _loop(
+    training: Training, trainer: Trainer, report: Report, folder: Path, flag: list[str], until: float | None
+) -> None:
+    """Trains, saves and shows until the end, a signal or the time limit."""
+    settings = training.settings
+
+    def save() -> Path:
+        report.flush()
+        return trainer.save()
+
+    def preview() -> None:
+        try:
+            save_preview(training, trainer, folder)
+        except UnnoiseError as error:  # a picture to look at never ends a training
+            report.say(f"note: no preview: {error}")
+
+    for step in trainer.run():
+        report.step(step)
+        if until is not None and time.monotonic() > until:
+            flag.append("the time limit")
+        if flag:
+            break
+        if crossed(trainer, settings.checkpoint_every):
+            save()
+        if settings.preview_every and crossed(trainer, settings.preview_every):
+            preview()
+    path = save()
+    if trainer.samples < settings.samples:
+        again = f"unnoise train --resume {shlex.quote(str(folder))}"
+        raise Stopped(f"stopped by {flag[0]} and saved as {path}", f"go on with `{again}`")
+    preview()
+    report.table()
 
 
 def crossed(trainer: Trainer, every: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from unnoise.errors import UnnoiseError
@@ -44,9 +45,16 @@ class TrainSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        for name, low in (("samples", 1), ("batch", 1), ("checkpoint_every", 1), ("keep", 1), ("micro_batch", 0)):
-            if getattr(self, name) < low:
-                raise UnnoiseError(f"{name} is {getattr(self, name)}", f"choose {low} or more")
+        least = {"samples": 1, "batch": 1, "checkpoint_every": 1, "keep": 1, "micro_batch": 0, "preview_every": 0}
+        least |= {"rate": 0, "matrix_rate": 0, "weight_decay": 0, "warmup": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not low <= value < math.inf:
+                raise UnnoiseError(f"{name} is {value}", f"choose {low} or more")
+        if not self.clip > 0:
+            raise UnnoiseError(f"clip is {self.clip}", "choose it above 0")
+        if not all(0 < width < 0.28 for width in self.averages):
+            raise UnnoiseError(f"averages are {self.averages}", "choose relative widths between 0 and 0.28")
         if self.micro_batch and self.batch % self.micro_batch:
             raise UnnoiseError(
                 f"a batch of {self.batch} does not divide into micro-batches of {self.micro_batch}",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase
 from unnoise.errors import UnnoiseError
+from unnoise.files import discard, explain, sweep
 from unnoise.training import checkpoint
 from unnoise.training.averages import PowerAverage
 from unnoise.training.optimiser import Optimiser
@@ -112,6 +113,7 @@ class Trainer:
         self.order = Order(data.weights, settings.seed)
         self.step, self.samples, self.skipped = 0, 0, 0
         self._skipped_in_a_row = 0
+        self.machine = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
         self.warnings: list[str] = []
 
     def run(self, samples: int | None = None) -> Iterator[TrainStep]:
@@ -147,7 +149,7 @@ class Trainer:
         if self._skipped_in_a_row >= MAX_SKIPPED:
             raise UnnoiseError(
                 f"{MAX_SKIPPED} steps on end gave numbers that are not finite (step {self.step})",
-                "lower rate and matrix_rate, and go on from the last checkpoint",
+                "start again with a lower rate and matrix_rate",
             )
         if ok:
             for average in self.averages.values():
@@ -169,24 +171,32 @@ class Trainer:
             parts.append(loss)
         return _mean(parts)
 
-    def save(self) -> Path:
-        """Writes a checkpoint, verifies it and deletes those that are no longer kept."""
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """All tensors that the next step depends on, by file of a checkpoint."""
         files: dict[str, Mapping[str, Tensor]] = {}
         for name, role in self.roles.items():
             files[name] = role.module.state_dict()
             files[f"{name}.optimiser"] = self.optimisers[name].state()
-        files |= {name: average.tensors for name, average in self.averages.items()}
+        return files | {name: average.tensors for name, average in self.averages.items()}
+
+    def save(self) -> Path:
+        """Writes a checkpoint, verifies it and deletes those that are no longer kept."""
         manifest = {
             "samples": self.samples,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
-            "machine": machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")},
+            "machine": self.machine,
             "identity": self.identity,
         }
-        checkpoint.sweep(self.folder)
+        sweep(self.folder)
         path = self.folder / f"step-{self.step:08d}"
+        if path.exists() and not checkpoint.healthy(path):
+            try:
+                discard(path)  # damaged, and passed over when this training was resumed
+            except OSError as error:
+                raise explain(error, path) from None
         if not path.exists():
-            checkpoint.write(self.folder, self.step, manifest, files)
+            checkpoint.write(self.folder, self.step, manifest, self.tensors())
         checkpoint.retain(self.folder, self.settings.keep, path)
         return path
 
@@ -208,9 +218,7 @@ class Trainer:
             self.skipped, self._skipped_in_a_row = int(manifest["skipped"]), int(manifest["skipped_in_a_row"])
             if self.samples != self.step * self.settings.batch:
                 raise KeyError("counters that disagree")
-            expected = {f"{n}{end}" for n in self.roles for end in ("", ".optimiser")} | set(self.averages)
-            if expected != set(files):
-                raise KeyError(f"files that differ in {sorted(expected ^ set(files))}")
+            checkpoint.match(self.tensors(), files)
             for name, role in self.roles.items():
                 role.module.load_state_dict(files[name])
                 self.optimisers[name].load(files[f"{name}.optimiser"])
@@ -225,13 +233,14 @@ class Trainer:
     def _match(self, manifest: Mapping[str, Any], lenient: Sequence[str]) -> None:
         here, then = _flat(self.identity), _flat(manifest["identity"])
         for key in sorted(here.keys() | then.keys()):
-            if key.split(".")[-1] not in lenient and here.get(key) != then.get(key):
+            if key.removeprefix("settings.") not in lenient and here.get(key, ...) != then.get(key, ...):
                 raise KeyError(f"{key} is {here.get(key)!r}, it began with {then.get(key)!r}")
-        now = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
-        for key, value in manifest["machine"].items():
-            if now[key] != value:
+        now, before = self.machine, manifest["machine"]
+        for key in sorted(now.keys() | before.keys()):
+            if now.get(key) != before.get(key):
                 self.warnings.append(
-                    f"{key} is {now[key]}, it began with {value}: the bits may differ from an unbroken run"
+                    f"{key} is {now.get(key)}, it began with {before.get(key)}: "
+                    "the bits may differ from an unbroken run"
                 )
 
 

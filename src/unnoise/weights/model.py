@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unnoise.core import registry
 from unnoise.core.denoiser import NOISE_LABELS, Denoiser
 from unnoise.errors import UnnoiseError
-from unnoise.files import new_folder, sha256, write_json
+from unnoise.files import new_folder, save_tensors, sha256, write_json
 from unnoise.weights.config import from_json, to_json
 
 FORMAT = 1
@@ -94,11 +94,12 @@ def save_model(
     info: Mapping[str, Any] | None = None,
     texts: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    replace: bool = False,
 ) -> None:
     """Writes a model folder, whole or not at all.
 
     Args:
-        path: the folder; must not exist.
+        path: the folder; must not exist, unless ``replace`` is True.
         components: by part: "autoencoder", "text", "image", "denoiser".
         info: what else to record: how it was trained, defaults of generation.
         texts: further files by name, such as tokenizer.json and MODEL_CARD.md.
@@ -113,15 +114,12 @@ def save_model(
         for name, tensor in module.state_dict().items():
             kept = tensor.to(dtype) if name in weights else tensor
             tensors[f"{part}.{name}"] = kept.detach().cpu().contiguous().clone()
-    with new_folder(path) as scratch:
+    with new_folder(path, replace) as scratch:
         files: dict[str, str] = {}
         shards = _shards(tensors)
         for number, names in enumerate(shards, 1):
             file = scratch / f"weights-{number:02d}-of-{len(shards):02d}.safetensors"
-            try:
-                save_file({name: tensors[name] for name in names}, file)
-            except SafetensorError as error:  # what the library makes of a full disk
-                raise UnnoiseError(f"{path} was not written ({error})", "free some space or name another") from None
+            save_tensors(file, {name: tensors[name] for name in names})
             files[file.name] = sha256(file)
         for name, text in (texts or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
@@ -181,7 +179,9 @@ def read_file(path: Path, record: Mapping[str, Any], name: str) -> bytes:
     """
     file = path / name
     data = None
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a loop of links is a RuntimeError, a NUL a ValueError
+    with contextlib.suppress(
+        OSError, RuntimeError, ValueError
+    ):  # a loop of links is a RuntimeError, a NUL a ValueError
         if Path(name).name != name or file.resolve().parent != path.resolve():
             raise UnnoiseError(f"{file} lies outside of its model", "copy the model's own files into its folder")
         data = file.read_bytes() if file.is_file() else None

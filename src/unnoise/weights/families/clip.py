@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise.encoders.clip_text import CLIPTextConfig
+from unnoise.encoders.clip_text import ACTIVATIONS, CLIPTextConfig
 from unnoise.errors import UnnoiseError
 from unnoise.weights.config import from_json
 
@@ -39,7 +39,9 @@ CONFIG = {
 }
 PREFIX = "text_model."  # of every name in published files; transformers 5 writes none
 POSITIONS = "embeddings.position_ids"  # 0, 1, 2, ... in older files: no weight
-LEGACY_END = 2  # what older configs say of the end; they read the prompt at its largest id, which is the vocabulary's last
+LEGACY_END = (
+    2  # what older configs say of the end; they read the prompt at its largest id, which is the vocabulary's last
+)
 
 
 def table(depth: int) -> dict[str, str]:
@@ -57,13 +59,15 @@ def config_from(values: Mapping[str, Any]) -> CLIPTextConfig:
     """Our config from their ``config.json``; what it says of other things than the tower's shape is passed over.
 
     Raises:
-        UnnoiseError: a value is missing or of the wrong type.
+        UnnoiseError: a value is missing, of the wrong type, or an activation that ours has not.
     """
     missing = CONFIG.keys() - values.keys()
     if missing:
         raise UnnoiseError(f"the CLIP config has no {sorted(missing)[0]}", "use the text tower's own config.json")
     named = {ours: values[theirs] for theirs, ours in CONFIG.items()}
     config: CLIPTextConfig = from_json(CLIPTextConfig, named, "config.json")
+    if config.activation not in ACTIVATIONS:
+        raise UnnoiseError(f"config.json has the activation {config.activation!r}", f"one of: {', '.join(ACTIVATIONS)}")
     legacy = {"end": config.vocabulary - 1} if config.end == LEGACY_END else {}
     return CLIPTextConfig(**named | legacy)
 

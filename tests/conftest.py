@@ -1,0 +1,21 @@
+"""One tiny model for all tests that need a whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiny import save
+from unnoise.pipelines.text_to_picture import Pipeline, load_pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; read only."""
+    return save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_model: Path) -> Pipeline:
+    return load_pipeline(tiny_model, "cpu")

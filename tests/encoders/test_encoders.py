@@ -1,0 +1,78 @@
+"""The text tower, the picture encoder and the pair."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tiny import lively, tokenizer
+from unnoise.core.registry import find, index
+from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
+from unnoise.encoders.image_conv import ImageConv
+from unnoise.encoders.pair import Pair
+
+
+def tower() -> CLIPText:
+    torch.manual_seed(0)
+    t = tokenizer()
+    return lively(CLIPText(CLIPTextConfig(t.vocabulary, t.length, width=32, depth=2, heads=2, hidden=64, end=t.end)))
+
+
+def test_the_tower_says_what_it_read() -> None:
+    t, prompts = tokenizer(), ["red apple", "", "a dog and a cat"]
+    cond = tower()(t(prompts))
+    assert cond.tokens is not None
+    assert cond.token_mask is not None
+    assert cond.pooled is not None
+    assert cond.tokens.shape == (3, t.length, 32)
+    assert cond.token_mask.sum(dim=1).tolist() == [t.count(p) + 2 for p in prompts], "start, the prompt and one end"
+    for row, prompt in enumerate(prompts):
+        assert torch.equal(cond.pooled[row], cond.tokens[row, t.count(prompt) + 1]), "the vector of the first end"
+
+
+def test_prompts_do_not_touch_one_another() -> None:
+    t, text = tokenizer(), tower()
+    both = text(t(["red apple", "blue heart"]))
+    alone = text(t(["blue heart"]))
+    assert torch.allclose(both.tokens[1:], alone.tokens, rtol=0, atol=1e-5)
+    assert torch.allclose(both.pooled[1:], alone.pooled, rtol=0, atol=1e-5)
+
+
+def test_the_tower_reads_forwards() -> None:
+    """Causal: a token's vector does not know what follows; the prompt's vector knows all of it."""
+    t, text = tokenizer(), tower()
+    one, other = text(t(["red apple"])), text(t(["red heart"]))
+    shared = 1 + t.count("red")
+    assert torch.equal(one.tokens[:, :shared], other.tokens[:, :shared])
+    assert not torch.allclose(one.pooled, other.pooled, atol=1e-3)
+
+
+def test_pictures_become_vectors() -> None:
+    torch.manual_seed(0)
+    encoder = lively(ImageConv(), 0.02)
+    x = torch.rand(2, 3, 128, 128) * 2 - 1
+    vectors = encoder(x)
+    assert vectors.shape == (2, encoder.config.width)
+    assert torch.allclose(encoder(x[1:]), vectors[1:], rtol=0, atol=1e-5)
+    assert encoder(torch.rand(1, 3, 256, 256)).shape == (1, encoder.config.width), "any multiple of 16 pixels"
+
+
+def test_the_pair_compares_directions() -> None:
+    pair = lively(Pair())
+    text, image = torch.randn(3, 256), torch.randn(4, 256)
+    found = pair(text, image)
+    assert found.shape == (3, 4)
+    assert found.abs().max() <= 1 + 1e-6
+    assert torch.allclose(pair(2 * text, 5 * image), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", index("encoders"))
+def test_every_encoder_has_a_config(name: str) -> None:
+    """What a model folder needs of a part: a default shape, and settings that make it again."""
+    cls = find("encoders", name)
+    first = cls()
+    again = cls(first.config)
+    assert first.config == cls.Config()
+    assert {n: t.shape for n, t in first.state_dict().items()} == {n: t.shape for n, t in again.state_dict().items()}
+    for edge in first.edges:
+        assert any(n.startswith(edge) for n in first.state_dict()), f"{edge} names no weight"

@@ -1,0 +1,109 @@
+"""Trainings so small that they can be killed, broken and compared by the hundred: tiny pictures, tiny recipes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from PIL import Image
+
+import tiny
+from unnoise.core.registry import find
+from unnoise.data.write import Row, write_set
+from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.recipes.latent import PREVIEW_PROMPTS
+from unnoise.training import checkpoint
+from unnoise.training.plan import Training
+from unnoise.weights.model import save_model
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
+SHAPES = ("square", "bar", "post")
+# nine pictures, four in a batch, two at once: epochs end inside a batch and inside a micro-batch
+TRAIN = {
+    "samples": 48,
+    "batch": 4,
+    "micro-batch": 2,
+    "warmup": 8,
+    "averages": 0.1,
+    "checkpoint-every": 16,
+    "preview-every": 0,
+}
+UNET = {"channels": 8, "blocks": 1, "width": 16, "depth": 1, "heads": 2, "text-width": 32, "embedding": 16}
+TEXT = {"vocabulary": 300, "length": 24, "width": 16, "depth": 1, "heads": 2, "hidden": 32}
+NETWORKS = {
+    "emoji-autoencoder": {
+        "crop": 16,
+        "network.encoder": "8 1 8 1",
+        "network.decoder": "8 1 8 1 8 1",
+    },
+    "emoji-text": {"image.stages": "8 1 8 1", "image.width": 16, "width": 16}
+    | {f"text.{name}": value for name, value in TEXT.items()},
+    "emoji-flow": {f"network.{name}": value for name, value in UNET.items()},
+    "emoji-ddpm": {f"network.{name}": value for name, value in UNET.items()},
+}
+
+
+def picture_set(out: Path) -> Path:
+    """Nine pictures of 128 pixels with two captions each; one is kept from the autoencoder."""
+    rows = []
+    for number, (colour, shape) in enumerate((c, s) for c in COLOURS for s in SHAPES):
+        image = Image.new("RGB", (128, 128), "white")
+        box = {"square": (32, 32, 96, 96), "bar": (8, 48, 120, 80), "post": (48, 8, 80, 120)}[shape]
+        image.paste(COLOURS[colour], box)
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        captions = [f"{colour} {shape}", f"a {shape} that is {colour}"]
+        tier = ("autoencoder", "validation") if number == 4 else ("train", "train")
+        family = shape if colour == "red" else f"{colour} {shape}"
+        rows.append(Row(f"p{number}", data.getvalue(), pixels, captions, {}, family, number, *tier))
+    write_set(out, rows, {})
+    return out
+
+
+@cache
+def words(length: int = 48) -> Tokenizer:
+    return Tokenizer.train([*PREVIEW_PROMPTS] * 4, 300, length)
+
+
+def encoders(out: Path) -> Path:
+    """A model folder with an autoencoder and a text tower."""
+    torch.manual_seed(0)
+    text = CLIPText(CLIPTextConfig(300, 48, width=32, depth=1, heads=2, hidden=32, end=words().end))
+    parts = {"autoencoder": tiny.components()["autoencoder"], "text": tiny.lively(text)}
+    save_model(out, parts, {}, {"tokenizer.json": words().json}, torch.float32)
+    return out
+
+
+def options(recipe: str, world: Path, **train: Any) -> list[str]:
+    """Command-line options of a tiny training by that recipe; ``train`` changes its length and rates."""
+    if recipe not in NETWORKS:
+        raise KeyError(f"a new recipe: give {recipe} the options of a tiny network in NETWORKS of {__file__}")
+    chosen = {f"train.{name}": value for name, value in TRAIN.items()} | NETWORKS[recipe]
+    chosen |= {f"train.{name.replace('_', '-')}": value for name, value in train.items()}
+    chosen["data"] = world / "pictures"
+    if recipe in ("emoji-flow", "emoji-ddpm"):
+        chosen |= {"autoencoder": world / "encoders", "text": world / "encoders"}
+    return [word for name, value in chosen.items() for word in (f"--{name}", *str(value).split())]
+
+
+def build(recipe: str, world: Path, *more: str, **train: Any) -> Training:
+    """The tiny training itself."""
+    return tyro.cli(find("recipes", recipe), args=[*options(recipe, world, **train), *more])
+
+
+def bits(folder: Path) -> dict[str, str]:
+    """Everything in a run's newest checkpoint, by name: a hash of each tensor's bytes, and the counters."""
+    manifest, files = checkpoint.read(checkpoint.checkpoints(folder / "checkpoints")[-1])
+    found = {
+        f"{file}: {name}": f"{t.dtype} {tuple(t.shape)} {hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest()}"
+        for file, named in files.items()
+        for name, t in named.items()
+    }
+    return found | {key: str(manifest[key]) for key in ("step", "samples", "skipped", "skipped_in_a_row")}
