@@ -25,7 +25,7 @@ DEFAULTS = {"steps": 4, "solver": "euler", "spacing": "trailing", "cfg_scale": 2
 
 
 @cache
-def tokenizer(length: int = 16) -> Tokenizer:
+def tokenizer(length: int = 32) -> Tokenizer:
     return Tokenizer.train(["red apple", "blue heart", "a dog and a cat", "two red hearts"] * 4, 300, length)
 
 

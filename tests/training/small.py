@@ -93,6 +93,11 @@ def options(recipe: str, world: Path, **train: Any) -> list[str]:
     return [word for name, value in chosen.items() for word in (f"--{name}", *str(value).split())]
 
 
+def command(recipe: str, world: Path, out: Path, *more: Any, **train: Any) -> list[Any]:
+    """What is typed to begin that training in a folder."""
+    return ["train", recipe, *options(recipe, world, **train), "--run.dtype", "float32", "--run.out", out, *more]
+
+
 def build(recipe: str, world: Path, *more: str, **train: Any) -> Training:
     """The tiny training itself."""
     return tyro.cli(find("recipes", recipe), args=[*options(recipe, world, **train), *more])

@@ -104,7 +104,9 @@ def draw(pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, 
 
     settings = pipeline.settings(**changes)
     columns = (TextColumn("drawing"), BarColumn(None), TextColumn("{task.completed}/{task.total} steps  ETA"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True) as progress:
+    console = Console(file=sys.stderr)
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
         batches = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
         task = progress.add_task("", total=settings.steps * len(batches))
         for batch in batches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -106,8 +107,8 @@ def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
 def complaint(box: str, prog: str) -> UnnoiseError:
     """What tyro says in a box, in one line and in our words."""
     rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()[1:]]
-    ends = [place for place, row in enumerate(rows) if set(row) <= {"─"} or row.startswith("Got errors")]
-    said = " ".join(" ".join(rows[: ends[0] if ends else None]).split()) or "the arguments are wrong"
+    rows = list(itertools.dropwhile(_is_rule, rows))
+    said = " ".join(itertools.takewhile(lambda row: not _is_rule(row), rows)) or "the arguments are wrong"
     hint = f"see `{prog} --help`"
     if match := re.match(r"Unrecognized options: (\S+?),?(?:\s|$)", said):
         near = [row.split()[0].rstrip(",") for row in rows if row.startswith("--")]
@@ -125,6 +126,11 @@ def complaint(box: str, prog: str) -> UnnoiseError:
     if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'. Expected one of \((.*)\)", said):
         return UnnoiseError(f"{match[2]} cannot be {match[1]!r}", f"one of: {match[3]}".replace("'", ""))
     return UnnoiseError(said[0].lower() + said[1:].rstrip("."), hint)
+
+
+def _is_rule(row: str) -> bool:
+    """Whether a row of a box is empty or drawn, with lines or, on a terminal without them, with dashes."""
+    return set(row) <= {"─", "-"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,7 +214,7 @@ def default_model() -> Path:
 def model_folder(path: Path | str) -> Path:
     """The model folder that a path means: itself, or the ``model`` folder of a finished training."""
     path = Path(path)
-    return path / "model" if not (path / MODEL).exists() and (path / "model" / MODEL).exists() else path
+    return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
 
 
 def choose_device(device: str) -> torch.device:

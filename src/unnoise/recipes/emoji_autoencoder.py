@@ -71,7 +71,7 @@ def emoji_autoencoder(
         {
             "trained": {
                 "recipe": "emoji-autoencoder",
-                "data": pictures.manifest.get("font", {}),
+                "data": pictures.manifest.get("origin", {}).get("font", {}),
                 "samples": train.samples,
             }
         },

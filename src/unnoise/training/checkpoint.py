@@ -65,7 +65,7 @@ def verify(path: Path) -> dict[str, Any]:
         raise UnnoiseError(f"{path / MANIFEST} is damaged", "use an older checkpoint") from None
     if version != FORMAT:
         raise UnnoiseError(f"{path} has format {version}, this program reads {FORMAT}", "use the unnoise that wrote it")
-    if "sha256" in manifest and manifest.pop("sha256") != _digest(manifest):
+    if manifest.pop("sha256", None) != _digest(manifest):
         raise UnnoiseError(f"{path / MANIFEST} is damaged", "use an older checkpoint")
     for name, expected in files.items():
         file = path / name

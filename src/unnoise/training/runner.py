@@ -92,9 +92,9 @@ def begun(folder: Path, resume: bool) -> Path | None:
     """
     last = checkpoint.latest(folder / CHECKPOINTS)
     if resume and last is None:
-        raise UnnoiseError(f"{folder} has no whole checkpoint to resume", "start without --resume")
+        raise UnnoiseError(f"{folder} has no whole checkpoint to resume", "start without --run.resume")
     if not resume and (last is not None or (folder / MODEL).exists()):
-        raise UnnoiseError(f"{folder} holds a training already", "add --resume to go on with it, or name another --out")
+        raise UnnoiseError(f"{folder} holds a training already", "add --run.resume to go on with it, or name another --run.out")
     return last
 
 
@@ -193,7 +193,8 @@ def _loop(
     if trainer.samples < settings.samples:
         again = f"unnoise train --resume {shlex.quote(str(folder))}"
         raise Stopped(f"stopped by {flag[0]} and saved as {path}", f"go on with `{again}`")
-    preview()
+    if settings.preview_every:
+        preview()
     report.table()
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,7 @@ def save_model(
     for part, module in components.items():
         weights = {name for name, _ in module.named_parameters()}
         for name, tensor in module.state_dict().items():
-            kept = tensor.to(dtype) if name in weights else tensor
-            tensors[f"{part}.{name}"] = kept.detach().cpu().contiguous().clone()
+            tensors[f"{part}.{name}"] = tensor.to(dtype) if name in weights else tensor
     with new_folder(path, replace) as scratch:
         files: dict[str, str] = {}
         shards = _shards(tensors)
@@ -153,13 +153,13 @@ def read_record(path: Path) -> dict[str, Any]:
         UnnoiseError: no model there, a newer format, or a file that is missing or damaged.
     """
     damaged = UnnoiseError(f"{path / MODEL} is damaged", "copy or train the model again")
+    if not isfile(path / MODEL):
+        raise UnnoiseError(f"no model at {path}", f"name a folder that holds {MODEL}, or leave --model out")
     try:
         if (path / MODEL).stat().st_size > MODEL_BYTES:
             raise damaged
         record = json.loads((path / MODEL).read_bytes())
         files, version, components = record["files"], record["format"], record["components"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise UnnoiseError(f"no model at {path}", f"name a folder that holds {MODEL}, or leave --model out") from None
     except (OSError, LookupError, RecursionError, TypeError, ValueError):
         raise damaged from None
     if type(version) is not int or version < 1 or not isinstance(files, dict) or not isinstance(components, dict):

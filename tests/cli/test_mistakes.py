@@ -1,0 +1,197 @@
+"""Every mistake is one line on the standard error, a non-zero status, and nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unnoise.cli.main import VERBS, main
+from weights.hostile import Hostile
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def complaint(capsys: Said, *args: str, status: int = 1) -> str:
+    """What is said about the arguments."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(args) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("unnoise: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert err.isascii() or err.replace("\n", "").isprintable()
+    assert len(err) < 1300
+    assert sorted(Path.cwd().rglob("*")) == before
+    return err
+
+
+ARGUMENTS: list[tuple[list[str], str]] = [
+    ([], "the prompt is missing"),
+    (["x", "--stepz", "3"], "there is no option --stepz; did you mean --steps?"),
+    (["x", "--steps", "a"], "--steps wants a whole number, not 'a'"),
+    (["x", "--steps", "1.5"], "--steps wants a whole number, not '1.5'"),
+    (["x", "--steps"], "--steps wants a value"),
+    (["x", "--steps", "0"], "0 steps cannot be run"),
+    (["x", "--steps", "-5"], "-5 steps cannot be run"),
+    (["x", "--cfg-scale", "strong"], "--cfg-scale wants a number, not 'strong'"),
+    (["x", "--cfg-scale", "nan"], "guidance scale of nan"),
+    (["x", "--count", "0"], "--count 0 cannot be drawn"),
+    (["x", "--count", "100000"], "--count 100000 cannot be drawn"),
+    (["x", "--seed", "-1"], "--seed -1 is out of range"),
+    (["x", "--seed", "9" * 5000], "--seed wants a whole number"),
+    (["x", "--seed", str(2**63)], "out of range"),
+    (["x", "--solver", "eulr"], "no solver is called 'eulr'; did you mean euler"),
+    (["x", "--solver", "os.system"], "no solver is called 'os.system'"),
+    (["x", "--dtype", "float8"], "--dtype cannot be 'float8'; one of: auto, float32, bfloat16, float16"),
+    (["x", "--dtype", "float16", "--device", "cpu"], "float16 is slow and unsafe on a processor"),
+    (["x", "--device", "gpu"], "there is no device called 'gpu'"),
+    (["x", "--device", "cuda:99"], "CUDA GPU" if not torch.cuda.is_available() else "there is no cuda:99"),
+    (["x", "--threads", "0"], "0 threads cannot be used"),
+    (["red", "apple"], "'apple' is one word too many"),
+    (["apple " * 99], "tokens, the model reads 30; use fewer words"),
+    (["x" * 10_000], "the prompt has 10000 characters"),
+    (["x", "--negative", "apple " * 99], "tokens, the model reads 30"),
+    (["red\napple"], "control characters"),
+    (["red \x1b[2J apple"], "control characters"),
+    (["red \x00"], "control characters"),
+    (["red \udcff apple"], "control characters"),
+    (["x", "--negative", "a\tb"], "control characters"),
+    (["x", "--out", "/proc/nowhere/pictures"], "cannot be written"),
+    (["x", "--out", "/dev/null"], "/dev/null is a file, not a folder"),
+    (["x", "--out", "/dev/null/pictures"], "cannot be written"),
+    (["x", "--out", "o" * 300], "File name too long"),
+]
+
+
+@pytest.mark.parametrize(("args", "said"), ARGUMENTS, ids=lambda value: str(value)[:40])
+def test_arguments(args: list[str], said: str, here: Path, tiny_model: Path, capsys: Said) -> None:
+    assert said in complaint(capsys, "generate", *args, "--model", str(tiny_model))
+
+
+VERBATIM: list[tuple[list[str], str]] = [
+    (["draw"], "there is no verb 'draw'; one of: generate, train"),
+    (["--stepz"], "there is no verb '--stepz'"),
+    ([""], "there is no verb ''"),
+    (["data"], "`unnoise data` wants another word; try `unnoise data emoji` or `unnoise data show`"),
+    (["list", "solverz"], "no kind of method is called 'solverz'"),
+    (["list", "--x"], "there is no option --x"),
+    (["train", "emoji-flo"], "no recipe is called 'emoji-flo'; did you mean emoji-flow"),
+    (["train", "--resume"], "--resume wants the folder"),
+    (["train", "--resume", "nowhere"], "no training at nowhere"),
+    (["data", "show", "nowhere"], ""),
+    (["data", "show", "--path", "nowhere"], ""),
+    (["generate", "x", "--model", "nowhere"], "no model at nowhere; name a folder that holds model.json"),
+    (["generate", "x", "--model", "m" * 5000], "no model at"),
+    (["measure", "nowhere"], "no model at nowhere"),
+]
+
+
+@pytest.mark.parametrize(("args", "said"), VERBATIM, ids=lambda value: str(value)[:40])
+def test_verbs(args: list[str], said: str, here: Path, capsys: Said) -> None:
+    assert said in complaint(capsys, *args)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_knows_its_options(verb: str, here: Path, capsys: Said) -> None:
+    words = [*verb.split(), *(["emoji-flow"] if verb == "train" else []), *(["x"] if verb == "generate" else [])]
+    assert "there is no option --nonsense" in complaint(capsys, *words, "--nonsense", "3")
+
+
+# models
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def test_damaged_models(here: Path, copy: Path, capsys: Said) -> None:
+    shard = next(copy.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    said = complaint(capsys, "generate", "x", "--model", str(copy))
+    assert "is missing or damaged; copy or train the model again" in said
+    (copy / "model.json").write_text("{}")
+    assert "model.json is damaged" in complaint(capsys, "generate", "x", "--model", str(copy))
+
+
+def test_weights_that_are_no_numbers(here: Path, copy: Path, capsys: Said) -> None:
+    Hostile(copy).tensors(lambda tensors: tensors["denoiser.network.position"].fill_(float("nan")))
+    assert "not numbers (denoiser.network.position)" in complaint(capsys, "generate", "x", "--model", str(copy))
+
+
+# places to write
+
+
+def test_out_is_a_file(here: Path, tiny_model: Path, capsys: Said) -> None:
+    (here / "notes").write_text("mine")
+    for out in ("notes", "notes/deeper"):
+        assert "notes" in complaint(capsys, "generate", "x", "--model", str(tiny_model), "--out", out)
+    assert (here / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EROFS, "cannot be written (Read-only"),
+        (errno.EIO, "cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("when", [1, 2])
+def test_disks_that_fail(
+    when: int,
+    number: int,
+    said: str,
+    here: Path,
+    tiny_model: Path,
+    capsys: Said,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the first write, which is the trial, and at the second, which is the picture; half is written by then."""
+    write, calls = Path.write_bytes, [0]
+
+    def failing(self: Path, data: bytes) -> int:
+        calls[0] += 1
+        if calls[0] < when:
+            return write(self, data)
+        write(self, data[: len(data) // 2])
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", failing)
+    assert said in complaint(capsys, "generate", "x", "--model", str(tiny_model), "--out", "new/pictures")
+    assert calls[0] == when
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_is_not_enough(
+    error: Exception, here: Path, tiny_model: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("unnoise.pipelines.text_to_picture.Pipeline.run", fail)
+    assert "memory is not enough" in complaint(capsys, "generate", "x", "--model", str(tiny_model))
+
+
+def test_a_fault_of_ours_is_not_hidden(here: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("unnoise.pipelines.text_to_picture.Pipeline.run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["generate", "x", "--model", str(tiny_model)])

@@ -1,0 +1,148 @@
+"""A training killed anywhere goes on in a fresh process to the same bits as one that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from training.jobs import Server, fresh
+from training.small import bits, command
+from unnoise.core.registry import index
+from unnoise.training import checkpoint
+
+Unbroken = dict[str, tuple[Path, list[str]]]
+# at calls by name and number, from 0: each recipe is killed elsewhere, first in a step and then in what follows
+CUTS = {
+    "emoji-autoencoder": [("batch", 9), ("half save_file", 1), ("rename", 1)],  # the last deletes an old checkpoint
+    "emoji-text": [("batch", 13), ("half write_bytes", 1)],  # between micro-batches, in the batch where an epoch ends
+    "emoji-flow": [("update", 11), ("fsync", 6)],  # one average has the step, the other has not
+    "emoji-ddpm": [("step", 11), ("replace", 0)],  # one role has the step, the other has not
+}
+
+
+def same(out: Path, whole: Path) -> None:
+    """Equal bits in checkpoints and models, each step logged once, and nothing left lying about."""
+    assert bits(out) == bits(whole)
+    names = {p.name for p in whole.rglob("*")}
+    assert {p.name for p in out.rglob("*") if not p.name.startswith("events.")} <= names
+    for file in sorted((whole / "model").iterdir()):
+        assert (out / "model" / file.name).read_bytes() == file.read_bytes(), file.name
+    logs = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (out, whole)]
+    for row in logs[0] + logs[1]:
+        del row["seconds"]
+    assert logs[0] == logs[1]
+
+
+def go_on(server: Server, recipe: str, world: Path, out: Path, **how: object) -> int:
+    """Resumes a killed training, or starts it anew where it was killed before its first checkpoint."""
+    if checkpoint.latest(out / "checkpoints") is None:
+        return server.run(*command(recipe, world, out), **how)
+    return server.run("train", "--resume", out, **how)
+
+
+@pytest.mark.parametrize("recipe", index("recipes"))
+def test_every_recipe_resumes_in_a_fresh_interpreter(
+    recipe: str, world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
+) -> None:
+    whole, _ = unbroken[recipe]
+    out = tmp_path / "run"
+    for cut in CUTS[recipe]:
+        assert go_on(server, recipe, world, out, at=cut) == -signal.SIGKILL
+        assert not (out / "model").exists()
+    done = fresh("train", "--resume", out)
+    assert (done.returncode, done.stdout) == (0, f"done: the model is at {out / 'model'}\n"), done.stderr
+    assert "bits may differ" not in done.stderr
+    same(out, whole)
+
+
+def test_chain_of_kills(world: Path, server: Server, unbroken: Unbroken, tmp_path: Path) -> None:
+    """Killed at every place in turn of what is left of the run."""
+    whole, _ = unbroken["emoji-text"]
+    for stride in (29, 41):
+        out, kills = tmp_path / str(stride), 0
+        while go_on(server, "emoji-text", world, out, at=(None, stride + kills)) == -signal.SIGKILL:
+            kills += 1
+        assert kills >= 3
+        same(out, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", [("batch", 7), ("update", 16), ("half save_file", 12)])
+def test_a_signal_saves_and_stops(
+    number: int, place: tuple[str, int], world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
+) -> None:
+    recipe, out = "emoji-text", tmp_path / "a run"
+    assert server.run(*command(recipe, world, out), at=place, send=[number]) == 130
+    said = server.log.read_text().splitlines()[-1]
+    last = checkpoint.checkpoints(out / "checkpoints")[-1]
+    name = signal.Signals(number).name
+    assert said == f"unnoise: stopped by {name} and saved as {last}; go on with `unnoise train --resume '{out}'`"
+    row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == checkpoint.verify(last)["step"], "the step in which it came is finished and saved"
+    assert server.run("train", "--resume", out) == 0
+    same(out, unbroken[recipe][0])
+
+
+def test_a_second_signal_stops_at_once(world: Path, server: Server, unbroken: Unbroken, tmp_path: Path) -> None:
+    recipe, out = "emoji-text", tmp_path / "run"
+    assert server.run(*command(recipe, world, out), at=("half save_file", 12), send=[signal.SIGINT] * 2) == 130
+    assert "stopped by Ctrl-C; nothing is left half-written" in server.log.read_text()
+    assert not list((out / "checkpoints").glob(".*"))
+    assert server.run("train", "--resume", out) == 0
+    same(out, unbroken[recipe][0])
+
+
+def test_the_time_limit_interrupts_and_changes_nothing(
+    world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
+) -> None:
+    recipe, out = "emoji-text", tmp_path / "run"
+    assert server.run(*command(recipe, world, out, "--run.minutes", 0)) == 130
+    assert "stopped by the time limit and saved" in server.log.read_text()
+    assert server.run("train", "--resume", out, "--run.minutes=0") == 130
+    assert [c.name for c in checkpoint.checkpoints(out / "checkpoints")] == ["step-00000001", "step-00000002"]
+    assert server.run("train", "--resume", out) == 0, "the limit is not kept"
+    same(out, unbroken[recipe][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["emoji-text", "emoji-flow"])
+def test_every_cut_point(recipe: str, world: Path, server: Server, unbroken: Unbroken, tmp_path: Path) -> None:
+    whole, calls = unbroken[recipe]
+    for number in range(len(calls)):
+        out = tmp_path / str(number)
+        assert go_on(server, recipe, world, out, at=(None, number)) == -signal.SIGKILL
+        assert go_on(server, recipe, world, out) == 0
+        same(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", index("recipes"))
+def test_kills_at_random_moments(
+    recipe: str, world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
+) -> None:
+    """SIGKILL, SIGTERM and SIGINT from outside, whenever the clock says."""
+    whole, _ = unbroken[recipe]
+    moments, killed, rounds = random.Random(recipe), 0, 0
+    while killed < 40:
+        rounds += 1
+        out = tmp_path / str(rounds)
+        status: int | None = None
+        while status != 0:
+            last = checkpoint.latest(out / "checkpoints")
+            pid = server.start(*(["train", "--resume", out] if last else command(recipe, world, out)))
+            time.sleep(moments.uniform(0.02, 1.0))
+            number = moments.choice([signal.SIGKILL] * 3 + [signal.SIGTERM, signal.SIGINT])
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                number = None
+            status = server.wait()
+            killed += status != 0
+            assert status in (0, 130, -signal.SIGTERM, -signal.SIGKILL), server.log.read_text()
+        same(out, whole)
