@@ -31,7 +31,7 @@ demo: $(VENV)/.run ## draw pictures with the model that comes with unnoise, and 
 
 test: $(VENV)/.dev ## run the tests, except for the long ones
 	$(FONT)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev ## run the long tests
 	$(FONT)

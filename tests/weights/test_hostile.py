@@ -16,6 +16,7 @@ import torch
 
 from unnoise.files import sha256
 from unnoise.pipelines.text_to_picture import load_pipeline
+from weights import hostile as ear
 from weights.hostile import Hostile
 
 # files
@@ -108,6 +109,17 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch boom",)
+
+
+def test_the_ear_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a pickle that is opened, here on purpose, is noticed."""
+    monkeypatch.chdir(tmp_path)
+    ear.heard.clear()
+    monkeypatch.setattr(ear, "listening", True)
+    pickle.loads(pickle.dumps(Bomb()))
+    heard = list(ear.heard)
+    assert [event.split()[0] for event in heard] == ["pickle.find_class", "os.system"]
+    assert (tmp_path / "boom").exists()
 
 
 def bomb_plain(path: Path) -> None:

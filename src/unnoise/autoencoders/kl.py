@@ -29,8 +29,9 @@ class KLConfig:
 class Residual(nn.Module):
     """Two 3 x 3 convolutions beside the identity.
 
-    Each cell's channels are divided by their root mean square on the way in: without it the branches of a long training
-    grow until they blow up, and a norm over whole pictures would wash out colours. The second convolution starts at zero.
+    Each cell's channels are divided by their root mean square on the way in: without it the branches of a long
+    training grow until they blow up, and a norm over whole pictures would wash out colours. The second convolution
+    starts at zero.
     """
 
     def __init__(self, channels: int) -> None:

@@ -111,7 +111,7 @@ def complaint(box: str, prog: str) -> UnnoiseError:
     said = " ".join(itertools.takewhile(lambda row: not _is_rule(row), rows)) or "the arguments are wrong"
     hint = f"see `{prog} --help`"
     if match := re.match(r"Unrecognized options: (\S+?),?(?:\s|$)", said):
-        near = [row.split()[0].rstrip(",") for row in rows if row.startswith("--")]
+        near = [row.split()[0].rstrip(",") for row in rows if re.match("--[a-z]", row)]
         hint = f"did you mean {' or '.join(near[:3])}?" if near else hint
         if not match[1].startswith("-"):
             return UnnoiseError(f"{match[1]!r} is one word too many", f'put "quotes" around words of a text; {hint}')

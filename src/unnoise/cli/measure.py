@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from unnoise.errors import UnnoiseError
+
 
 def measure(
     model: tyro.conf.Positional[Path | None] = None,
@@ -44,6 +46,10 @@ def measure(
     modules, _ = load_model(folder, parts)
     tiers = {tier: pictures.held_out(tier, part) for tier in ("autoencoder", "tier1", "tier2")}
     held = [item for items in tiers.values() for item in items]
+    if not held:
+        raise UnnoiseError(
+            f"{data} has no held-out pictures of the part {part}", "name a set that has, or another --part"
+        )
     figures: dict[str, Any] = {"model": str(folder), "part": part, "pictures": len(held)}
     tokenizer = None
     if "text" in modules:
@@ -59,10 +65,10 @@ def measure(
         if sheet is not None:
             _worst_sheet(modules["autoencoder"], pictures, [i for i, _ in result.worst()], sheet)
     seen = tiers["tier1"] + tiers["tier2"]
-    if tokenizer is not None and "image" in modules and "pair" in modules:
+    if seen and tokenizer is not None and "image" in modules and "pair" in modules:
         found = study.retrieval(modules["text"], modules["image"], modules["pair"], tokenizer, pictures, seen)
         figures["retrieval"] = found._asdict()
-    if tokenizer is not None and "denoiser" in modules:
+    if seen and tokenizer is not None and "denoiser" in modules:
         errors = study.noise_error(
             modules["denoiser"],  # type: ignore[arg-type]
             modules["text"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -43,7 +44,7 @@ class CropFeed:
     """
 
     def __init__(self, pictures: PictureSet, items: list[int], crop: int = 64, whole_from: int | None = None) -> None:
-        self.identity = f"{pictures.pictures_sha256}/{len(items)}"
+        self.identity = f"{pictures.pictures_sha256}/{hashlib.sha256(repr(items).encode()).hexdigest()}"
         self.pixels = pictures.pictures()
         self.items = torch.tensor(items)
         self.crop, self.whole_from = crop, whole_from

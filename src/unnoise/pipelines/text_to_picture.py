@@ -271,8 +271,6 @@ def load_pipeline(
     where = choose_device(device)
     folder = model_folder(model) if model is not None else default_model()
     modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
-    modules["denoiser"].to(memory_format=torch.channels_last)
-    modules["autoencoder"].to(memory_format=torch.channels_last)
     text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
     tokenizer = Tokenizer(text, int(getattr(modules["text"].config, "length", 0)))
     try:

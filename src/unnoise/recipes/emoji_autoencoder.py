@@ -20,7 +20,7 @@ from unnoise.training.settings import TrainSettings
 @register("emoji-autoencoder")
 def emoji_autoencoder(
     data: Path = Path("data/emoji"),
-    train: TrainSettings = TrainSettings(samples=60_000, batch=32, warmup=1000, cooldown=0.6, preview_every=10_000),
+    train: TrainSettings = TrainSettings(samples=48_000, batch=32, warmup=1000, cooldown=0.8, preview_every=12_000),
     network: KLConfig = KLConfig(),
     crop: int = 64,
     whole: float = 0.2,
@@ -80,10 +80,10 @@ def emoji_autoencoder(
 
 @torch.no_grad()
 def measure_latents(autoencoder: nn.Module, feed: CropFeed) -> None:
-    """Sets the latent's mean and scale to those of the training pictures, each channel its own."""
+    """Sets the latent's mean and scale, each channel its own, to those of 1024 pictures spread over the set."""
     device = next(autoencoder.parameters()).device
     total, square, count = torch.zeros(()), torch.zeros(()), 0
-    for items in feed.items.split(64):
+    for items in feed.items[:: max(1, len(feed.items) // 1024)].split(64):
         x = (feed.pixels[items].to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         p = autoencoder.encode_raw(x)
         total = total + p.mean.double().sum((0, 2, 3)).cpu()

@@ -143,7 +143,12 @@ def latent_training(
         return {"autoencoder": parts["autoencoder"], "text": modules.get("text", tower), "denoiser": done}
 
     info = {
-        "trained": {"recipe": recipe, "samples": train.samples, "font": pictures.manifest.get("origin", {}).get("font", {})},
+        "name": recipe,
+        "trained": {
+            "recipe": recipe,
+            "samples": train.samples,
+            "font": pictures.manifest.get("origin", {}).get("font", {}),
+        },
         "defaults": dict(defaults),
     }
     identity = {"recipe": recipe, "network": asdict(network), "text_rate": text_rate, "drop": drop, **settings}

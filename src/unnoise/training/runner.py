@@ -94,7 +94,9 @@ def begun(folder: Path, resume: bool) -> Path | None:
     if resume and last is None:
         raise UnnoiseError(f"{folder} has no whole checkpoint to resume", "start without --run.resume")
     if not resume and (last is not None or (folder / MODEL).exists()):
-        raise UnnoiseError(f"{folder} holds a training already", "add --run.resume to go on with it, or name another --run.out")
+        raise UnnoiseError(
+            f"{folder} holds a training already", "add --run.resume to go on with it, or name another --run.out"
+        )
     return last
 
 

@@ -218,7 +218,9 @@ def load_model(
             module.load_state_dict(own, assign=True)
         except RuntimeError as error:
             raise UnnoiseError(f"the weights at {path} do not fit their {part}: {error}", "it is damaged") from None
-        modules[part] = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        # channels last: convolutions are about twice as fast on a processor, and no slower on a GPU
+        module = module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        modules[part] = module.eval().requires_grad_(False)
     return modules, record
 
 
