@@ -10,6 +10,8 @@ import pytest
 from training import small
 from training.jobs import Server
 
+Unbroken = dict[str, tuple[Path, list[str]]]
+
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,11 +30,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def unbroken(world: Path, server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[str]]]:
+def unbroken(world: Path, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
     """By recipe, a run that was never stopped and the names of its calls; filled when asked for."""
     folder = tmp_path_factory.mktemp("unbroken")
 
-    class Runs(dict[str, tuple[Path, list[str]]]):
+    class Runs(Unbroken):
         def __missing__(self, recipe: str) -> tuple[Path, list[str]]:
             out = folder / recipe
             assert server.run(*small.command(recipe, world, out)) == 0

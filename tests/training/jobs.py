@@ -5,6 +5,7 @@ A fork starts in milliseconds, so that trainings can be killed by the hundred. B
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, "PYTHONPATH": f"{TESTS.parent / 'src'}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"}
+
+IMPORTED_LATE = ("torch.utils.tensorboard", "tyro", "pyarrow.parquet", "PIL.Image", "unnoise.cli.train")
 
 
 class Server:
@@ -95,10 +98,8 @@ def _child(job: dict[str, Any]) -> int:
 
 
 def _serve() -> None:
-    import training.faults
-    import unnoise.recipes.latent
-    import unnoise.training.runner  # noqa: F401
-
+    for module in ("training.faults", "unnoise.recipes.latent", "unnoise.training.runner", *IMPORTED_LATE):
+        importlib.import_module(module)  # once, for all forks
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -96,9 +96,7 @@ def test_the_untouched_checkpoint_is_taken(saved: tuple[Path, dict[str, Any]]) -
 
 
 @pytest.mark.parametrize("forge", [False, True])
-def test_every_field_of_the_manifest_counts(
-    forge: bool, saved: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_every_field_of_the_manifest_counts(forge: bool, saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     path, end = saved
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     silent, tried = [], 0

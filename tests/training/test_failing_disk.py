@@ -45,7 +45,9 @@ class Failing:
             self.calls.append(call)
         if self.left == -1:
             if call.endswith("save_file"):
-                raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(self.code)} (os error {self.code})")
+                raise SafetensorError(
+                    f"Error while serializing: I/O error: {os.strerror(self.code)} (os error {self.code})"
+                )
             raise OSError(self.code, os.strerror(self.code))
 
 
@@ -91,7 +93,7 @@ def test_every_nth_write_fails(
         assert bits(folder) == whole
         assert not list(folder.rglob(".partial-*"))
     assert nth > 50
-    # no harm done: folders that are there already; an old checkpoint that cannot be deleted now, but after the next save
+    # no harm done: folders that are there already; an old checkpoint that will be deleted after the next save
     assert set(silent) == {"mkdir", "rename"}, silent
     assert silent.count("rename") == 1
 
@@ -156,7 +158,7 @@ def test_a_disk_that_is_really_full(
 ) -> None:
     """It grows a little each time the training has met its end, until there is room for all."""
     out, recipe, met = small_disk / "run", "emoji-text", 0
-    for kilobytes in range(100, 4000, 150):
+    for kilobytes in range(100, 4000, 250):
         subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", small_disk], check=True)
         begun = checkpoint.latest(out / "checkpoints")
         status = server.run(*(["train", "--resume", out] if begun else command(recipe, world, out)))
@@ -168,5 +170,5 @@ def test_a_disk_that_is_really_full(
         assert said.startswith("unnoise: the disk is full, /"), said
         assert begun is None or checkpoint.latest(out / "checkpoints") is not None
         assert not list(out.rglob(".partial-*"))
-    assert met >= 4
+    assert met >= 3
     assert bits(out) == bits(unbroken[recipe][0])

@@ -36,7 +36,7 @@ class Net(nn.Module):
         h = torch.tanh(self.enter(x))
         if self.training:
             with torch.no_grad():
-                self.mean.lerp_(h.mean(0), 0.1)
+                self.mean.lerp_(h.mean(0).float(), 0.1)
         return self.hidden(h + self.mean)
 
 

@@ -99,7 +99,7 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
     begun(folder, options.resume)  # refused before any work
     try:
         training = build()
-    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
         raise UnnoiseError(
             f"{recipe} cannot be built as set: {one_line(str(error))}", f"see `unnoise train {recipe} --help`"
         ) from None

@@ -47,6 +47,8 @@ class CropFeed:
         self.identity = f"{pictures.pictures_sha256}/{hashlib.sha256(repr(items).encode()).hexdigest()}"
         self.pixels = pictures.pictures()
         self.items = torch.tensor(items)
+        if crop < 8 or crop % 8:
+            raise UnnoiseError(f"crops of {crop} pixels cannot be folded into latents", "choose a multiple of 8")
         self.crop, self.whole_from = crop, whole_from
         self.weights = torch.ones(len(items))
         self.size = self.pixels.shape[-1]

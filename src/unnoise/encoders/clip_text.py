@@ -45,6 +45,8 @@ class Block(nn.Module):
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
+        if config.width % config.heads:
+            raise ValueError(f"a width of {config.width} does not divide among {config.heads} heads")
         self.heads = config.heads
         self.norm1 = nn.LayerNorm(config.width)
         self.query = nn.Linear(config.width, config.width)

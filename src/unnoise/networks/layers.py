@@ -54,6 +54,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, context: int | None = None) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide among {heads} heads")
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(context or width, width, bias=False)

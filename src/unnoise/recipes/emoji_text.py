@@ -14,6 +14,7 @@ from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
 from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
 from unnoise.encoders.pair import Pair, PairConfig
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
 from unnoise.objectives.contrastive import ContrastiveObjective
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
@@ -42,6 +43,13 @@ def emoji_text(
     items = trained(pictures, "denoiser")
     captions = [caption for i in items for caption in pictures.captions[i]]
     tokenizer = Tokenizer.train(captions, text.vocabulary, text.length)
+    needed = {"vocabulary": tokenizer.bpe.get_vocab_size(), "end": tokenizer.end}
+    if text.vocabulary < needed["vocabulary"] or text.end != needed["end"]:
+        raise UnnoiseError(
+            f"the text tower has {text.vocabulary} ids and ends at {text.end}, the tokenizer has "
+            f"{needed['vocabulary']} and ends at {needed['end']}",
+            "set text.vocabulary and text.end to these",
+        )
     torch.manual_seed(train.seed)
     objective = ContrastiveObjective(
         CLIPText(text),

@@ -225,7 +225,7 @@ class Trainer:
             for name, average in self.averages.items():
                 average.load(files[name])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error.args[0] if error.args else error).split())[:200]  # a KeyError quotes itself
             raise UnnoiseError(
                 f"{path} does not fit this training: {reason}", "resume with the settings it began with"
             ) from None
