@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
-RUN := runs/default-model
+RUN ?= runs/default-model
 MODEL := src/unnoise/models/default
 
 # The data tests and `unnoise data emoji` draw with this font. Where it is missing, root on Debian gets it installed.
@@ -45,18 +45,21 @@ check: $(VENV)/.dev ## check format, lint, types and which package may import wh
 
 setup: $(VENV)/.dev ## make .venv with all that development needs
 
-default-model: $(VENV)/.run ## train the default model further, or go on with that; SAMPLES=100000
+default-model: $(VENV)/.run ## train the default model further, or go on with that; SAMPLES=100000 RUN=runs/default-model
 	$(FONT)
 	$(BIN)/unnoise data emoji --out data/emoji
-	@if ls $(RUN)/checkpoints/step-*/manifest.json >/dev/null 2>&1; then set -x; \
-		$(BIN)/unnoise train --resume $(RUN); \
+	@if [ -e $(RUN)/model ]; then \
+		echo "make: the training at $(RUN) is finished; begin another: make default-model RUN=runs/default-model-2" >&2; exit 1; \
+	elif ls $(RUN)/checkpoints/step-*/manifest.json >/dev/null 2>&1; then set -x; \
+		$(BIN)/unnoise train --resume $(RUN) --train.samples $(SAMPLES); \
 	else set -x; \
-		$(BIN)/unnoise train emoji-flow --data data/emoji --init $(MODEL) --train.samples $(SAMPLES) --run.out $(RUN); \
+		$(BIN)/unnoise train emoji-flow --data data/emoji --init $(MODEL) --train.samples $(SAMPLES) --train.batch 32 \
+			--run.out $(RUN); \
 	fi
 	$(BIN)/unnoise measure $(MODEL) --data data/emoji
 	$(BIN)/unnoise measure $(RUN) --data data/emoji
-	@echo "the trained model is at $(RUN)/model; look at it:  $(BIN)/unnoise generate \"red apple\" --model $(RUN)"
-	@echo "to make it the default, put that folder in the place of $(MODEL)"
+	@echo "look at it:               $(BIN)/unnoise generate \"red apple\" --model $(RUN)"
+	@echo "make it the default:      $(BIN)/python tools/install_model.py $(RUN)"
 
 clean: ## remove .venv and the tools' caches; pictures, data and runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -16,7 +16,14 @@ import unnoise
 from unnoise.errors import UnnoiseError
 from unnoise.pictures import sheet
 
-PROMPTS = ("red apple", "blue heart", "pizza", "rocket", "cat face", "woman astronaut, dark skin tone")
+PROMPTS = (
+    "woman, dark skin tone",
+    "man astronaut, light skin tone",
+    "grinning face",
+    "clock",
+    "flag of France",
+    "red apple",
+)
 COUNT, SEED = 4, 1  # pictures for a prompt; the seed of the first
 
 

@@ -67,10 +67,18 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         yield scratch
         for each in [*sorted(p for p in scratch.rglob("*") if p.is_file()), scratch]:
             sync(each)
-        if path.exists():
-            discard(path)
-        os.rename(scratch, path)
+        old = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}") if path.exists() else None
+        if old is not None:
+            os.rename(path, old)
+        try:
+            os.rename(scratch, path)
+        except OSError:
+            if old is not None:
+                os.rename(old, path)
+            raise
         scratch = None
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
         sync(path.parent)
     except OSError as error:
         raise explain(error, path) from None
@@ -135,6 +143,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     try:
         save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, path)
+        path.chmod(0o644)  # the library makes files that their owner alone can read
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None

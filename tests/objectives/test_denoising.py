@@ -45,7 +45,8 @@ def test_the_loss_is_the_squared_error_of_the_output(path: str, prediction: str)
     denoiser = Denoiser(network, find("paths", path)(), find("predictions", prediction)())
     objective = DenoisingObjective(denoiser, weighting=MinSNR())
     draws = Draws(3, 5, BATCH, slice(None))
-    loss = objective.loss({"x0": x0()}, draws)
+    with torch.no_grad():
+        loss = objective.loss({"x0": x0()}, draws)
     ((shown, _, cond),) = network.calls
     assert cond is None
     t = objective.times.times(stratified(draws), denoiser.path)
@@ -65,6 +66,7 @@ def test_the_loss_is_the_squared_error_of_the_output(path: str, prediction: str)
     assert not loss.per_sample.requires_grad
 
 
+@torch.no_grad()
 def test_a_perfect_network_has_no_loss() -> None:
     class Perfect(Zero):
         def forward(self, x: Tensor, label: Tensor, cond=None, edits=(), read=()):  # type: ignore[no-untyped-def]

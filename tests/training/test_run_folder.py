@@ -83,11 +83,31 @@ def test_previews_are_drawn(flow: Path) -> None:
 
 def test_the_model_has_the_averages(flow: Path) -> None:
     modules, record = load_model(flow / "model", ["autoencoder", "text", "denoiser"])
-    assert record["trained"]["samples"] == 120
+    (told,) = record["trained"]["denoiser"]
+    assert (told["recipe"], told["samples"], told["batch"]) == ("emoji-flow", 120, 4)
     _, files = checkpoint.read(checkpoint.checkpoints(flow / "checkpoints")[-1])
     for part, file in ((modules["denoiser"].network, "denoiser"), (modules["text"], "text")):
         for name, weight in part.named_parameters():
             assert torch.equal(weight, files[f"{file}.average-0.1"][name].bfloat16().float()), name
+
+
+def test_a_training_that_starts_from_a_model(
+    flow: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--init``: its weights, its encoders, its tokenizer; refused where the model is of another kind."""
+    args = [str(word) for word in command("emoji-flow", world, tmp_path / "run", "--init", flow, "--run.minutes", 0)]
+    for name in ("--autoencoder", "--text"):
+        place = args.index(name)
+        del args[place : place + 2]
+    refused = ["train", "emoji-ddpm", *args[2:]]
+    assert main(args) == 130
+    _, files = checkpoint.read(tmp_path / "run" / "checkpoints" / "step-00000000")
+    modules, _ = load_model(flow / "model", ["text", "denoiser"])
+    for part, file in ((modules["denoiser"].network, "denoiser"), (modules["text"], "text")):
+        assert all(torch.equal(files[file][name], weight) for name, weight in part.state_dict().items())
+    capsys.readouterr()
+    assert main([*refused, "--run.out", str(tmp_path / "other")]) == 1
+    assert capsys.readouterr().err.startswith("unnoise: --init has another path: flow, not cosine; ")
 
 
 def test_it_is_not_begun_twice(flow: Path, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +168,7 @@ def test_other_encoders_are_refused(world: Path, tmp_path: Path, capsys: pytest.
     assert unnoise(*command("emoji-flow", world, out, "--text-rate", 0, "--run.minutes", 0)) == 130
     capsys.readouterr()
     assert unnoise("train", "--resume", out, "--text", tmp_path / "other") == 1
-    assert "does not fit this training: encoders.text is " in capsys.readouterr().err
+    assert "does not fit this training: given.text is " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "a folder", "a damaged checkpoint"])

@@ -110,12 +110,10 @@ def draw(pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, 
         batches = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
         task = progress.add_task("", total=settings.steps * len(batches))
         for batch in batches:
-            images: list[Image.Image] = []
             for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings):
                 progress.advance(task)
                 last = step
-            images = pipeline.decode(last.run.x)
-            yield from zip(batch, images, strict=True)
+            yield from zip(batch, pipeline.decode(last.run.x), strict=True)
 
 
 @contextlib.contextmanager

@@ -40,6 +40,8 @@ def measure(
     from unnoise.study import measure as study
     from unnoise.weights.model import load_model, read_record
 
+    if not 2 <= prompts <= 1000:
+        raise UnnoiseError(f"--prompts {prompts} cannot be judged", "ask for 2 to 1000")
     folder = model_folder(model) if model else default_model()
     parts = list(read_record(folder)["components"])
     pictures = open_set(data)
@@ -64,18 +66,18 @@ def measure(
         }
         if sheet is not None:
             _worst_sheet(modules["autoencoder"], pictures, [i for i, _ in result.worst()], sheet)
-    seen = tiers["tier1"] + tiers["tier2"]
-    if seen and tokenizer is not None and "image" in modules and "pair" in modules:
-        found = study.retrieval(modules["text"], modules["image"], modules["pair"], tokenizer, pictures, seen)
+    unseen = tiers["tier1"] + tiers["tier2"]
+    if unseen and tokenizer is not None and "image" in modules and "pair" in modules:
+        found = study.retrieval(modules["text"], modules["image"], modules["pair"], tokenizer, pictures, unseen)
         figures["retrieval"] = found._asdict()
-    if seen and tokenizer is not None and "denoiser" in modules:
+    if unseen and tokenizer is not None and {"denoiser", "autoencoder"} <= modules.keys():
         errors = study.noise_error(
             modules["denoiser"],  # type: ignore[arg-type]
             modules["text"],
             modules["autoencoder"],  # type: ignore[arg-type]
             tokenizer,
             pictures,
-            seen,
+            unseen,
         )
         figures["noise_error"] = {f"{level:g}": round(value, 4) for level, value in errors.items()}
     if judge is not None:
@@ -119,7 +121,8 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
     from unnoise.study.measure import adherence
     from unnoise.weights.model import load_model
 
-    plain = [i for i in pictures.select("denoiser") if not pictures.attributes[i].get("tones")]
+    trained = pictures.select("denoiser")
+    plain = [i for i in trained if not pictures.attributes[i].get("tones")] or trained
     chosen = [plain[place * len(plain) // count] for place in range(count)]
     captions = list(dict.fromkeys(pictures.captions[i][0] for i in chosen))
     pipeline, started = load_pipeline(folder), time.perf_counter()

@@ -47,6 +47,21 @@ class Condition:
         """One row, `count` times over."""
         return self._map(lambda value: value.expand(count, *value.shape[1:]))
 
+    def where(self, keep: Tensor, other: Condition) -> Condition:
+        """This condition in the rows where ``keep`` (B,) bool is true, ``other``'s elsewhere; fields as here.
+
+        Raises:
+            ValueError: the two do not have the same fields.
+        """
+        joined: dict[str, Tensor] = {}
+        for field in fields(self):
+            a, b = getattr(self, field.name), getattr(other, field.name)
+            if (a is None) != (b is None):
+                raise ValueError(f"conditions differ: only one has {field.name}")
+            if a is not None:
+                joined[field.name] = torch.where(keep.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return Condition(**joined)
+
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
         """Rows of several conditions, in order.

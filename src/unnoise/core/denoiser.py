@@ -95,10 +95,11 @@ class Denoiser(nn.Module):
         if not isinstance(label, Tensor):
             label = torch.full((x.shape[0],), float(label), dtype=torch.float32, device=x.device)
         label = label.to(device=x.device, dtype=torch.float32)
-        output, features = self.network(
-            x * over(self.prediction.scale_in(level), x), label, cond, edits=tuple(edits), read=tuple(read)
-        )
-        return output, features
+        # states stay in their own precision: rounded at every step they would drift, the more the more steps
+        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        scaled = (x * over(self.prediction.scale_in(level), x)).to(dtype)
+        output, features = self.network(scaled, label, cond, edits=tuple(edits), read=tuple(read))
+        return output.to(x.dtype), features
 
 
 def _ratio(own: NoiseLevel, here: NoiseLevel) -> Scalar:

@@ -39,4 +39,5 @@ class Estimate(NamedTuple):
     def rows(self, start: int, stop: int) -> Estimate:
         """The estimate of a part of the batch."""
         fraction = None if self.fraction is None else self.fraction[start:stop]
-        return Estimate(self.x0[start:stop], self.eps[start:stop], fraction, self.parts)
+        parts = self.parts and {k: v[start:stop] if isinstance(v, Tensor) else v for k, v in self.parts.items()}
+        return Estimate(self.x0[start:stop], self.eps[start:stop], fraction, parts)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
+from unnoise.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,7 @@ def load_or_compute(folder: Path, key: str, compute: Callable[[], dict[str, Tens
     Returns:
         The tensors, on the CPU.
 
-    Raises:
-        UnnoiseError: the folder cannot be written.
+    A folder that cannot be written costs a warning and the time to compute them again.
     """
     path = Path(folder) / f"{key[:32]}.safetensors"
     if path.exists():
@@ -63,37 +61,26 @@ def _load(path: Path, key: str) -> dict[str, Tensor]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     if metadata.get("key") != key:
         raise ValueError("it bears another key")
-    if metadata.get("content_sha256") != _content(tensors):
+    if metadata.get("content_sha256") != content_sha256(tensors):
         raise ValueError("its tensors do not match their hash")
     return tensors
 
 
 def _save(path: Path, key: str, tensors: dict[str, Tensor]) -> None:
-    """Written beside, flushed, renamed: a reader sees the whole file or none."""
     from safetensors.torch import save
 
-    data = save(tensors, metadata={"key": key, "content_sha256": _content(tensors)})
-    scratch: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-        scratch = None
-    except OSError as error:
-        raise UnnoiseError(f"cannot write {path} ({error.strerror})", "make room or name another folder") from error
-    finally:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
+        write_whole(path, save(tensors, metadata={"key": key, "content_sha256": content_sha256(tensors)}))
+    except (OSError, UnnoiseError) as error:  # it costs time the next time, and nothing else
+        log.warning("not kept for the next time: %s", error)
 
 
-def _content(tensors: Mapping[str, Tensor]) -> str:
+def content_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of tensors: names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        t = tensors[name].contiguous()
+        t = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
         digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, content_hashes, file_sha256
+from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, content_hashes
 from unnoise.errors import UnnoiseError
+from unnoise.files import sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ def open_set(path: Path | str) -> PictureSet:
         raise damaged from None
     if version > FORMAT:
         raise UnnoiseError(f"the picture set at {path} has format {version}, this is for {FORMAT}", "update unnoise")
-    if file_sha256(path / PICTURES) != expected:
+    if sha256(path / PICTURES) != expected:
         raise damaged
     table = pq.read_table(path / PICTURES)
     if (len(table), content_hashes(table)) != (count, {"sha256": content, "pictures_sha256": pictures}):

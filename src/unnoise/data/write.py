@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.errors import UnnoiseError
+from unnoise.files import new_folder, sha256, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +56,7 @@ def existing_set(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
     try:
         manifest = json.loads((out / MANIFEST).read_text("utf-8"))
         same = manifest["format"] == FORMAT and manifest["origin"] == origin
-        whole = file_sha256(out / PICTURES) == manifest["parquet_sha256"]
+        whole = sha256(out / PICTURES) == manifest["parquet_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UnnoiseError(f"{out} holds something else", hint) from None
     if not same:
@@ -73,34 +72,14 @@ def write_set(out: Path, rows: Sequence[Row], extra: dict[str, Any]) -> dict[str
     All is written to a folder beside it, flushed to the disk and renamed, so that a failure leaves nothing behind.
     """
     out = Path(os.path.abspath(out))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UnnoiseError(
-            f"cannot write beside {out} ({error.strerror})", "name a folder that you may write"
-        ) from None
-    try:
-        scratch.chmod(0o755)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    with new_folder(out) as scratch:
         table = _table(rows)
         _write_parquet(scratch / PICTURES, table)
-        manifest = _manifest(table, file_sha256(scratch / PICTURES), extra)
-        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        for path in (scratch / PICTURES, scratch / MANIFEST, scratch):
-            _flush(path)
-        os.replace(scratch, out)  # replaces an empty folder too, and fails on any other
-        _flush(out.parent)
-    except OSError as error:
-        raise UnnoiseError(f"cannot write {out} ({error.strerror})", "make room or name another folder") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        manifest = _manifest(table, sha256(scratch / PICTURES), extra)
+        write_json(scratch / MANIFEST, manifest)
     return manifest
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hashes(table: pa.Table) -> dict[str, str]:
@@ -164,12 +143,3 @@ def _digest(records: Iterable[Any]) -> str:
     for record in records:
         digest.update(json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Ask the disk to keep a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -91,13 +91,12 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two layers with GELU between, four times as wide inside."""
 
-    def __init__(self, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
-        return self.down(self.dropout(F.gelu(self.up(x))))  # (B, N, D)
+        return self.down(F.gelu(self.up(x)))  # (B, N, D)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from unnoise.core.autoencoder import Posterior
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase, Role
 from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
 
 
 def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,6 +32,8 @@ class AutoencoderObjective(Objective):
         self, autoencoder: torch.nn.Module, gradient: float = 0.5, kl: float = 1e-4, train_encoder: bool = True
     ) -> None:
         super().__init__()
+        if gradient < 0 or kl < 0:
+            raise UnnoiseError(f"weights of the loss are {gradient:g} and {kl:g}", "choose both at 0 or above")
         self.autoencoder = autoencoder
         self.gradient, self.kl = gradient, kl
         self.train_encoder = train_encoder

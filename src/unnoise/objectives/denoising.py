@@ -7,6 +7,7 @@ from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase, Role
 from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
 from unnoise.objectives.times import TimeSampler, Uniform
 from unnoise.objectives.weightings import Uniform as UniformWeight
 from unnoise.objectives.weightings import Weighting
@@ -39,6 +40,10 @@ class DenoisingObjective(Objective):
         drop: float = 0.1,
     ) -> None:
         super().__init__()
+        if not 0 <= drop <= 1:
+            raise UnnoiseError(f"drop is {drop:g}, a part of the samples", "choose it from 0 to 1; 0.1 is usual")
+        if text_rate < 0:
+            raise UnnoiseError(f"text_rate is {text_rate:g}", "choose 0 to keep the text tower, or a factor above it")
         self.denoiser = denoiser
         self.text = text
         self.times, self.weighting = times or Uniform(), weighting or UniformWeight()
@@ -78,16 +83,8 @@ class DenoisingObjective(Objective):
                 return self.text(ids)
         if "condition" not in batch:
             return None
-        cond, empty = batch["condition"], batch["empty"].repeat(len(dropped))
-
-        def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-            if a is None or b is None:
-                return a
-            return torch.where(dropped.reshape(-1, *[1] * (a.ndim - 1)), b, a)
-
-        return Condition(
-            pick(cond.tokens, empty.tokens), pick(cond.token_mask, empty.token_mask), pick(cond.pooled, empty.pooled)
-        )
+        cond: Condition = batch["condition"]
+        return cond.where(~dropped, batch["empty"].repeat(len(dropped)))
 
 
 def stratified(draws: Draws) -> Tensor:

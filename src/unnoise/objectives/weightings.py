@@ -24,15 +24,6 @@ class Weighting(ABC):
         """(B,) factors for levels of (B,) tensors; finite wherever the prediction can be inverted."""
 
 
-def x0_factor(level: NoiseLevel, prediction: Prediction) -> Tensor:
-    """By how much the squared error of the output exceeds that of x0, at equal state.
-
-    An error d in x0 is an error -(alpha / sigma) d in eps, and so (a - b alpha / sigma) d in the output.
-    """
-    a, b = prediction.target(level)
-    return ((a * level.sigma - b * level.alpha) / level.sigma) ** 2 + torch.zeros_like(torch.as_tensor(level.sigma))
-
-
 @register("uniform-weight")
 class Uniform(Weighting):
     """The squared error of the output as it is: DDPM's simple loss (arXiv 2006.11239, equation 14), and the flow's."""

@@ -141,7 +141,7 @@ class Pipeline:
         spacing = registry.find("spacings", settings.spacing)()
         shape = self.autoencoder.space.shape(SIZE)
         levels = spacing.levels(self.denoiser.path, settings.steps, shape)
-        noise = NoiseSource(seeds, shape, self.dtype, self.device)
+        noise = NoiseSource(seeds, shape, torch.float32, self.device)  # whatever the networks' precision
         with torch.inference_mode():
             conds: dict[str, Condition | None] = {"cond": self.encode(prompts)}
             conds["uncond"] = self.encode([negative]).repeat(len(prompts))
@@ -229,7 +229,7 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise UnnoiseError(f"there is no device called {device!r}", "use cpu, cuda or auto") from None
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    there = {"cpu": 1, "cuda": torch.cuda.device_count()}
     if chosen.type not in there:
         raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
     if chosen.type == "cuda" and not there["cuda"]:

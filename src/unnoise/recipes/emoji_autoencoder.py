@@ -11,6 +11,7 @@ from unnoise.autoencoders.kl import KLAutoencoder, KLConfig
 from unnoise.core.registry import register
 from unnoise.data.feeds import CropFeed, trained
 from unnoise.data.store import open_set
+from unnoise.errors import UnnoiseError
 from unnoise.objectives.autoencoder import AutoencoderObjective
 from unnoise.pictures import to_bytes
 from unnoise.training.plan import Training
@@ -38,6 +39,8 @@ def emoji_autoencoder(
         gradient: weight of the L1 of gradients.
         kl: weight of the divergence of latents from a unit Gaussian.
     """
+    if not 0 <= whole <= 1:
+        raise UnnoiseError(f"whole is {whole:g}, a part of the training", "choose it from 0 to 1")
     pictures = open_set(data)
     torch.manual_seed(train.seed)
     autoencoder = KLAutoencoder(network).to(memory_format=torch.channels_last)
@@ -54,6 +57,8 @@ def emoji_autoencoder(
         again = parts["autoencoder"].decode(parts["autoencoder"].encode(held_out.to(device)).mean).cpu()
         return to_bytes(torch.stack([held_out, again], dim=1).flatten(0, 1))
 
+    font = pictures.manifest.get("origin", {}).get("font", {})
+    now = {"recipe": "emoji-autoencoder", "samples": train.samples, "batch": train.batch, "font": font}
     return Training(
         AutoencoderObjective(autoencoder, gradient, kl),
         feed,
@@ -68,13 +73,7 @@ def emoji_autoencoder(
         },
         finish,
         preview if len(held_out) else None,
-        {
-            "trained": {
-                "recipe": "emoji-autoencoder",
-                "data": pictures.manifest.get("origin", {}).get("font", {}),
-                "samples": train.samples,
-            }
-        },
+        {"trained": {"autoencoder": [now]}},
     )
 
 

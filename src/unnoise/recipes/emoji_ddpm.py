@@ -27,6 +27,8 @@ def emoji_ddpm(
     """The classic: 1000 levels on the cosine path, the noise predicted, its squared error unweighted.
 
     DDPM (arXiv 2006.11239), algorithm 1, with Improved DDPM's path (arXiv 2102.09672), in an autoencoder's latents.
+    It draws with DDIM's own leading spacing: at the cosine path's last level alpha is 5e-5, and a step from there over
+    many levels multiplies any error of the predicted noise by hundreds.
 
     Args:
         data: the picture set.
@@ -38,20 +40,20 @@ def emoji_ddpm(
         drop: part of the samples whose prompt is dropped.
     """
     return latent_training(
-        "emoji-ddpm",
-        data,
-        train,
-        network,
-        Cosine(),
-        Noise(),
-        "index",
-        UniformTimes(),
-        Uniform(),
-        autoencoder,
-        text,
-        init,
-        text_rate,
-        drop,
-        {},
-        {"steps": 50, "solver": "ddim", "spacing": "trailing", "cfg_scale": 3.0},
+        recipe="emoji-ddpm",
+        data=data,
+        train=train,
+        network=network,
+        path=Cosine(),
+        prediction=Noise(),
+        noise_label="index",
+        times=UniformTimes(),
+        weighting=Uniform(),
+        autoencoder=autoencoder,
+        text=text,
+        init=init,
+        text_rate=text_rate,
+        drop=drop,
+        settings={},
+        defaults={"steps": 50, "solver": "ddim", "spacing": "leading", "cfg_scale": 3.0},
     )

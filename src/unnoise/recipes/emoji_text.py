@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -61,7 +62,8 @@ def emoji_text(
         return {"text": modules["text"], "image": modules["image"], "pair": modules["pair"]}
 
     identity = {"recipe": "emoji-text", "text": asdict(text), "image": asdict(image), "width": width}
-    info = {"trained": {"recipe": "emoji-text", "samples": train.samples}}
+    identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
+    info = {"trained": {"text": [{"recipe": "emoji-text", "samples": train.samples, "batch": train.batch}]}}
     return Training(
         objective,
         CaptionFeed(pictures, items, tokenizer),

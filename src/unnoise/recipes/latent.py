@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,12 +16,11 @@ from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.path import Path as NoisePath
 from unnoise.core.prediction import Prediction
-from unnoise.data.cache import feature_key, load_or_compute
+from unnoise.data.cache import content_sha256, feature_key, load_or_compute
 from unnoise.data.feeds import CaptionIds, LatentFeed, trained
 from unnoise.data.store import PictureSet, open_set
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
-from unnoise.files import sha256
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
@@ -29,7 +29,7 @@ from unnoise.pictures import to_bytes
 from unnoise.pipelines.text_to_picture import Pipeline, default_model, model_folder
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-from unnoise.weights.model import load_model
+from unnoise.weights.model import describe, load_model, read_file
 
 PREVIEW_PROMPTS = (
     "red apple",
@@ -51,36 +51,30 @@ PREVIEW_PROMPTS = (
 )
 
 
-def weights_sha256(folder: Path, part: str) -> str:
-    """What identifies a component's weights: the hashes of the folder's weight files and the component's record."""
-    record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    files = {name: sha256(folder / name) for name in sorted(record["files"]) if name.endswith(".safetensors")}
-    return feature_key(json.dumps(files), record["components"][part], part)
+def weights_sha256(module: nn.Module) -> str:
+    """What identifies a component: the SHA-256 (hex) of what it is and of its weights, wherever they are kept."""
+    what = json.dumps(describe(module), sort_keys=True)
+    return hashlib.sha256(f"{what} {content_sha256(module.state_dict())}".encode()).hexdigest()
 
 
 @torch.no_grad()
-def encode_pictures(
-    autoencoder: nn.Module, pictures: PictureSet, folder: Path, device: str = "cpu"
-) -> dict[str, Tensor]:
+def encode_pictures(autoencoder: nn.Module, pictures: PictureSet) -> dict[str, Tensor]:
     """{"mean", "std"}: (N, C, h, w) latents of all pictures, from the cache where the same encoder filled it before."""
 
     def compute() -> dict[str, Tensor]:
         parts = []
         for rows in pictures.pictures().split(32):
-            x = (rows.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            x = (rows.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
             parts.append(autoencoder.encode(x))
         return {"mean": torch.cat([p.mean.cpu() for p in parts]), "std": torch.cat([p.std.cpu() for p in parts])}
 
-    key = feature_key(
-        pictures.pictures_sha256, {"scale": "[-1, 1]", "what": "latents"}, weights_sha256(folder, "autoencoder")
-    )
+    transform = {"scale": "[-1, 1]", "what": "latents"}
+    key = feature_key(pictures.pictures_sha256, transform, weights_sha256(autoencoder))
     return load_or_compute(pictures.path / "cache", key, compute)
 
 
 @torch.no_grad()
-def encode_captions(
-    text: nn.Module, pictures: PictureSet, items: list[int], tokenizer: Tokenizer, folder: Path
-) -> Condition:
+def encode_captions(text: nn.Module, pictures: PictureSet, items: list[int], tokenizer: Tokenizer) -> Condition:
     """The condition of every caption of the items, the empty prompt's last; from the cache where it was filled."""
 
     def compute() -> dict[str, Tensor]:
@@ -90,13 +84,12 @@ def encode_captions(
         return {"tokens": whole.tokens, "token_mask": whole.token_mask, "pooled": whole.pooled}  # type: ignore[dict-item]
 
     transform = {"items": len(items), "what": "captions", "tokenizer": tokenizer.json}
-    found = load_or_compute(
-        pictures.path / "cache", feature_key(pictures.sha256, transform, weights_sha256(folder, "text")), compute
-    )
-    return Condition(**found)
+    key = feature_key(pictures.sha256, transform, weights_sha256(text))
+    return Condition(**load_or_compute(pictures.path / "cache", key, compute))
 
 
 def latent_training(
+    *,
     recipe: str,
     data: Path,
     train: TrainSettings,
@@ -117,24 +110,19 @@ def latent_training(
     """A training of a denoiser on cached latents, by whichever recipe; see the recipes for what each argument means."""
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
-    auto_folder = model_folder(autoencoder or init or default_model())
-    text_folder = model_folder(init or text or default_model())
-    parts, _ = load_model(auto_folder, ["autoencoder"])
-    tower, record = load_model(text_folder, ["text"])
-    parts |= tower
-    if "tokenizer.json" not in record["files"]:
-        raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
-    tokenizer = Tokenizer((text_folder / "tokenizer.json").read_text("utf-8"), parts["text"].config.length)
-    latents = encode_pictures(parts["autoencoder"], pictures, auto_folder)
+    parts, tokenizer, history = given(autoencoder, text, init)
+    latents = encode_pictures(parts["autoencoder"], pictures)
     fits(network, latents["mean"], parts["text"].config.width)
     torch.manual_seed(train.seed)
     denoiser = Denoiser(UNet(network).to(memory_format=torch.channels_last), path, prediction, noise_label)
     if init is not None:
-        begun, _ = load_model(text_folder, ["denoiser"])
-        denoiser.load_state_dict(begun["denoiser"].state_dict())
+        warm_start(denoiser, parts["denoiser"])
     denoiser.requires_grad_(True)
+    identity = {"recipe": recipe, "network": asdict(network), "text_rate": text_rate, "drop": drop, **settings}
+    identity["given"] = {name: weights_sha256(part) for name, part in parts.items()}
+    identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
     tower = parts["text"].requires_grad_(text_rate > 0)
-    features = None if text_rate > 0 else encode_captions(tower, pictures, items, tokenizer, text_folder)
+    features = None if text_rate > 0 else encode_captions(tower, pictures, items, tokenizer)
     feed = LatentFeed(pictures, items, tokenizer, latents["mean"], latents["std"], features)
     objective = DenoisingObjective(denoiser, times, weighting, tower if text_rate > 0 else None, text_rate, drop)
 
@@ -142,24 +130,53 @@ def latent_training(
         done = Denoiser(modules["denoiser"], path, prediction, noise_label).eval()
         return {"autoencoder": parts["autoencoder"], "text": modules.get("text", tower), "denoiser": done}
 
-    info = {
-        "name": recipe,
-        "trained": {
-            "recipe": recipe,
-            "samples": train.samples,
-            "font": pictures.manifest.get("origin", {}).get("font", {}),
-        },
-        "defaults": dict(defaults),
-    }
-    identity = {"recipe": recipe, "network": asdict(network), "text_rate": text_rate, "drop": drop, **settings}
-    identity["init"] = weights_sha256(text_folder, "denoiser") if init else None
-    identity["encoders"] = {
-        "autoencoder": weights_sha256(auto_folder, "autoencoder"),
-        "text": weights_sha256(text_folder, "text"),
-        "tokenizer": sha256(text_folder / "tokenizer.json"),
-    }
+    font = pictures.manifest.get("origin", {}).get("font", {})
+    now = {"recipe": recipe, "samples": train.samples, "batch": train.batch, "font": font}
+    info = {"name": recipe, "trained": {**history, "denoiser": [*history["denoiser"], now]}, "defaults": dict(defaults)}
     texts = {"tokenizer.json": tokenizer.json}
     return Training(objective, feed, train, identity, finish, previewer(tokenizer, info), info, texts)
+
+
+def given(
+    autoencoder: Path | None, text: Path | None, init: Path | None
+) -> tuple[dict[str, nn.Module], Tokenizer, dict[str, Any]]:
+    """The parts that a training starts from, their tokenizer, and how each was trained.
+
+    Raises:
+        UnnoiseError: ``init`` beside other parts than its own: a denoiser knows only the latents and the words that it
+            was trained with.
+    """
+    if init is not None and (autoencoder or text):
+        raise UnnoiseError("--init brings its own autoencoder and text tower", "leave out --autoencoder and --text")
+    auto_folder = model_folder(autoencoder or init or default_model())
+    text_folder = model_folder(text or init or default_model())
+    parts, auto_record = load_model(auto_folder, ["autoencoder"])
+    others, record = load_model(text_folder, ["text", "denoiser"] if init else ["text"])
+    if "tokenizer.json" not in record["files"]:
+        raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
+    tokenizer = Tokenizer(read_file(text_folder, record, "tokenizer.json").decode(), others["text"].config.length)
+
+    def history(of: Mapping[str, Any], part: str) -> list[Any]:
+        trained_as = of.get("trained", {})
+        return list(trained_as.get(part, [])) if isinstance(trained_as, dict) else []
+
+    told = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
+    return parts | others, tokenizer, told | {"denoiser": history(record, "denoiser") if init else []}
+
+
+def warm_start(denoiser: Denoiser, begun: nn.Module) -> None:
+    """Takes over the weights of a trained denoiser.
+
+    Raises:
+        UnnoiseError: it is of another kind: its network, path, prediction or noise label differ.
+    """
+    ours, theirs = describe(denoiser), describe(begun)
+    for key in ours:
+        if ours[key] != theirs[key]:
+            raise UnnoiseError(
+                f"--init has another {key}: {theirs[key]}, not {ours[key]}", "train it by its own recipe"
+            )
+    denoiser.load_state_dict(begun.state_dict())
 
 
 def fits(network: UNetConfig, latents: Tensor, text_width: int) -> None:

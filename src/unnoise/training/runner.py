@@ -59,7 +59,7 @@ def averaged(training: Training, trainer: Trainer, width: float | None = None) -
     Roles without averages come as they are. By default the narrowest average is taken.
     """
     widths = training.settings.averages
-    width = width if width is not None else (widths[0] if widths else None)
+    width = width if width is not None else min(widths, default=None)
     modules: dict[str, nn.Module] = {}
     for name, role in training.objective.roles().items():
         module = copy.deepcopy(role.module)

@@ -22,7 +22,8 @@ class TrainSettings:
         warmup: samples over which the rate rises from 0.
         cooldown: the last part of the training, in [0, 1], over which the rate falls linearly to a hundredth.
         clip: largest norm of AdamW's gradients.
-        averages: relative widths of the running averages of weights (sigma_rel of arXiv 2312.02696), widest last.
+        averages: relative widths of the running averages of weights (sigma_rel of arXiv 2312.02696);
+            the narrowest makes the model.
         seed: of data order, noise, times and dropout.
         checkpoint_every: samples between two checkpoints.
         preview_every: samples between two preview sheets; 0 for none.

@@ -76,7 +76,7 @@ def _processor() -> str:
 class Trainer:
     """Trains an objective on data; everything random is a function of (seed, step, sample).
 
-    What must be saved is then little: weights, optimiser state, averages and two counters. A mixed-precision dtype
+    What must be saved is then little: weights, optimiser state, averages and a few counters. A mixed-precision dtype
     computes forward passes under autocast; weights stay float32.
 
     Args:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from unnoise.core import registry
 from unnoise.core.denoiser import NOISE_LABELS, Denoiser
+from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 from unnoise.files import new_folder, save_tensors, sha256, write_json
 from unnoise.weights.config import from_json, to_json
@@ -43,6 +44,7 @@ KINDS = {
 def describe(component: nn.Module) -> dict[str, Any]:
     """A component as JSON: its registered name and its config; a denoiser's path and prediction too."""
     if isinstance(component, Denoiser):
+        _as_registered(component)
         return {
             **describe(component.network),
             "path": component.path.name,
@@ -50,6 +52,24 @@ def describe(component: nn.Module) -> dict[str, Any]:
             "noise_label": component.noise_label,
         }
     return {"name": component.name, "config": to_json(component.config)}
+
+
+def _as_registered(denoiser: Denoiser) -> None:
+    """Sees that a name alone is enough to make the denoiser's path and prediction again.
+
+    Raises:
+        UnnoiseError: they were made with settings of their own, which a model folder does not keep.
+    """
+    path, prediction = type(denoiser.path)(), type(denoiser.prediction)()
+    level = NoiseLevel(0.8, 0.6)
+    same = all(denoiser.path.at(t) == path.at(t) for t in (path.t_min, 0.3, 1.0))
+    same = same and denoiser.path.t_min == path.t_min
+    same = same and denoiser.prediction.target(level) == prediction.target(level)
+    if not same:
+        raise UnnoiseError(
+            f"the path {denoiser.path.name} or the prediction {denoiser.prediction.name} has settings of its own",  # type: ignore[attr-defined]
+            "register it under a name of its own, with these settings as its defaults",
+        )
 
 
 class Budget(TorchFunctionMode):
@@ -64,6 +84,8 @@ class Budget(TorchFunctionMode):
         self.calls_left -= 1
         if self.calls_left < 0:
             raise ValueError("it wants more than its weights hold")
+        if getattr(call, "__module__", "") == "torch.nn.init":  # first numbers are not needed here, and cost a second:
+            return None  # on the meta device torch would import its compiler to draw them
         return call(*args, **(kwargs or {}))
 
 
