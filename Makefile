@@ -53,8 +53,7 @@ default-model: $(VENV)/.run ## train the default model further, or go on with th
 	elif ls $(RUN)/checkpoints/step-*/manifest.json >/dev/null 2>&1; then set -x; \
 		$(BIN)/unnoise train --resume $(RUN) --train.samples $(SAMPLES); \
 	else set -x; \
-		$(BIN)/unnoise train emoji-flow --data data/emoji --init $(MODEL) --train.samples $(SAMPLES) --train.batch 32 \
-			--run.out $(RUN); \
+		$(BIN)/unnoise train emoji-flow --data data/emoji --init $(MODEL) --train.samples $(SAMPLES) --train.batch 32 --run.out $(RUN); \
 	fi
 	$(BIN)/unnoise measure $(MODEL) --data data/emoji
 	$(BIN)/unnoise measure $(RUN) --data data/emoji

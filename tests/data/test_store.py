@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from unnoise.data import cache
 from unnoise.data.cache import feature_key, load_or_compute
 from unnoise.data.sheet import contact_sheet
 from unnoise.data.store import PictureSet, open_set

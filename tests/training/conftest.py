@@ -19,6 +19,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     small.picture_set(folder / "pictures")
     small.encoders(folder / "encoders")
+    small.build("emoji-flow", folder)  # so that latents are cached from the first test on
     return folder
 
 

@@ -52,7 +52,7 @@ class Failing:
 
 
 def begin(folder: Path, resume: bool = False) -> Path:
-    return run(toy(samples=32), folder, resume=resume, say_every=1e9)
+    return run(toy(samples=16, checkpoint_every=8), folder, resume=resume, say_every=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_every_nth_write_fails(
 
 
 def _places(folder: Path) -> list[Path]:
-    checkpoints = [folder / "checkpoints" / f"step-{step:08d}" for step in (0, 4, 8)]
+    checkpoints = [folder / "checkpoints" / f"step-{step:08d}" for step in (0, 2, 4)]
     return [folder / "run.json", folder / "metrics.jsonl", folder / "model", *checkpoints]
 
 
@@ -158,7 +158,7 @@ def test_a_disk_that_is_really_full(
 ) -> None:
     """It grows a little each time the training has met its end, until there is room for all."""
     out, recipe, met = small_disk / "run", "emoji-text", 0
-    for kilobytes in range(100, 4000, 250):
+    for kilobytes in range(100, 4000, 350):
         subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", small_disk], check=True)
         begun = checkpoint.latest(out / "checkpoints")
         status = server.run(*(["train", "--resume", out] if begun else command(recipe, world, out)))
@@ -170,5 +170,5 @@ def test_a_disk_that_is_really_full(
         assert said.startswith("unnoise: the disk is full, /"), said
         assert begun is None or checkpoint.latest(out / "checkpoints") is not None
         assert not list(out.rglob(".partial-*"))
-    assert met >= 3
+    assert met >= 2
     assert bits(out) == bits(unbroken[recipe][0])

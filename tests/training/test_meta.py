@@ -120,18 +120,17 @@ def test_data_left_behind_are_found(case: str, world: Path) -> None:
 
 @pytest.mark.parametrize("recipe", ["emoji-autoencoder", "emoji-text", "emoji-flow"])
 def test_weights_left_behind_are_found(recipe: str, world: Path) -> None:
-    """Each weight in turn stays on the processor."""
-    training, tried = begin(recipe, world), 0
+    """Weights in turn stay on the processor: all of them, and of the largest recipe every third."""
+    training = begin(recipe, world)
     batch = load(training)
-    for module in training.objective.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                module._parameters[name] = nn.Parameter(torch.zeros(weight.shape))
-                with OneDevice(), pytest.raises(TwoDevices):
-                    loss(training, batch)
-                module._parameters[name] = weight
-                tried += 1
-    assert tried > 15
+    places = [(m, name) for m in training.objective.modules() for name, w in m._parameters.items() if w is not None]
+    assert len(places) > 15
+    for module, name in places[:: 3 if recipe == "emoji-flow" else 1]:
+        weight = module._parameters[name]
+        module._parameters[name] = nn.Parameter(torch.zeros(weight.shape))
+        with OneDevice(), pytest.raises(TwoDevices):
+            loss(training, batch)
+        module._parameters[name] = weight
     with OneDevice():
         loss(training, batch)
 
