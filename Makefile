@@ -85,7 +85,9 @@ $(VENV)/.run: $(VENV)/.torch pyproject.toml
 	@$(PIP) -c constraints.txt -e .
 	@touch $@
 
+# Without its dependencies: k-diffusion, a reference in tests, wants a torchvision that not every torch has.
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@echo "installing unnoise and what its tests need"
 	@$(PIP) -c constraints.txt -e ".[dev]"
+	@$(PIP) -c constraints.txt --no-deps k-diffusion
 	@touch $(VENV)/.run $@

@@ -11,6 +11,7 @@ import torch
 from laws import denoisers, guidances, noise, objectives, paths, predictions, solvers, spacings
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
+from unnoise.core.solver import Solver
 
 Law = Callable[[Any], None]
 
@@ -91,3 +92,13 @@ def test_registry_is_whole(kind: str) -> None:
         for name in (entry.name, *entry.aliases):
             assert find(kind, name).name == entry.name
         assert find(kind, entry.name).kind == kind
+
+
+@pytest.mark.parametrize("name", index("solvers"))
+def test_solver_table_is_whole(name: str) -> None:
+    """What the table of solvers says without importing them is what they are, and each says when to choose it."""
+    facts, solver = index("solvers")[name].facts, find("solvers", name)
+    assert facts.get("use") == solver.use
+    assert 10 <= len(solver.use) <= 100
+    for key in ("order", "stochastic", "evaluations"):
+        assert facts.get(key, getattr(Solver, key)) == getattr(solver, key)

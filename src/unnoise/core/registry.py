@@ -36,13 +36,18 @@ _LIVE: dict[tuple[str, str], Any] = {}
 
 
 class Entry(NamedTuple):
-    """One line of the index: what a menu shows, and where the thing lives."""
+    """One line of the index: what a menu shows, and where the thing lives.
+
+    Attributes:
+        facts: the class attributes that are written as plain values, such as a solver's order.
+    """
 
     name: str
     aliases: tuple[str, ...]
     summary: str
     module: str
     attribute: str
+    facts: dict[str, Any]
 
 
 def register(name: str, *aliases: str) -> Callable[[_T], _T]:
@@ -66,8 +71,17 @@ def _entry(node: ast.stmt, module: str) -> Entry | None:
         if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "register":
             names = tuple(str(ast.literal_eval(argument)) for argument in mark.args)
             summary = (ast.get_docstring(node) or "").split("\n")[0]
-            return Entry(names[0], names[1:], summary, module, node.name)
+            return Entry(names[0], names[1:], summary, module, node.name, _facts(node))
     return None
+
+
+def _facts(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in node.body if isinstance(node, ast.ClassDef) else ():
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(target, ast.Name) and isinstance(getattr(line, "value", None), ast.Constant):
+            found[target.id] = line.value.value  # type: ignore[attr-defined]
+    return found
 
 
 @cache

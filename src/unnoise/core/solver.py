@@ -38,12 +38,14 @@ class Solver(ABC):
         order: the order of convergence it claims, measured in the tests; None for methods that claim none.
         stochastic: whether a step draws noise with its default settings.
         evaluations: calls of the denoiser a step.
+        use: when to choose it, in a few words, for the table that a person chooses from.
     """
 
     kind: ClassVar[str] = "solvers"
     order: ClassVar[int | None] = None
     stochastic: ClassVar[bool] = False
     evaluations: ClassVar[int] = 1
+    use: ClassVar[str] = ""
 
     def start(self, levels: Sequence[NoiseLevel]) -> Any:
         """The state before the first step of a run over these levels."""

@@ -22,6 +22,7 @@ class DDIM(Solver):
     """
 
     order = 1
+    use = "as Euler; with eta above 0, to move a picture a little with fresh noise"
 
     def __init__(self, eta: float = 0.0) -> None:
         if not 0 <= eta <= 1:

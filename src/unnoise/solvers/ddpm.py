@@ -23,6 +23,7 @@ class DDPM(Solver):
 
     order = 1
     stochastic = True
+    use = "to sample as the first papers did, with hundreds of steps"
 
     def __init__(self, variance: Literal["small", "large"] = "small") -> None:
         self.variance = variance

@@ -15,6 +15,7 @@ class Euler(Solver):
     """Mixes the two estimates at the next level: at once DDIM, EDM's Euler and the flow's. One call a step, order 1."""
 
     order = 1
+    use = "the plain one: to learn from, and a measure for the others"
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -20,6 +20,7 @@ class Heun(Solver):
 
     order = 2
     evaluations = 2
+    use = "where a step must be exact and calls are cheap; without a history to start up"
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
