@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from unnoise.pipelines.text_to_picture import Pipeline, default_model, load_pipeline
+from unnoise.pipelines.load import default_model, load_pipeline
+from unnoise.pipelines.text_to_picture import Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = sorted(default_model().glob("*.safetensors"))

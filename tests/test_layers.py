@@ -31,6 +31,7 @@ FLOORS = {
     "cli": 6,
     "server": 6,
     "studio": 6,
+    "__main__": 7,
 }
 HELPERS = -1  # single modules beside errors.py (files.py): below all packages but core, which does without them
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from unnoise.pipelines.text_to_picture import PARTS, default_model, model_folder
+from unnoise.pipelines.load import PARTS, default_model, model_folder
 from unnoise.weights.model import load_model, read_file, save_model
 
 CARD = Path(__file__).resolve().parent.parent / "docs" / "model-card.md"

@@ -39,6 +39,6 @@ def load(
     Raises:
         UnnoiseError: there is no model, or it is damaged, or the device is not there.
     """
-    from unnoise.pipelines.text_to_picture import load_pipeline
+    from unnoise.pipelines.load import load_pipeline
 
     return load_pipeline(model, device, dtype, threads)

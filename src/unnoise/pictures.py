@@ -15,6 +15,11 @@ def to_bytes(x: Tensor) -> Tensor:
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
+def from_bytes(pictures: Tensor) -> Tensor:
+    """Floats in [-1, 1] from uint8 pictures; any shape."""
+    return pictures.float() / 127.5 - 1
+
+
 def to_images(pictures: Tensor) -> list[Image.Image]:
     """RGB images from (N, 3, H, W) uint8."""
     return [Image.fromarray(p.permute(1, 2, 0).contiguous().cpu().numpy()) for p in pictures]

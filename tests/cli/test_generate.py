@@ -49,6 +49,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         "cfg_scale": 2.0,
         "solver": "euler",
         "spacing": "trailing",
+        "guidance": "cfg",
         "model": "tiny",
         "seed": 8,
     }
@@ -79,7 +80,7 @@ def test_json(draw: object, tmp_path: Path) -> None:
     assert found["pictures"] == [{"path": f"pictures/rote-pfel-{seed}.png", "seed": seed} for seed in (5, 6)]
     assert found["prompt"] == "rote Äpfel 🍎"
     assert found.keys() == {
-        "pictures", "prompt", "negative", "steps", "cfg_scale", "solver", "spacing", "model", "seconds",
+        "pictures", "prompt", "negative", "steps", "cfg_scale", "solver", "spacing", "guidance", "model", "seconds",
     }  # fmt: skip
     assert all((tmp_path / each["path"]).is_file() for each in found["pictures"])
 

@@ -1,7 +1,7 @@
 """k-diffusion's samplers without the rest of that package, whose imports want torchvision and much else.
 
-``sampling`` is its module ``k_diffusion.sampling``, loaded from the installed file with a stand-in for its ``utils``, of
-which the samplers use one function.
+``sampling`` is its module ``k_diffusion.sampling``, loaded from the installed file with a stand-in for its ``utils``,
+of which the samplers use one function.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.plain import Plain
 from unnoise.pictures import sheet, to_bytes, to_images
-from unnoise.pipelines.text_to_picture import Pipeline, Settings, load_pipeline, model_folder
+from unnoise.pipelines.load import load_pipeline, model_folder
+from unnoise.pipelines.text_to_picture import Pipeline, Settings
 
 PROMPT = "red apple"
 

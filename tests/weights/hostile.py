@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
-from unnoise.pipelines.text_to_picture import load_pipeline
+from unnoise.pipelines.load import load_pipeline
 
 WATCHED = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "socket.connect")
 heard: list[str] = []

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from unnoise.files import sha256
-from unnoise.pipelines.text_to_picture import load_pipeline
+from unnoise.pipelines.load import load_pipeline
 from weights import hostile as ear
 from weights.hostile import Hostile
 

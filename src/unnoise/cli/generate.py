@@ -33,6 +33,8 @@ def generate(
     steps: int | None = None,
     cfg_scale: float | None = None,
     solver: str | None = None,
+    spacing: str | None = None,
+    guidance: str | None = None,
     seed: int | None = None,
     count: int = 1,
     out: Path = Path("pictures"),
@@ -49,7 +51,9 @@ def generate(
         negative: what to steer away from.
         steps: solver steps; more is finer and slower. The model's default if left out.
         cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, above 8 fries the picture.
-        solver: the rule of one step; `unnoise list solvers` names them.
+        solver: the rule of one step, with settings in brackets: "ddim(eta=0.5)"; see `unnoise solvers`.
+        spacing: which noise levels are visited, such as karras or "shifted(3)"; see `unnoise list spacings`.
+        guidance: how to steer, such as "interval(rescale, high=8)"; see `unnoise list guidances`.
         seed: the same seed and settings give the same picture; chosen and printed if left out.
         count: how many pictures.
         out: the folder for PNG files; nothing in it is overwritten.
@@ -68,10 +72,11 @@ def generate(
             raise UnnoiseError("the prompt has control characters", "remove line breaks and the like")
     seed = secrets.randbelow(2**31) if seed is None else seed
 
-    from unnoise.pipelines.text_to_picture import load_pipeline
+    from unnoise.pipelines.load import load_pipeline
 
     pipeline = load_pipeline(model, device, dtype, threads)
     changes = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver}
+    changes |= {"spacing": spacing, "guidance": guidance}
     settings = pipeline.settings(**changes)
     pipeline.tokenizer([prompt, negative])
     started = time.perf_counter()
@@ -79,6 +84,7 @@ def generate(
     record |= {
         "solver": settings.solver,
         "spacing": settings.spacing,
+        "guidance": str(settings.guidance),
         "model": pipeline.record.get("name", str(model or "default")),
     }
     made: list[dict[str, Any]] = []

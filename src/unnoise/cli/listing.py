@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import tyro
 
 from unnoise.core import registry
@@ -19,3 +21,22 @@ def listing(kind: tyro.conf.Positional[str | None] = None) -> None:
         for entry in entries.values():
             names = ", ".join((entry.name, *entry.aliases))
             print(f"  {names:<36} {entry.summary}")
+
+
+def solvers() -> None:
+    """Show every solver: its order, whether it draws noise, calls of the network a step, and when to choose it.
+
+    A setting can change the order; each solver's page in docs/solvers.md or docs/stochastic-solvers.md tells how.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "solver", "order", "noise", "calls", "when to choose it", "also called", box=None, padding=(0, 2, 0, 0)
+    )
+    for entry in registry.index("solvers").values():
+        facts = entry.facts
+        order, calls = facts.get("order") or "none claimed", facts.get("evaluations", 1)
+        noise = "yes" if facts.get("stochastic") else "no"
+        table.add_row(entry.name, str(order), noise, str(calls), facts.get("use", ""), ", ".join(entry.aliases))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -31,6 +31,7 @@ VERBS = {
     "data emoji": Verb("unnoise.data.verbs:emoji", "build the captioned picture set from the emoji font"),
     "data show": Verb("unnoise.data.verbs:show", "show what a picture set holds"),
     "measure": Verb("unnoise.cli.measure:measure", "measure a model's parts on held-out pictures"),
+    "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),
     "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
 }
 

@@ -36,7 +36,7 @@ def measure(
     """
     from unnoise.data.store import open_set
     from unnoise.encoders.tokenizer import Tokenizer
-    from unnoise.pipelines.text_to_picture import default_model, model_folder
+    from unnoise.pipelines.load import default_model, model_folder
     from unnoise.study import measure as study
     from unnoise.weights.model import load_model, read_record
 
@@ -117,7 +117,7 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
     import torch
 
     from unnoise.encoders.tokenizer import Tokenizer
-    from unnoise.pipelines.text_to_picture import load_pipeline
+    from unnoise.pipelines.load import load_pipeline
     from unnoise.study.measure import adherence
     from unnoise.weights.model import load_model
 
@@ -141,11 +141,11 @@ def _worst_sheet(autoencoder: Any, pictures: Any, items: list[int], path: Path) 
     import torch
 
     from unnoise.files import explain
-    from unnoise.pictures import sheet, to_bytes
+    from unnoise.pictures import from_bytes, sheet, to_bytes
 
     original = pictures.pictures(items)
     with torch.inference_mode():
-        again = to_bytes(autoencoder.decode(autoencoder.encode(original.float() / 127.5 - 1).mean))
+        again = to_bytes(autoencoder.decode(autoencoder.encode(from_bytes(original)).mean))
     try:
         sheet(torch.stack([original, again], dim=1).flatten(0, 1), columns=4).save(path)
     except (OSError, ValueError) as error:

@@ -86,7 +86,7 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
 def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> None:
     import torch
 
-    from unnoise.pipelines.text_to_picture import choose_device
+    from unnoise.pipelines.load import choose_device
     from unnoise.training.runner import begun, run
 
     if options.threads is not None:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import isfile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise.core import registry
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.guidance import Guidance, batched, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
+from unnoise.core.notation import make
 from unnoise.core.sample import Step, sample
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.pictures import to_bytes, to_images
 from unnoise.weights.config import from_json
-from unnoise.weights.model import MODEL, build, load_model, read_file
+from unnoise.weights.model import MODEL
 
-PARTS = ("autoencoder", "text", "denoiser")
 SIZE = 128
 
 
@@ -37,24 +34,32 @@ class Settings:
 
     Attributes:
         steps: solver steps, 1 to 10,000.
-        solver, spacing: names of the registry.
+        solver, spacing: methods of the registry, as ``core.notation`` reads them: "heun", "ddim(eta=0.5)".
         cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, too much fries the picture.
-        guidance: a guidance to use in place of plain classifier-free guidance at ``cfg_scale``.
+        guidance: how to steer, in the same notation or as an object; ``cfg_scale`` is the scale wherever none is given.
     """
 
     steps: int = 30
     solver: str = "dpmpp-2m"
     spacing: str = "trailing"
     cfg_scale: float = 3.0
-    guidance: Guidance | None = None
+    guidance: str | Guidance = "cfg"
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:
             raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 20 to 50 are usual")
         if not -100 <= self.cfg_scale <= 100:
             raise UnnoiseError(f"a guidance scale of {self.cfg_scale:g} draws nothing", "choose 1 to 10")
-        registry.find("solvers", self.solver)
-        registry.find("spacings", self.spacing)
+        make("solvers", self.solver)
+        make("spacings", self.spacing)
+        self.steer()
+
+    def steer(self) -> Guidance:
+        """The guidance, made anew."""
+        if isinstance(self.guidance, Guidance):
+            return self.guidance
+        made: Guidance = make("guidances", self.guidance, {"scale": self.cfg_scale, "inner": CFG(self.cfg_scale)})
+        return made
 
 
 class PictureStep(NamedTuple):
@@ -137,15 +142,15 @@ class Pipeline:
     ) -> Iterator[Step]:
         """The steps of one run over a batch: row i draws ``prompts[i]`` with ``seeds[i]``."""
         settings = settings or self.defaults
-        solver = registry.find("solvers", settings.solver)()
-        spacing = registry.find("spacings", settings.spacing)()
+        solver = make("solvers", settings.solver)
+        spacing = make("spacings", settings.spacing)
         shape = self.autoencoder.space.shape(SIZE)
         levels = spacing.levels(self.denoiser.path, settings.steps, shape)
         noise = NoiseSource(seeds, shape, torch.float32, self.device)  # whatever the networks' precision
         with torch.inference_mode():
             conds: dict[str, Condition | None] = {"cond": self.encode(prompts)}
             conds["uncond"] = self.encode([negative]).repeat(len(prompts))
-            denoise = bind(settings.guidance or CFG(settings.cfg_scale), batched(self.denoiser), conds)
+            denoise = bind(settings.steer(), batched(self.denoiser), conds)
             x = noise.initial() * levels[0].sigma
         steps = sample(denoise, solver, levels, x, noise)
         while True:
@@ -172,7 +177,7 @@ class Pipeline:
         cfg_scale: float | None = None,
         solver: str | None = None,
         spacing: str | None = None,
-        guidance: Guidance | None = None,
+        guidance: str | Guidance | None = None,
     ) -> list[Image.Image]:
         """Pictures for a prompt; picture i is drawn with seed + i.
 
@@ -204,94 +209,3 @@ class Pipeline:
         settings = self.settings(**changes)
         for step in self.run([prompt], [seed], negative, settings):
             yield PictureStep(step.index, settings.steps, step.here, step, self)
-
-
-def default_model() -> Path:
-    """The folder of the model that comes with the package."""
-    return Path(__file__).resolve().parent.parent / "models" / "default"
-
-
-def model_folder(path: Path | str) -> Path:
-    """The model folder that a path means: itself, or the ``model`` folder of a finished training."""
-    path = Path(path)
-    return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of that name; "auto" takes a CUDA GPU where there is one.
-
-    Raises:
-        UnnoiseError: the device is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UnnoiseError(f"there is no device called {device!r}", "use cpu, cuda or auto") from None
-    there = {"cpu": 1, "cuda": torch.cuda.device_count()}
-    if chosen.type not in there:
-        raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
-    if chosen.type == "cuda" and not there["cuda"]:
-        raise UnnoiseError("this torch sees no CUDA GPU", "use --device cpu, or install torch for your GPU")
-    if (chosen.index or 0) >= there[chosen.type]:
-        raise UnnoiseError(f"there is no {device} on this machine", "use cpu, cuda or auto")
-    return chosen
-
-
-def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
-
-    Raises:
-        UnnoiseError: an unknown name, or float16 on a processor, which computes it ten times slower than float32.
-    """
-    if isinstance(dtype, str):
-        names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-        names["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
-        if dtype not in names:
-            raise UnnoiseError(f"there is no dtype called {dtype!r}", f"one of: {', '.join(names)}")
-        dtype = names[dtype]
-    if dtype == torch.float16 and device.type == "cpu":
-        raise UnnoiseError("float16 is slow and unsafe on a processor", "use --dtype float32 or bfloat16")
-    return dtype
-
-
-def load_pipeline(
-    model: Path | str | None, device: str = "auto", dtype: torch.dtype | str = "auto", threads: int | None = None
-) -> Pipeline:
-    """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.
-
-    Raises:
-        UnnoiseError: there is no whole model, or the device or dtype cannot be had.
-    """
-    if threads is not None:
-        if not 1 <= threads <= 1024:
-            raise UnnoiseError(f"{threads} threads cannot be used", "ask for 1 up to the number of cores")
-        torch.set_num_threads(threads)
-    where = choose_device(device)
-    folder = model_folder(model) if model is not None else default_model()
-    modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
-    text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
-    tokenizer = Tokenizer(text, int(getattr(modules["text"].config, "length", 0)))
-    try:
-        rehearse(record, tokenizer)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
-    return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record)  # type: ignore[arg-type]
-
-
-@torch.inference_mode()
-def rehearse(record: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Sends one row through all networks of a model on the meta device, where nothing but shapes is computed.
-
-    Raises:
-        Exception: of any kind, where its parts do not fit one another.
-    """
-    autoencoder, text, denoiser = (build(part, record["components"][part]) for part in PARTS)
-    if tokenizer.vocabulary > text.config.vocabulary or tokenizer.end != text.config.end:  # type: ignore[union-attr]
-        raise ValueError("the tokenizer is not the text tower's")
-    cond = text(torch.empty(1, tokenizer.length, dtype=torch.int64, device="meta"))
-    z = torch.empty(1, *autoencoder.space.shape(SIZE), device="meta")  # type: ignore[union-attr,misc]
-    x0 = denoiser(z, NoiseLevel(0.6, 0.8), cond=cond).x0
-    if autoencoder.decode(x0).shape != (1, 3, SIZE, SIZE):  # type: ignore[operator]
-        raise ValueError(f"pictures are not of {SIZE} pixels")

@@ -13,7 +13,7 @@ from unnoise.data.feeds import CropFeed, trained
 from unnoise.data.store import open_set
 from unnoise.errors import UnnoiseError
 from unnoise.objectives.autoencoder import AutoencoderObjective
-from unnoise.pictures import to_bytes
+from unnoise.pictures import from_bytes, to_bytes
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
@@ -46,7 +46,7 @@ def emoji_autoencoder(
     autoencoder = KLAutoencoder(network).to(memory_format=torch.channels_last)
     whole_from = round(train.samples * (1 - whole) / train.batch)
     feed = CropFeed(pictures, trained(pictures, "autoencoder"), crop, whole_from)
-    held_out = pictures.pictures(pictures.held_out("autoencoder", "validation")[:16]).float() / 127.5 - 1
+    held_out = from_bytes(pictures.pictures(pictures.held_out("autoencoder", "validation")[:16]))
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         measure_latents(modules["autoencoder"], feed)
@@ -83,7 +83,7 @@ def measure_latents(autoencoder: nn.Module, feed: CropFeed) -> None:
     device = next(autoencoder.parameters()).device
     total, square, count = torch.zeros(()), torch.zeros(()), 0
     for items in feed.items[:: max(1, len(feed.items) // 1024)].split(64):
-        x = (feed.pixels[items].to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        x = from_bytes(feed.pixels[items].to(device)).contiguous(memory_format=torch.channels_last)
         p = autoencoder.encode_raw(x)
         total = total + p.mean.double().sum((0, 2, 3)).cpu()
         square = square + (p.mean.double() ** 2 + p.std.double() ** 2).sum((0, 2, 3)).cpu()

@@ -25,8 +25,9 @@ from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
-from unnoise.pictures import to_bytes
-from unnoise.pipelines.text_to_picture import Pipeline, default_model, model_folder
+from unnoise.pictures import from_bytes, to_bytes
+from unnoise.pipelines.load import default_model, model_folder
+from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 from unnoise.weights.model import describe, load_model, read_file
@@ -64,7 +65,7 @@ def encode_pictures(autoencoder: nn.Module, pictures: PictureSet) -> dict[str, T
     def compute() -> dict[str, Tensor]:
         parts = []
         for rows in pictures.pictures().split(32):
-            x = (rows.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            x = from_bytes(rows).contiguous(memory_format=torch.channels_last)
             parts.append(autoencoder.encode(x))
         return {"mean": torch.cat([p.mean.cpu() for p in parts]), "std": torch.cat([p.std.cpu() for p in parts])}
 

@@ -14,6 +14,7 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import normal
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.pictures import from_bytes
 
 LOG_SNRS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
 
@@ -37,7 +38,7 @@ def reconstruction(autoencoder: Autoencoder, pictures: PictureSet, items: Sequen
     values = []
     for rows in torch.tensor(list(items)).split(16):
         pixels = pictures.pictures(rows).to(device)
-        x = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        x = from_bytes(pixels).contiguous(memory_format=torch.channels_last)
         y = ((autoencoder.decode(autoencoder.encode(x).mean).clamp(-1, 1) + 1) * 127.5).round()
         error = ((y - pixels) ** 2).mean(dim=(1, 2, 3))
         values.append(10 * torch.log10(255**2 / error.clamp_min(1e-10)))
@@ -66,7 +67,7 @@ def retrieval(
     """Recall@k of a contrastive pair among these pictures and their first captions; identical pictures count as one."""
     device = next(text.parameters()).device
     ids = tokenizer([pictures.captions[i][0] for i in items]).to(device)
-    x = pictures.pictures(list(items)).to(device).float() / 127.5 - 1
+    x = from_bytes(pictures.pictures(list(items)).to(device))
     scores = pair(text(ids).pooled, torch.cat([image(rows) for rows in x.split(64)])).cpu()  # (captions, pictures)
     group = torch.tensor([pictures.identical[i] for i in items])
     right = group[:, None] == group  # (N, N)
@@ -95,7 +96,7 @@ def noise_error(
     """
     device = next(denoiser.parameters()).device
     errors: dict[float, float] = {}
-    x = pictures.pictures(list(items)).to(device).float() / 127.5 - 1
+    x = from_bytes(pictures.pictures(list(items)).to(device))
     x0 = torch.cat(
         [autoencoder.encode(rows.contiguous(memory_format=torch.channels_last)).mean for rows in x.split(16)]
     )

@@ -1,0 +1,136 @@
+"""Methods with their settings, written as a person types them: ``ddim(eta=0.5)``, ``interval(apg(7), high=3)``.
+
+A method's name or alias, and in brackets its settings by place or by name. A setting is a number, a word, a list of
+numbers in square brackets, or, where one method wraps another, a method of the same kind. Names come from the registry
+alone, so that nothing else can be called.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from unnoise.core.registry import find
+from unnoise.errors import UnnoiseError
+
+_TOKEN = re.compile(r"""\s*(?:(?P<mark>[()\[\],=])|"(?P<quoted>[^"]*)"|(?P<word>[^()\[\],="]+))""")
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf)", re.IGNORECASE)
+_WORDS = {"true": True, "false": False, "none": None}
+_LONGEST, _DEEPEST = 1000, 8
+
+
+def make(kind: str, text: str, defaults: Mapping[str, Any] | None = None) -> Any:
+    """The method that the text describes.
+
+    Args:
+        kind: of the registry: "solvers", "spacings", "guidances".
+        text: the notation, at most 1,000 characters.
+        defaults: settings for each method in it that has a setting of that name and is not told otherwise.
+
+    Raises:
+        UnnoiseError: an unknown method or setting, a value that the method refuses, or brackets that do not match.
+    """
+    return _Reader(kind, text, defaults or {}).read()
+
+
+class _Reader:
+    """A recursive descent over the tokens, one method a level."""
+
+    def __init__(self, kind: str, text: str, defaults: Mapping[str, Any]) -> None:
+        self.kind, self.text, self.defaults = kind, text, defaults
+        self.base = kind.removesuffix("s").title()  # "Guidance": how an annotation says that a method is wanted
+        if len(text) > _LONGEST:
+            raise UnnoiseError(f"a {self.what} of {len(text)} characters is too long", f"use at most {_LONGEST}")
+        self.tokens: list[tuple[str, str]] = []
+        place = 0
+        while place < len(text.rstrip()):
+            found = _TOKEN.match(text, place)
+            if found is None or not found.lastgroup:
+                raise self.wrong("a quotation mark stands alone")
+            self.tokens.append((found.lastgroup, found[found.lastgroup].strip()))
+            place = found.end()
+
+    @property
+    def what(self) -> str:
+        return self.kind.removesuffix("s")
+
+    def wrong(self, why: str) -> UnnoiseError:
+        return UnnoiseError(
+            f"the {self.what} {self.text[:80]!r} cannot be read: {why}", 'write it like "name(setting=1)"'
+        )
+
+    def read(self) -> Any:
+        thing = self.method(0)
+        if self.tokens:
+            raise self.wrong(f"{self.tokens[0][1]!r} is too much")
+        return thing
+
+    def take(self, mark: str) -> bool:
+        """Whether the next token is this mark; it is then behind us."""
+        if self.tokens and self.tokens[0] == ("mark", mark):
+            self.tokens.pop(0)
+            return True
+        return False
+
+    def method(self, depth: int) -> Any:
+        if not self.tokens or self.tokens[0][0] == "mark":
+            raise self.wrong("a name is missing")
+        if depth > _DEEPEST:
+            raise self.wrong(f"it is more than {_DEEPEST} deep")
+        name = self.tokens.pop(0)[1]
+        cls = find(self.kind, name)
+        parameters = inspect.signature(cls).parameters
+        given: dict[str, Any] = {}
+        if self.take("("):
+            while not self.take(")"):
+                key = self.key(name, list(parameters), len(given), given)
+                given[key] = self.value(str(parameters[key].annotation), depth)
+                if not self.take(",") and self.tokens[:1] != [("mark", ")")]:
+                    raise self.wrong("a bracket is not closed")
+        settings = {key: value for key, value in self.defaults.items() if key in parameters} | given
+        try:
+            return cls(**settings)
+        except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+            raise UnnoiseError(
+                f"{name} does not take these settings: {error}", f"it has {_listed(parameters)}"
+            ) from None
+
+    def key(self, name: str, parameters: list[str], place: int, given: Mapping[str, Any]) -> str:
+        """The name of the next setting: as written, or the one at its place."""
+        if self.tokens[1:2] == [("mark", "=")]:
+            key = self.tokens[0][1].replace("-", "_")
+            del self.tokens[:2]
+        elif place < len(parameters):
+            key = parameters[place]
+        else:
+            raise UnnoiseError(f"{name} has only {_listed(parameters)}", f"give it {len(parameters)} at most")
+        if key not in parameters:
+            raise UnnoiseError(f"{name} has no setting {key!r}", f"it has {_listed(parameters)}")
+        if key in given:
+            raise UnnoiseError(f"{name} is told {key} twice", "say it once")
+        return key
+
+    def value(self, annotation: str, depth: int) -> Any:
+        if self.take("["):
+            values = []
+            while not self.take("]"):
+                values.append(self.value("float", depth))
+                if not self.take(",") and self.tokens[:1] != [("mark", "]")]:
+                    raise self.wrong("a bracket is not closed")
+            return values
+        if not self.tokens or self.tokens[0][0] == "mark":
+            raise self.wrong("a value is missing")
+        sort, word = self.tokens[0]
+        if sort == "word" and _NUMBER.fullmatch(word):
+            self.tokens.pop(0)
+            return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+        if self.base in annotation and word.lower() != "none":
+            return self.method(depth + 1)
+        self.tokens.pop(0)
+        return _WORDS.get(word.lower(), word) if sort == "word" else word
+
+
+def _listed(parameters: Any) -> str:
+    return ", ".join(parameters) or "none"

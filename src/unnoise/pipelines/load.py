@@ -1,0 +1,109 @@
+"""From a folder to a pipeline: which model, which device, which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os.path import isfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unnoise.core.level import NoiseLevel
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
+from unnoise.pipelines.text_to_picture import SIZE, Pipeline
+from unnoise.weights.model import MODEL, build, load_model, read_file
+
+PARTS = ("autoencoder", "text", "denoiser")
+
+
+def default_model() -> Path:
+    """The folder of the model that comes with the package."""
+    return Path(__file__).resolve().parent.parent / "models" / "default"
+
+
+def model_folder(path: Path | str) -> Path:
+    """The model folder that a path means: itself, or the ``model`` folder of a finished training."""
+    path = Path(path)
+    return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" takes a CUDA GPU where there is one.
+
+    Raises:
+        UnnoiseError: the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UnnoiseError(f"there is no device called {device!r}", "use cpu, cuda or auto") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    if chosen.type not in there:
+        raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
+    if chosen.type == "cuda" and not there["cuda"]:
+        raise UnnoiseError("this torch sees no CUDA GPU", "use --device cpu, or install torch for your GPU")
+    if (chosen.index or 0) >= there[chosen.type]:
+        raise UnnoiseError(f"there is no {device} on this machine", "use cpu, cuda or auto")
+    return chosen
+
+
+def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        UnnoiseError: an unknown name, or float16 on a processor, which computes it ten times slower than float32.
+    """
+    if isinstance(dtype, str):
+        names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        names["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
+        if dtype not in names:
+            raise UnnoiseError(f"there is no dtype called {dtype!r}", f"one of: {', '.join(names)}")
+        dtype = names[dtype]
+    if dtype == torch.float16 and device.type == "cpu":
+        raise UnnoiseError("float16 is slow and unsafe on a processor", "use --dtype float32 or bfloat16")
+    return dtype
+
+
+def load_pipeline(
+    model: Path | str | None, device: str = "auto", dtype: torch.dtype | str = "auto", threads: int | None = None
+) -> Pipeline:
+    """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.
+
+    Raises:
+        UnnoiseError: there is no whole model, or the device or dtype cannot be had.
+    """
+    if threads is not None:
+        if not 1 <= threads <= 1024:
+            raise UnnoiseError(f"{threads} threads cannot be used", "ask for 1 up to the number of cores")
+        torch.set_num_threads(threads)
+    where = choose_device(device)
+    folder = model_folder(model) if model is not None else default_model()
+    modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
+    text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
+    tokenizer = Tokenizer(text, int(getattr(modules["text"].config, "length", 0)))
+    try:
+        rehearse(record, tokenizer)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
+    return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def rehearse(record: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Sends one row through all networks of a model on the meta device, where nothing but shapes is computed.
+
+    Raises:
+        Exception: of any kind, where its parts do not fit one another.
+    """
+    autoencoder, text, denoiser = (build(part, record["components"][part]) for part in PARTS)
+    if tokenizer.vocabulary > text.config.vocabulary or tokenizer.end != text.config.end:  # type: ignore[union-attr]
+        raise ValueError("the tokenizer is not the text tower's")
+    cond = text(torch.empty(1, tokenizer.length, dtype=torch.int64, device="meta"))
+    z = torch.empty(1, *autoencoder.space.shape(SIZE), device="meta")  # type: ignore[union-attr,misc]
+    x0 = denoiser(z, NoiseLevel(0.6, 0.8), cond=cond).x0
+    if autoencoder.decode(x0).shape != (1, 3, SIZE, SIZE):  # type: ignore[operator]
+        raise ValueError(f"pictures are not of {SIZE} pixels")
