@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,6 +24,11 @@ def from_bytes(pictures: Tensor) -> Tensor:
 def to_images(pictures: Tensor) -> list[Image.Image]:
     """RGB images from (N, 3, H, W) uint8."""
     return [Image.fromarray(p.permute(1, 2, 0).contiguous().cpu().numpy()) for p in pictures]
+
+
+def from_image(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8 from an RGB image."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def sheet(pictures: Tensor | Sequence[Image.Image], columns: int | None = None, gap: int = 4) -> Image.Image:

@@ -7,12 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from unnoise.cli import generate
+from unnoise.cli import output
 from unnoise.cli.main import main
+from unnoise.pipelines.metadata import weights_sha256
 from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.study.film import GAP, MARGIN
 
 Said = pytest.CaptureFixture[str]
 
@@ -42,7 +45,10 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         with Image.open(tmp_path / "pictures" / files[number]) as image:
             assert image.tobytes() == wanted.tobytes()
             record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
+            lines = image.text["parameters"].splitlines()  # type: ignore[attr-defined]
+    model, made_by = record.pop("model"), record.pop("made_by")
     assert record == {
+        "format": 1,
         "prompt": "Red apple!",
         "negative": "",
         "steps": 4,
@@ -50,9 +56,67 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         "solver": "euler",
         "spacing": "trailing",
         "guidance": "cfg",
-        "model": "tiny",
         "seed": 8,
+        "row": 1,
+        "batch": 2,
+        "size": [128, 128],
     }
+    assert model == {"name": "tiny", "sha256": weights_sha256(pipeline.record)}
+    assert made_by.keys() == {"unnoise", "torch", "device", "dtype", "threads"}
+    assert lines[0] == "Red apple!"
+    assert lines[1].startswith(
+        "Steps: 4, Sampler: euler, Schedule type: trailing, CFG scale: 2, Seed: 8, Size: 128x128"
+    )
+
+
+def test_what_a_picture_carries_can_be_left_out(draw: object, tmp_path: Path) -> None:
+    draw("x", "--seed", "1", "--no-metadata")  # type: ignore[operator]
+    with Image.open(tmp_path / "pictures/x-1.png") as image:
+        assert image.info == {}
+
+
+def test_runs_as_films(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+    """The strip has the state above the prediction; the moving picture ends with the last prediction."""
+    out = draw("x", "--seed", "1", "--count", "2", "--strip", "--gif", "--steps", "5")  # type: ignore[operator]
+    names = {f"x-{seed}{end}" for seed in (1, 2) for end in (".png", "-strip.png", ".gif")}
+    assert {p.name for p in (tmp_path / "pictures").iterdir()} == names
+    assert all(f"pictures/{name}" in out for name in names)
+    steps = list(pipeline.steps("x", seed=2, steps=5))
+    with Image.open(tmp_path / "pictures/x-2-strip.png") as strip:
+        for place, step in enumerate(steps):
+            for row, picture in enumerate((step.noisy, step.picture)):
+                left, top = GAP + place * (128 + GAP), GAP + MARGIN + row * (128 + GAP + MARGIN)
+                assert apart(strip.crop((left, top, left + 128, top + 128)), picture) <= 2
+    with Image.open(tmp_path / "pictures/x-2.gif") as film:
+        assert film.n_frames == 5
+        film.seek(4)
+        shown = np.asarray(film.convert("RGB"), dtype=int)
+    far, near = (abs(shown - np.asarray(steps[i].picture, dtype=int)).mean() for i in (0, -1))
+    assert near < far, "256 colours are few for what is hardly more than noise"
+
+
+def apart(one: Image.Image, other: Image.Image) -> int:
+    """The largest difference of two pictures, of 255."""
+    return int(abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+
+
+def test_words_never_taught_are_named(
+    tiny_model: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: object
+) -> None:
+    taught = Pipeline(
+        pipeline.denoiser,
+        pipeline.autoencoder,
+        pipeline.text,
+        pipeline.tokenizer,
+        pipeline.record,
+        frozenset({"red", "apple", "a"}),
+    )
+    monkeypatch.setattr("unnoise.pipelines.load.load_pipeline", lambda *_: taught)
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "a red aple", "--seed", "1", "--steps", "1"]) == 0
+    assert "never been taught 'aple' (nearest: apple)" in capsys.readouterr().err  # type: ignore[attr-defined]
+    assert main(["generate", "a red apple", "--seed", "1", "--steps", "1"]) == 0
+    assert capsys.readouterr().err == ""  # type: ignore[attr-defined]
 
 
 def test_a_seed_is_chosen_and_printed(draw: object, tmp_path: Path) -> None:
@@ -81,6 +145,7 @@ def test_json(draw: object, tmp_path: Path) -> None:
     assert found["prompt"] == "rote Äpfel 🍎"
     assert found.keys() == {
         "pictures", "prompt", "negative", "steps", "cfg_scale", "solver", "spacing", "guidance", "model", "seconds",
+        "format", "made_by",
     }  # fmt: skip
     assert all((tmp_path / each["path"]).is_file() for each in found["pictures"])
 
@@ -94,7 +159,7 @@ def test_any_prompt_makes_a_file_name(draw: object) -> None:
     ):
         out = draw(prompt, "--seed", "1", "--steps", "1", "--out", f"of {len(prompt)}")  # type: ignore[operator]
         assert out.startswith(f"of {len(prompt)}/{name}-1.png")
-    assert len(generate.slug("word " * 60)) <= 48
+    assert len(output.slug("word " * 60)) <= 48
 
 
 def test_a_disk_without_hard_links(draw: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +174,7 @@ def test_a_disk_without_hard_links(draw: object, tmp_path: Path, monkeypatch: py
 
 def test_a_name_taken_meanwhile_is_left_alone(draw: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process takes the name between the look and the write."""
-    named, new_name = [], generate.new_name
+    named, new_name = [], output.new_name
 
     def race(folder: Path, stem: str, suffix: str) -> Path:
         path = new_name(folder, stem, suffix)
@@ -118,6 +183,6 @@ def test_a_name_taken_meanwhile_is_left_alone(draw: object, tmp_path: Path, monk
         named.append(path)
         return path
 
-    monkeypatch.setattr(generate, "new_name", race)
+    monkeypatch.setattr(output, "new_name", race)
     assert draw("x", "--seed", "1").startswith("pictures/x-1-2.png")  # type: ignore[operator]
     assert (tmp_path / "pictures/x-1.png").read_text() == "theirs"

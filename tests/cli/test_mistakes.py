@@ -83,7 +83,7 @@ def test_arguments(args: list[str], said: str, here: Path, tiny_model: Path, cap
 
 
 VERBATIM: list[tuple[list[str], str]] = [
-    (["draw"], "there is no verb 'draw'; one of: generate, train"),
+    (["draw"], "there is no verb 'draw'; one of: generate, replay"),
     (["--stepz"], "there is no verb '--stepz'"),
     ([""], "there is no verb ''"),
     (["data"], "`unnoise data` wants another word; try `unnoise data emoji` or `unnoise data show`"),
@@ -105,9 +105,12 @@ def test_verbs(args: list[str], said: str, here: Path, capsys: Said) -> None:
     assert said in complaint(capsys, *args)
 
 
+POSITIONAL = ("generate", "replay", "noise", "inspect", "data folder")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_knows_its_options(verb: str, here: Path, capsys: Said) -> None:
-    words = [*verb.split(), *(["emoji-flow"] if verb == "train" else []), *(["x"] if verb == "generate" else [])]
+    words = [*verb.split(), *(["emoji-flow"] if verb == "train" else []), *(["x"] if verb in POSITIONAL else [])]
     assert "there is no option --nonsense" in complaint(capsys, *words, "--nonsense", "3")
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import secrets
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from unnoise.cli.output import ready_folder, save, slug
 from unnoise.errors import UnnoiseError
-from unnoise.files import explain, new_name
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.core.sample import Step
+    from unnoise.pipelines.text_to_picture import Pipeline, Settings
 
 BATCH = 16
 MAX_COUNT = 10_000
+STRIP_FRAMES, GIF_FRAMES = 12, 40
 
 
 def generate(
@@ -42,6 +42,9 @@ def generate(
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     threads: int | None = None,
+    strip: bool = False,
+    gif: bool = False,
+    metadata: bool = True,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Draw pictures for a prompt. Picture i is drawn with seed + i, and depends on no other.
@@ -61,6 +64,9 @@ def generate(
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
         threads: processor threads.
+        strip: also write each run as a film strip: the state, and below it the picture that is predicted from it.
+        gif: also write each run as a moving picture of what is predicted.
+        metadata: write into each PNG how it was made, which `unnoise replay` reads.
         as_json: print what was made as JSON on the standard output.
     """
     if not 1 <= count <= MAX_COUNT:
@@ -73,128 +79,106 @@ def generate(
     seed = secrets.randbelow(2**31) if seed is None else seed
 
     from unnoise.pipelines.load import load_pipeline
+    from unnoise.pipelines.metadata import run_record, to_png
+    from unnoise.pipelines.words import warning
 
     pipeline = load_pipeline(model, device, dtype, threads)
-    changes = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver}
-    changes |= {"spacing": spacing, "guidance": guidance}
+    changes = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver, "spacing": spacing, "guidance": guidance}
     settings = pipeline.settings(**changes)
     pipeline.tokenizer([prompt, negative])
+    if pipeline.taught is not None and (note := warning(prompt, pipeline.taught)):
+        print(note, file=sys.stderr)
     started = time.perf_counter()
-    record = {"prompt": prompt, "negative": negative, "steps": settings.steps, "cfg_scale": settings.cfg_scale}
-    record |= {
-        "solver": settings.solver,
-        "spacing": settings.spacing,
-        "guidance": str(settings.guidance),
-        "model": pipeline.record.get("name", str(model or "default")),
-    }
+    record = run_record(pipeline, prompt, negative, settings)
     made: list[dict[str, Any]] = []
     with ready_folder(out):
-        for number, image in draw(pipeline, prompt, negative, seed, count, changes):
-            path = save(image, out, prompt, seed + number, record)
-            made.append({"path": str(path), "seed": seed + number})
+        for picture in draw(pipeline, prompt, negative, seed, count, settings, strip or gif):
+            own = {**record, "seed": picture.seed, "row": picture.row, "batch": picture.batch}
+            stem = f"{slug(prompt)}-{picture.seed}"
+            each = {
+                "path": str(save(to_png(picture.image, own if metadata else None), out, stem)),
+                "seed": picture.seed,
+            }
+            made.append(each | films(picture.frames, out, stem, strip, gif))
     seconds = time.perf_counter() - started
     if as_json:
         print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}))
         return
     for each in made:
         print(f"{each['path']}  seed {each['seed']}")
+        for kind in {"strip", "gif"} & each.keys():
+            print(each[kind])
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     how = f"{settings.steps} steps of {settings.solver}, guidance {settings.cfg_scale:g}"
     print(f"{prompt}: {seeds}, {how}, {seconds:.1f} s")
 
 
-def draw(pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, changes: dict[str, Any]) -> Any:
-    """Yields (number, image), batch by batch, with a progress line on the standard error."""
+class Frame(NamedTuple):
+    """A moment of one picture's run: the state before a step, the picture predicted from it, and how noisy it is."""
+
+    caption: str
+    state: Image.Image
+    predicted: Image.Image
+
+
+class Drawn(NamedTuple):
+    """A finished picture, its place in the batch that it was drawn in, and its run where that was asked for."""
+
+    image: Image.Image
+    seed: int
+    row: int
+    batch: int
+    frames: list[Frame]
+
+
+def draw(
+    pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, settings: Settings, film: bool = False
+) -> Iterator[Drawn]:
+    """Yields pictures, batch by batch, with a progress line on the standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    settings = pipeline.settings(**changes)
+    from unnoise.study.film import evenly
+
     columns = (TextColumn("drawing"), BarColumn(None), TextColumn("{task.completed}/{task.total} steps  ETA"))
     console = Console(file=sys.stderr)
     hidden = not console.is_terminal
+    kept = set(evenly(settings.steps, GIF_FRAMES)) if film else set()
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
         batches = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
         task = progress.add_task("", total=settings.steps * len(batches))
         for batch in batches:
+            moments: list[list[Frame]] = []
             for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings):
                 progress.advance(task)
                 last = step
-            yield from zip(batch, pipeline.decode(last.run.x), strict=True)
+                if step.index in kept:
+                    moments.append(look(pipeline, step))
+            for row, image in enumerate(pipeline.decode(last.run.x)):
+                yield Drawn(image, seed + batch[row], row, len(batch), [moment[row] for moment in moments])
 
 
-@contextlib.contextmanager
-def ready_folder(out: Path) -> Iterator[None]:
-    """Makes the folder and sees that it can be written, before any work; folders that stay empty are removed again.
-
-    Raises:
-        UnnoiseError: it cannot.
-    """
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    probe = out / f".write-{secrets.token_hex(4)}"
-    try:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"unnoise")
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink()
-    except FileExistsError:
-        raise UnnoiseError(f"{out} is a file, not a folder", "name a folder with --out") from None
-    except OSError as error:
-        _remove_empty(new)
-        raise explain(error, out) from None
-    try:
-        yield
-    finally:
-        _remove_empty(new)
+def look(pipeline: Pipeline, step: Step) -> list[Frame]:
+    """The frames of all rows at one step."""
+    caption = f"sigma {float(step.here.sigma):.2f}"
+    states, predicted = pipeline.decode(step.x), pipeline.decode(step.estimate.x0)
+    return [Frame(caption, *pair) for pair in zip(states, predicted, strict=True)]
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    with contextlib.suppress(OSError):  # the first that holds something ends it
-        for folder in folders:
-            folder.rmdir()
-
-
-def save(image: Image.Image, out: Path, prompt: str, seed: int, record: dict[str, Any]) -> Path:
-    """Writes one PNG under a new name, whole or not at all; its settings travel in it as JSON.
-
-    Raises:
-        UnnoiseError: the disk is full or cannot be written.
-    """
+def films(frames: Sequence[Frame], out: Path, stem: str, strip: bool, gif: bool) -> dict[str, str]:
+    """Writes a run's film strip and moving picture where they were asked for; {what: path}."""
     import io
 
-    from PIL.PngImagePlugin import PngInfo
+    from unnoise.study import film
 
-    info = PngInfo()
-    info.add_itxt("unnoise", json.dumps({**record, "seed": seed}, ensure_ascii=False))
-    data = io.BytesIO()
-    image.save(data, "PNG", pnginfo=info)
-    stem = f"{slug(prompt)}-{seed}"
-    scratch = out / f".partial-{secrets.token_hex(4)}.png"
-    try:
-        scratch.write_bytes(data.getvalue())
-        while True:
-            path = new_name(out, stem, ".png")
-            with contextlib.suppress(FileExistsError):
-                _name(scratch, path)
-                return path
-    except OSError as error:
-        raise explain(error, out) from None
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _name(scratch: Path, path: Path) -> None:
-    """Gives a finished file its name, which must be free: a plain rename would overwrite."""
-    try:
-        path.hardlink_to(scratch)
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without hard links, such as a memory stick's
-        path.touch(exist_ok=False)
-        scratch.replace(path)
-
-
-def slug(prompt: str) -> str:
-    """A prompt as a file name: lower-case letters, digits and dashes, at most 48 of them."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "picture"
+    made = {}
+    if strip:
+        few = [frames[i] for i in film.evenly(len(frames), STRIP_FRAMES)]
+        rows = [[frame.state for frame in few], [frame.predicted for frame in few]]
+        data = io.BytesIO()
+        names = ("the state, decoded as it is", "the picture predicted from it")
+        film.strip(rows, [frame.caption for frame in few], names).save(data, "PNG")
+        made["strip"] = str(save(data.getvalue(), out, f"{stem}-strip"))
+    if gif:
+        made["gif"] = str(save(film.gif([frame.predicted for frame in frames]), out, stem, ".gif"))
+    return made

@@ -27,10 +27,13 @@ class Verb(NamedTuple):
 
 VERBS = {
     "generate": Verb("unnoise.cli.generate:generate", "draw pictures for a prompt"),
+    "replay": Verb("unnoise.cli.replay:replay", "make a picture again from what it carries: equal, close or different"),
+    "noise": Verb("unnoise.cli.noise:noise", "show what noising does to a picture of your own"),
     "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or go on with a stopped training"),
     "data emoji": Verb("unnoise.data.verbs:emoji", "build the captioned picture set from the emoji font"),
     "data show": Verb("unnoise.data.verbs:show", "show what a picture set holds"),
     "measure": Verb("unnoise.cli.measure:measure", "measure a model's parts on held-out pictures"),
+    "inspect": Verb("unnoise.cli.inspect:inspect", "tell what a weight file is, from its header alone"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),
     "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
 }

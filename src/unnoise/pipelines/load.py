@@ -13,6 +13,7 @@ from unnoise.core.level import NoiseLevel
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
+from unnoise.pipelines.words import WORDS, read_vocabulary
 from unnoise.weights.model import MODEL, build, load_model, read_file
 
 PARTS = ("autoencoder", "text", "denoiser")
@@ -89,7 +90,8 @@ def load_pipeline(
         rehearse(record, tokenizer)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
-    return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record)  # type: ignore[arg-type]
+    taught = read_vocabulary(read_file(folder, record, WORDS).decode()) if WORDS in record["files"] else None
+    return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

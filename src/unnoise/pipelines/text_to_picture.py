@@ -102,6 +102,7 @@ class Pipeline:
         denoiser, autoencoder, text: the networks, on one device and in evaluation mode.
         tokenizer: prompts to ids.
         record: the model's record; ``record["defaults"]`` holds default settings.
+        taught: the words of the captions that it was trained on; None where nobody knows them.
     """
 
     def __init__(
@@ -111,9 +112,10 @@ class Pipeline:
         text: torch.nn.Module,
         tokenizer: Tokenizer,
         record: Mapping[str, Any] | None = None,
+        taught: frozenset[str] | None = None,
     ) -> None:
         self.denoiser, self.autoencoder, self.text, self.tokenizer = denoiser, autoencoder, text, tokenizer
-        self.record = dict(record or {})
+        self.record, self.taught = dict(record or {}), taught
         self.defaults: Settings = from_json(Settings, self.record.get("defaults", {}), f"{MODEL}: defaults")
         parameter = next(denoiser.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype

@@ -28,6 +28,7 @@ from unnoise.objectives.weightings import Weighting
 from unnoise.pictures import from_bytes, to_bytes
 from unnoise.pipelines.load import default_model, model_folder
 from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.pipelines.words import WORDS, vocabulary
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 from unnoise.weights.model import describe, load_model, read_file
@@ -134,7 +135,8 @@ def latent_training(
     font = pictures.manifest.get("origin", {}).get("font", {})
     now = {"recipe": recipe, "samples": train.samples, "batch": train.batch, "font": font}
     info = {"name": recipe, "trained": {**history, "denoiser": [*history["denoiser"], now]}, "defaults": dict(defaults)}
-    texts = {"tokenizer.json": tokenizer.json}
+    taught = vocabulary(caption for i in items for caption in pictures.captions[i])
+    texts = {"tokenizer.json": tokenizer.json, WORDS: taught}
     return Training(objective, feed, train, identity, finish, previewer(tokenizer, info), info, texts)
 
 

@@ -1,0 +1,96 @@
+"""``unnoise noise``: what noising does to a picture of one's own."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 2**27
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def noise(
+    picture: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")],
+    path: str = "ddpm-linear",
+    frames: int = 11,
+    size: int = 192,
+    seed: int = 0,
+    out: Path = Path("pictures"),
+) -> None:
+    """Show the forward process on a picture: from data at t = 0 to noise at t = 1000, as a strip and a GIF.
+
+    One noise sample is mixed in, more and more of it; what is shown is the state itself, divided by its own size where
+    that is above 1. Below each frame stand t and the signal-to-noise ratio, which is all that a network must know.
+
+    Args:
+        picture: a PNG, JPEG or WebP file.
+        path: how signal and noise are mixed; `unnoise list paths` names them.
+        frames: of the strip, 2 to 50; the GIF has four times as many.
+        size: of the longer side of a frame in pixels, 16 to 1024.
+        seed: of the noise.
+        out: the folder for both files; nothing in it is overwritten.
+    """
+    for name, value, low, high in (("frames", frames, 2, 50), ("size", size, 16, 1024), ("seed", seed, 0, 2**63 - 1)):
+        if not low <= value <= high:
+            raise UnnoiseError(f"--{name} {value} is out of range", f"choose it from {low} to {high}")
+
+    from unnoise.cli.output import ready_folder, save, slug
+    from unnoise.core.registry import find
+    from unnoise.study.film import gif, strip
+    from unnoise.study.forward import noised
+
+    if not sys.stdout.isatty():
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    mixing, original = find("paths", path)(), open_picture(picture, size)
+    few = noised(original, mixing, frames, seed)
+    many = noised(original, mixing, 4 * frames, seed)
+    data = io.BytesIO()
+    strip([[frame.image for frame in few]], [f"t {1000 * f.t:.0f}  {decibel(f.snr)}" for f in few]).save(data, "PNG")
+    stem = f"{slug(picture.stem)}-{path}"
+    with ready_folder(out):
+        print(save(data.getvalue(), out, f"{stem}-noised"))
+        print(save(gif([frame.image for frame in many], 100), out, f"{stem}-noised", ".gif"))
+
+
+def decibel(snr: float) -> str:
+    """A signal-to-noise ratio of powers in dB."""
+    if snr == 0 or math.isinf(snr):
+        return "no signal" if snr == 0 else "no noise"
+    return f"{10 * math.log10(snr):+.0f} dB"
+
+
+def open_picture(path: Path, size: int) -> Image.Image:
+    """The picture in RGB, turned as its camera says and made so small that its longer side is ``size``.
+
+    Raises:
+        UnnoiseError: no such file, another format, damaged, or of more pixels than a picture has.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "make it smaller first")
+            image = ImageOps.exif_transpose(file)
+            if image.mode in ("RGBA", "LA", "PA", "P"):
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    except FileNotFoundError:
+        raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file") from None
+    except UnidentifiedImageError:
+        raise UnnoiseError(f"{path} is no PNG, JPEG or WebP picture", "convert it first") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again, or convert it") from None
+    factor = size / max(image.size)
+    return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))

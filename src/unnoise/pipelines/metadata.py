@@ -1,0 +1,139 @@
+"""What a picture carries: everything that is needed to make it again, and the text that other tools read.
+
+A PNG has two text chunks: ``unnoise``, one JSON record, and ``parameters``, the lines that other programs for diffusion
+models write and show (prompt, negative prompt, settings with commas between them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from unnoise import __version__
+from unnoise.errors import UnnoiseError
+from unnoise.pipelines.text_to_picture import Pipeline, Settings
+
+FORMAT = 1
+MAX_PIXELS = 2**26
+FIELDS = {
+    "format": int, "prompt": str, "negative": str, "seed": int, "row": int, "batch": int, "steps": int,
+    "cfg_scale": float, "solver": str, "spacing": str, "guidance": str, "size": list, "model": dict, "made_by": dict,
+}  # fmt: skip
+
+
+def weights_sha256(record: Mapping[str, Any]) -> str:
+    """What identifies a model's weights and tokenizer: one SHA-256 (hex) over those of its files."""
+    files = {name: sha for name, sha in record.get("files", {}).items() if not name.endswith(".md")}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Settings) -> dict[str, Any]:
+    """What is the same for all pictures of one command; a picture's own ``seed``, ``row`` and ``batch`` are added.
+
+    Bits depend on the batch that a picture was drawn in, by rounding: ``row`` of ``batch`` rows, whose seeds are
+    consecutive.
+    """
+    return {
+        "format": FORMAT,
+        "prompt": prompt,
+        "negative": negative,
+        "steps": settings.steps,
+        "cfg_scale": float(settings.cfg_scale),
+        "solver": settings.solver,
+        "spacing": settings.spacing,
+        "guidance": str(settings.guidance),
+        "model": {"name": str(pipeline.record.get("name", "")), "sha256": weights_sha256(pipeline.record)},
+        "made_by": {
+            "unnoise": __version__,
+            "torch": torch.__version__,
+            "device": pipeline.device.type,
+            "dtype": str(pipeline.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def infotext(record: Mapping[str, Any]) -> str:
+    """The ``parameters`` text: the prompt, the negative prompt and one line of settings."""
+    fields = {
+        "Steps": record["steps"],
+        "Sampler": record["solver"],
+        "Schedule type": record["spacing"],
+        "CFG scale": f"{record['cfg_scale']:g}",
+        "Seed": record["seed"],
+        "Size": "x".join(map(str, record["size"])),
+        "Model hash": record["model"]["sha256"][:10],
+        "Model": record["model"]["name"],
+        "Version": f"unnoise {record['made_by']['unnoise']}",
+    }
+    quoted = {k: json.dumps(str(v), ensure_ascii=False) if set(str(v)) & set(',:"') else v for k, v in fields.items()}
+    lines = [record["prompt"], ", ".join(f"{key}: {value}" for key, value in quoted.items() if value != "")]
+    if record["negative"]:
+        lines.insert(1, f"Negative prompt: {record['negative']}")
+    return "\n".join(lines)
+
+
+def to_png(image: Image.Image, record: Mapping[str, Any] | None) -> bytes:
+    """A PNG file, with its record in it unless that is None."""
+    info = PngImagePlugin.PngInfo()
+    if record is not None:
+        record = {**record, "size": list(image.size)}
+        info.add_itxt("parameters", infotext(record))
+        info.add_itxt("unnoise", json.dumps(record, ensure_ascii=False))
+    data = io.BytesIO()
+    image.save(data, "PNG", pnginfo=info)
+    return data.getvalue()
+
+
+def read_picture(path: Path) -> tuple[Image.Image, dict[str, Any]]:
+    """(RGB picture, its record) of a PNG that ``generate`` made.
+
+    Raises:
+        UnnoiseError: no such file, no PNG, damaged or too large, without a record, or with one that was tampered with.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "it was not made by unnoise")
+            file.load()
+            text, image = file.info.get("unnoise"), file.convert("RGB")
+    except FileNotFoundError:
+        raise UnnoiseError(f"there is no picture at {path}", "name a PNG that `unnoise generate` made") from None
+    except UnidentifiedImageError:
+        raise UnnoiseError(f"{path} is no PNG", "name a PNG that `unnoise generate` made") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again") from None
+    if text is None:
+        raise UnnoiseError(
+            f"{path} does not say how it was made",
+            "pictures of other programs, and of --no-metadata, cannot be replayed",
+        )
+    return image, parse(text, path)
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """The record in the text.
+
+    Raises:
+        UnnoiseError: it is of a newer format, or not a record.
+    """
+    damaged = UnnoiseError(f"the record in {path} is damaged", "generate the picture again")
+    try:
+        record = json.loads(text)
+        if record["format"] > FORMAT:
+            raise UnnoiseError(f"{path} was made by a newer unnoise", "update unnoise")
+        if any(type(record[name]) is not kind for name, kind in FIELDS.items()):
+            raise damaged
+    except (LookupError, RecursionError, TypeError, ValueError):
+        raise damaged from None
+    row, batch, seed = record["row"], record["batch"], record["seed"]
+    if not (0 <= row < batch <= 64 and 0 <= seed - row < 2**63) or not isinstance(record["model"].get("sha256"), str):
+        raise damaged
+    return dict(record)

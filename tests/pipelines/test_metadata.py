@@ -1,0 +1,58 @@
+"""What a picture carries, as other programs read it; words that a model knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from unnoise.errors import UnnoiseError
+from unnoise.pipelines.metadata import infotext, weights_sha256
+from unnoise.pipelines.words import read_vocabulary, strange_words, vocabulary, warning, words_of
+
+RECORD = {
+    "prompt": "red apple, on a table",
+    "negative": "blue",
+    "steps": 20,
+    "cfg_scale": 4.5,
+    "solver": "dpmpp-2m",
+    "spacing": "shifted(2, karras)",
+    "seed": 7,
+    "size": [128, 128],
+    "model": {"name": "mine", "sha256": "abcdef0123456789"},
+    "made_by": {"unnoise": "1.2"},
+}
+
+
+def test_infotext_is_as_other_tools_write_it() -> None:
+    assert infotext(RECORD) == (
+        "red apple, on a table\n"
+        "Negative prompt: blue\n"
+        'Steps: 20, Sampler: dpmpp-2m, Schedule type: "shifted(2, karras)", CFG scale: 4.5, Seed: 7, Size: 128x128, '
+        "Model hash: abcdef0123, Model: mine, Version: unnoise 1.2"
+    )
+    assert "Negative" not in infotext(RECORD | {"negative": ""})
+
+
+def test_weights_are_known_by_their_files_but_for_the_card() -> None:
+    files = {"a.safetensors": "1", "tokenizer.json": "2", "MODEL_CARD.md": "3"}
+    known = weights_sha256({"files": files})
+    assert weights_sha256({"files": files | {"MODEL_CARD.md": "4"}}) == known
+    assert weights_sha256({"files": files | {"tokenizer.json": "4"}}) != known
+
+
+def test_words() -> None:
+    text = vocabulary(["Red apple", "man's shoe, dark skin tone", "keycap: 2"])
+    known = read_vocabulary(text)
+    assert known == {"red", "apple", "man", "shoe", "dark", "skin", "tone", "keycap", "2"}
+    assert words_of("The man's  RED-apple!") == ["the", "man", "red", "apple"]
+    assert strange_words("red aples and 2 shoes", sorted(known)) == {"aples": ["apple"], "and": [], "shoes": ["shoe"]}
+    assert warning("red apple", known) == ""
+    assert warning("a red zebra", known | {"a"}) == (
+        "note: the model has never been taught 'zebra'; it draws what it makes of the rest"
+    )
+    assert warning("", known) == ""
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000])
+def test_word_lists_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UnnoiseError, match=r"words\.json"):
+        read_vocabulary(text)

@@ -1,0 +1,126 @@
+"""Headers of weight files: what is in them is told, and what lies is refused, without loading a tensor."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from unnoise.cli.main import main
+from unnoise.errors import UnnoiseError
+from unnoise.weights.header import read_header
+
+
+def written(path: Path, *names: str, metadata: dict[str, str] | None = None) -> Path:
+    save_file({name: torch.zeros(2, 3, dtype=torch.float16) for name in names}, path, metadata)
+    return path
+
+
+def raw(path: Path, header: Any, room: int = 64) -> Path:
+    data = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(data)) + data + b"\0" * room)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["model.diffusion_model.a", "cond_stage_model.transformer.b"], "Stable Diffusion 1"),
+        (["model.diffusion_model.a", "cond_stage_model.model.b"], "Stable Diffusion 2"),
+        (["model.diffusion_model.a", "conditioner.embedders.1.model.b"], "Stable Diffusion XL"),
+        (["model.diffusion_model.joint_blocks.0.a", "model.diffusion_model.x_embedder.b"], "Stable Diffusion 3"),
+        (["double_blocks.0.img_attn.qkv.weight", "single_blocks.0.a"], "Flux"),
+        (["lora_unet_down.lora_down.weight", "lora_unet_down.lora_up.weight"], "kohya"),
+        (["unet.a.lora_A.weight", "unet.a.lora_B.weight"], "PEFT"),
+        (["text_model.encoder.layers.0.mlp.fc1.weight"], "CLIP"),
+        (["something.else"], "unknown"),
+    ],
+)
+def test_kinds(names: list[str], kind: str, tmp_path: Path) -> None:
+    header = read_header(written(tmp_path / "a.safetensors", *names, metadata={"title": "x"}))
+    assert kind in header.kind()
+    assert header.parameters == 6 * len(names)
+    assert header.dtypes() == {"F16": 6 * len(names)}
+    assert header.metadata == {"title": "x"}
+    assert header.tensors[names[0]] == ("F16", (2, 3))
+
+
+def test_the_verb(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tiny_model)]) == 0
+    out = capsys.readouterr().out
+    assert "an unnoise model" in out
+    assert "denoiser.network" in out
+    assert main(["inspect", str(tiny_model), "--json", "--depth", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parts"].keys() == {"autoencoder", "text", "denoiser"}
+    assert found["parameters"] == sum(part["parameters"] for part in found["parts"].values())
+    file = written(tmp_path / "a.safetensors", "x\x1b[31m.y", metadata={"\x1b]0;": "\x07"})
+    assert main(["inspect", str(file)]) == 0
+    assert not {"\x1b", "\x07"} & set(capsys.readouterr().out), "a file cannot command a terminal"
+
+
+def test_no_torch_is_loaded(tiny_model: Path) -> None:
+    code = "import sys; from unnoise.cli.main import main; main(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, "inspect", tiny_model], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"{,}", "damaged"),
+        ([], "damaged"),
+        ({"a": 1}, "damaged"),
+        ({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 65]}}, "behind the file's end"),
+        ({"a": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}, "behind the file's end"),
+        ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 16]}}, "16 bytes for 3 numbers"),
+        ({"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}, "has no shape"),
+        ({"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 16]}}, "has no shape"),
+        ({"__metadata__": {"a": 1}}, "no strings"),
+        (b"[" * 60, "damaged"),
+    ],
+)
+def test_headers_that_lie_are_refused(header: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UnnoiseError, match=said):
+        read_header(raw(tmp_path / "a.safetensors", header))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "cut short"),
+        (b"\xff" * 8, "cut short"),
+        (struct.pack("<Q", 2**40), "cut short"),
+        (b"PK\x03\x04 and more", "pickle"),
+        (b"\x80\x02}q\x00.....", "pickle"),
+        (b"GGUF\x03\0\0\0\0\0", "GGUF"),
+    ],
+)
+def test_other_files_are_refused(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(UnnoiseError, match=said):
+        read_header(tmp_path / "a")
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UnnoiseError, match="no file"):
+        read_header(tmp_path / "none")
+    with pytest.raises(UnnoiseError, match="folder"):
+        read_header(tmp_path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "__metadata__", "a"]), inner, max_size=4)))  # fmt: skip  # noqa: E501
+def test_any_bytes_are_a_header_or_a_mistake(tmp_path: Path, header: Any) -> None:
+    try:
+        read_header(raw(tmp_path / "a.safetensors", header))
+    except UnnoiseError:
+        return
