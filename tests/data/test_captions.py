@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 
@@ -12,6 +13,8 @@ from unnoise.data.attributes import attributes_of
 from unnoise.data.captions import MAX_WORDS, plain_name
 from unnoise.data.colours import dominant_colour
 from unnoise.data.store import PictureSet
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.pipelines.load import default_model
 
 TONE = re.compile(r"\b(light|medium-light|medium|medium-dark|dark)([ -]skin| skin tone)|\bone (light|medium|dark)")
 
@@ -120,3 +123,11 @@ def test_colour_words(rgb: tuple[int, int, int], word: str | None) -> None:
     assert dominant_colour(picture) == word
     picture[8:16, 8:24] = (20, 80, 220) if word != "blue" else (200, 20, 20)
     assert dominant_colour(picture) != word or word is None  # half of another colour: no word
+
+
+def test_the_shipped_model_reads_every_caption_whole(emoji_set: PictureSet) -> None:
+    """Longer ones would lose their last words in training, with a warning."""
+    text = (default_model() / "tokenizer.json").read_text("utf-8")
+    length = json.loads((default_model() / "model.json").read_text("utf-8"))["components"]["text"]["config"]["length"]
+    captions = [caption for captions in emoji_set.captions for caption in captions]
+    assert Tokenizer(text, length)(captions).shape == (len(captions), length)

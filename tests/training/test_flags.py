@@ -124,7 +124,6 @@ def test_mistakes_are_told_in_one_line(
 TEXT_MISTAKES = {
     "--text.vocabulary 100": "the text tower has 100 ids and ends at 1, the tokenizer has 258 and ends at 1; set",
     "--text.end 7": "the text tower has 300 ids and ends at 7, the tokenizer has",
-    "--text.length 4": "the prompt has",
     "--text.heads 3": "emoji-text cannot be built as set: a width of 16 does not divide among 3 heads",
     "--text.activation relu": "emoji-text cannot be built as set: 'relu'",
     "--image.stages 9 1 9 1": "emoji-text cannot be built as set: num_channels (9) must be divisible by",

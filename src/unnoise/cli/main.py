@@ -32,6 +32,7 @@ VERBS = {
     "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or go on with a stopped training"),
     "data emoji": Verb("unnoise.data.verbs:emoji", "build the captioned picture set from the emoji font"),
     "data show": Verb("unnoise.data.verbs:show", "show what a picture set holds"),
+    "data folder": Verb("unnoise.data.verbs:folder", "build a picture set from a folder of your own pictures"),
     "measure": Verb("unnoise.cli.measure:measure", "measure a model's parts on held-out pictures"),
     "inspect": Verb("unnoise.cli.inspect:inspect", "tell what a weight file is, from its header alone"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -15,6 +16,7 @@ from unnoise.core.objective import Batch, Draws
 from unnoise.data.store import PictureSet
 from unnoise.errors import UnnoiseError
 
+log = logging.getLogger(__name__)
 Tokenize = Callable[[Sequence[str]], Tensor]
 
 
@@ -50,7 +52,7 @@ class CropFeed:
         if crop < 8 or crop % 8:
             raise UnnoiseError(f"crops of {crop} pixels cannot be folded into latents", "choose a multiple of 8")
         self.crop, self.whole_from = crop, whole_from
-        self.weights = torch.ones(len(items))
+        self.weights = torch.tensor([float(pictures.repeats[i]) for i in items])
         self.size = self.pixels.shape[-1]
         self.whole = crop >= self.size
         if not self.whole:
@@ -91,7 +93,7 @@ class CaptionFeed:
         self.pixels, self.items = pictures.pictures(), torch.tensor(items)
         self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
         self.same = torch.tensor([pictures.identical[i] for i in items])
-        self.weights = family_weights([pictures.family[i] for i in items])
+        self.weights = weights_of(pictures, items)
 
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """ "pictures" (B, 3, H, W), "token_ids" (B, L), "same" (B,)."""
@@ -125,7 +127,7 @@ class LatentFeed:
         self.identity = f"{pictures.sha256}/{len(items)}"
         self.mean, self.std = mean[items], std[items]
         self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
-        self.weights = family_weights([pictures.family[i] for i in items])
+        self.weights = weights_of(pictures, items)
         self.empty = tokenizer([""])[0]
         self.features = features
 
@@ -152,7 +154,7 @@ class CaptionIds:
 
     def __init__(self, captions: list[list[str]], tokenizer: Tokenize) -> None:
         counts = torch.tensor([len(each) for each in captions])
-        self.unique = tokenizer([caption for each in captions for caption in each])
+        self.unique = rows_of([caption for each in captions for caption in each], tokenizer)
         self.first, self.counts = torch.cumsum(counts, 0) - counts, counts
         self.end = int(self.unique[0, -1])
 
@@ -163,6 +165,51 @@ class CaptionIds:
     def __call__(self, items: Tensor, u: Tensor) -> Tensor:
         """(B, L) ids of one caption of each item."""
         return self.unique[self.rows(items, u)]
+
+
+def rows_of(captions: list[str], tokenizer: Tokenize) -> Tensor:
+    """(M, L) ids of captions; those that are too long for the text tower lose words at the end, with a warning.
+
+    A prompt is never cut, since its author can mend it. Captions of other tools are often longer than a tower reads.
+    """
+    try:
+        return tokenizer(captions)
+    except UnnoiseError:
+        short = [shortened(caption, tokenizer) for caption in captions]
+    cut = [caption for caption, kept in zip(captions, short, strict=True) if kept != caption]
+    log.warning(
+        "%d of %d captions are too long, and read without their last words: %s ...",
+        len(cut),
+        len(captions),
+        cut[0][:60],
+    )
+    return tokenizer(short)
+
+
+def shortened(caption: str, tokenizer: Tokenize) -> str:
+    """The caption's first words, as many as the tokenizer takes."""
+
+    def fits(text: str) -> bool:
+        try:
+            tokenizer([text])
+        except UnnoiseError:
+            return False
+        return True
+
+    words = caption.split()
+    if fits(caption):
+        return caption
+    low, high = 0, len(words)  # so many fit, so many do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle)
+    return " ".join(words[:low])
+
+
+def weights_of(pictures: PictureSet, items: list[int]) -> Tensor:
+    """(n,) sampling weights of the items: those of their families, times how often each is to be repeated."""
+    repeats = torch.tensor([float(pictures.repeats[i]) for i in items])
+    return family_weights([pictures.family[i] for i in items]) * repeats
 
 
 def family_weights(families: list[str]) -> Tensor:

@@ -29,7 +29,10 @@ def open_set(path: Path | str) -> PictureSet:
 
     path = Path(path)
     if not (path / MANIFEST).is_file() or not (path / PICTURES).is_file():
-        raise UnnoiseError(f"no picture set at {path}", "build one with `unnoise data emoji`, or name its folder")
+        raise UnnoiseError(
+            f"no picture set at {path}",
+            "build one with `unnoise data emoji` or `unnoise data folder`, or name its folder",
+        )
     damaged = UnnoiseError(f"the picture set at {path} is damaged", "remove the folder and build the set again")
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
@@ -50,9 +53,10 @@ def open_set(path: Path | str) -> PictureSet:
 class PictureSet:
     """Captioned pictures, all of one size; made by ``open_set``.
 
-    ``ids`` code points or other names; ``captions`` the canonical one first; ``attributes`` dictionaries of the same
-    keys; ``family`` tone family of each, for sampling with p ~ 1 / sqrt(its size); ``identical`` index of the first
-    picture with the same pixels; ``tier`` and ``part`` of the held-out set; ``sha256`` (hex) of pixels, captions,
+    ``ids`` code points or other names; ``captions`` the canonical one first, [""] where there is none; ``attributes``
+    dictionaries of the same keys; ``family`` tone family or group of near duplicates of each, for sampling with
+    p ~ 1 / sqrt(its size); ``identical`` index of the first picture with the same pixels; ``tier`` and ``part`` of the
+    held-out set; ``repeats`` how often each is trained for once that others are; ``sha256`` (hex) of pixels, captions,
     attributes and split; ``pictures_sha256`` of ids and pixels alone; ``manifest`` all that was recorded.
     """
 
@@ -66,6 +70,7 @@ class PictureSet:
         self.identical: list[int] = columns["identical"]
         self.tier: list[str] = columns["tier"]
         self.part: list[str] = columns["part"]
+        self.repeats: list[int] = columns.get("repeats", [1] * len(table))
         self.sha256: str = manifest["sha256"]
         self.pictures_sha256: str = manifest["pictures_sha256"]
         self._encoded = table.column("image").combine_chunks().field("bytes")

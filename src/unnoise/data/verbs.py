@@ -1,8 +1,12 @@
-"""The verbs of ``unnoise data``: build the default picture set, show a set."""
+"""The verbs of ``unnoise data``: build the default picture set or one of your own, show a set."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import tyro
+
+from unnoise.data.square import Fit
 
 
 def emoji(out: Path = Path("data/emoji"), font: Path | None = None) -> None:
@@ -29,6 +33,54 @@ def emoji(out: Path = Path("data/emoji"), font: Path | None = None) -> None:
     print(f"{record['family']}, {record['version'].split(';')[0]}, SHA-256 {record['sha256']}")
 
 
+def folder(
+    path: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    size: int | None = None,
+    fit: Fit = "crop",
+    background: str = "white",
+    keep_back: float = 0.1,
+    near: float = 4.0,
+) -> None:
+    """Build a picture set from a folder of your own pictures: PNG, JPEG or WebP, with or without captions.
+
+    Args:
+        path: a folder with text files or a metadata.jsonl beside its pictures, a kohya TOML, a .parquet or a .tar.
+        out: the folder to make; data/ and the name of the pictures' folder if left out.
+        size: side of the square pictures in pixels; 128, or the TOML's resolution, if left out.
+        fit: crop takes the middle, pad keeps all and fills up with the background.
+        background: a colour, "white" or "#ffcc00", for padding and behind what is transparent.
+        keep_back: share of the pictures that is kept for validation.
+        near: how far apart nearly equal pictures may be, in levels of 255; they stay on one side of the split.
+    """
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from unnoise.data.folder import REPORT, Settings, build_folder
+    from unnoise.data.show import report_lines
+
+    if out is None:
+        out = Path("data") / (path.resolve().name if path.is_dir() else path.stem)
+    before = (out / "manifest.json").exists()
+    columns = (TextColumn("reading"), BarColumn(None), TextColumn("{task.completed}/{task.total} pictures  ETA"))
+    console = Console(file=sys.stderr)
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=None)
+        settings = Settings(size, fit, background, keep_back, near)
+        manifest = build_folder(path, out, settings, lambda done, n: progress.update(task, completed=done, total=n))
+    side, held = manifest["origin"]["settings"]["size"], manifest["splits"].get("tier1/validation", 0)
+    print(
+        f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures of {side} x {side}, "
+        f"{manifest['captions']} captions, {held} kept back, {manifest['left_out']} left out"
+    )
+    for line in report_lines(out):
+        print(f"  {line}")
+    print(f"all of it in {out / REPORT}; look at the set: unnoise data show --path {out}")
+
+
 def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
     """Show what a picture set holds, and write a contact sheet of it.
 
@@ -36,45 +88,20 @@ def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
         path: the folder of the set.
         sheet: the PNG file to write; beside the folder if left out.
     """
-    from collections import Counter
-
     from rich.console import Console
     from rich.table import Table
 
-    from unnoise.data.sheet import contact_sheet
+    from unnoise.data.show import figures, report_lines, write_sheet
     from unnoise.data.store import open_set
-    from unnoise.errors import UnnoiseError
 
     pictures = open_set(path)
-    pixels = pictures.pictures()
     table = Table(show_header=False)
-    words = sorted(len(c.split()) for captions in pictures.captions for c in captions)
-    families = Counter(pictures.family)
-    rows = {
-        "pictures": f"{len(pictures)} of {pixels.shape[3]} x {pixels.shape[2]}",
-        "tone families": f"{sum(n > 1 for n in families.values())}, {sum(n == 1 for n in families.values())} single",
-        "identical to another": f"{sum(n for n in Counter(pictures.identical).values() if n > 1)}",
-        "captions": f"{len(words)}, {len(words) / max(1, len(pictures)):.1f} a picture",
-        "words a caption": f"median {words[len(words) // 2]}, longest {words[-1]}" if words else "none",
-        "trained by the autoencoder": f"{len(pictures.select('autoencoder'))}",
-        "trained by the denoiser": f"{len(pictures.select('denoiser'))}",
-        **{f"  {tier}, {part}": f"{n}" for (tier, part), n in _splits(pictures.tier, pictures.part)},
-    }
-    for name, value in rows.items():
+    for name, value in figures(pictures).items():
         table.add_row(name, value)
     Console().print(table)
+    for line in report_lines(path):
+        print(line)
     print(f"SHA-256 {pictures.sha256}")
     target = sheet or path.resolve().with_name(f"{path.resolve().name}-sheet.png")
-    try:
-        contact_sheet(pixels, target, columns=60, size=48)
-    except (OSError, ValueError) as error:
-        raise UnnoiseError(f"cannot write {target} ({error})", "name a .png file with --sheet") from None
-    print(f"contact sheet at {target}")
-
-
-def _splits(tiers: list[str], parts: list[str]) -> list[tuple[tuple[str, str], int]]:
-    """((tier, part), count) of what is held out, sorted."""
-    from collections import Counter
-
-    counts = Counter(zip(tiers, parts, strict=True))
-    return sorted((key, n) for key, n in counts.items() if key[1] != "train")
+    count = write_sheet(pictures, target)
+    print(f"contact sheet{'' if count == len(pictures) else f' of {count} of them'} at {target}")

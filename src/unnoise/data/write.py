@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # raised when an old reader would misread a new folder
 PICTURES, MANIFEST = "pictures.parquet", "manifest.json"
+HINT = "name a new folder with --out, or remove this one"
 TIERS, PARTS = ("train", "tier1", "tier2", "autoencoder"), ("train", "validation", "test")
 
 
@@ -28,7 +29,8 @@ class Row:
 
     ``id`` unlike all others; ``image`` the encoded file; ``pixels`` SHA-256 (hex) of its RGB bytes; ``captions`` the
     canonical one first; ``attributes`` the same keys in every row; ``family`` whose members share a sampling weight;
-    ``identical`` the index of the first row with the same pixels; ``tier`` and ``part`` as in ``splits``.
+    ``identical`` the index of the first row with the same pixels; ``tier`` and ``part`` as in ``splits``; ``repeats``
+    how often it is trained for once that others are.
     """
 
     id: str
@@ -40,10 +42,11 @@ class Row:
     identical: int
     tier: str = "train"
     part: str = "train"
+    repeats: int = 1
 
 
-def existing_set(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the same set if ``out`` already holds it, None if ``out`` is free.
+def manifest_at(out: Path) -> dict[str, Any] | None:
+    """The manifest of the set that ``out`` holds, None if ``out`` is free.
 
     Raises:
         UnnoiseError: ``out`` is a file, or holds something else.
@@ -52,22 +55,41 @@ def existing_set(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not out.is_dir():
         raise UnnoiseError(f"{out} is a file", "name a new folder with --out")
-    hint = "name a new folder with --out, or remove this one"
     try:
         manifest = json.loads((out / MANIFEST).read_text("utf-8"))
-        same = manifest["format"] == FORMAT and manifest["origin"] == origin
+        if {"format", "origin", "parquet_sha256"} <= manifest.keys() and (out / PICTURES).is_file():
+            return dict(manifest)
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise UnnoiseError(f"{out} holds something else", HINT)
+
+
+def existing_set(
+    out: Path, origin: dict[str, Any], other: str = "a set from another font or other versions of Pillow or emoji"
+) -> dict[str, Any] | None:
+    """The manifest of the same set if ``out`` already holds it, None if ``out`` is free.
+
+    Raises:
+        UnnoiseError: ``out`` is a file, holds something else, or a set of another origin, which is told as ``other``.
+    """
+    manifest = manifest_at(out)
+    if manifest is None:
+        return None
+    if manifest["format"] != FORMAT or manifest["origin"] != origin:
+        raise UnnoiseError(f"{out} holds {other}", HINT)
+    try:
         whole = sha256(out / PICTURES) == manifest["parquet_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UnnoiseError(f"{out} holds something else", hint) from None
-    if not same:
-        raise UnnoiseError(f"{out} holds a set from another font or other versions of Pillow or emoji", hint)
+    except OSError:
+        whole = False
     if not whole:
         raise UnnoiseError(f"the picture set at {out} is damaged", "remove the folder and build the set again")
     return manifest
 
 
-def write_set(out: Path, rows: Sequence[Row], extra: dict[str, Any]) -> dict[str, Any]:
-    """Write rows to the folder ``out``, which must be new or empty; return the manifest.
+def write_set(
+    out: Path, rows: Sequence[Row], extra: dict[str, Any], beside: Mapping[str, bytes] | None = None
+) -> dict[str, Any]:
+    """Write rows to the folder ``out``, which must be new or empty, and files ``beside`` them; return the manifest.
 
     All is written to a folder beside it, flushed to the disk and renamed, so that a failure leaves nothing behind.
     """
@@ -79,6 +101,8 @@ def write_set(out: Path, rows: Sequence[Row], extra: dict[str, Any]) -> dict[str
         _write_parquet(scratch / PICTURES, table)
         manifest = _manifest(table, sha256(scratch / PICTURES), extra)
         write_json(scratch / MANIFEST, manifest)
+        for name, data in (beside or {}).items():
+            (scratch / name).write_bytes(data)
     return manifest
 
 
@@ -113,6 +137,8 @@ def _table(rows: Sequence[Row]) -> pa.Table:
     }
     if any(r.attributes for r in rows):  # Parquet knows no record without fields
         columns["attributes"] = pa.array([r.attributes for r in rows])
+    if any(r.repeats != 1 for r in rows):  # a set without has no such column, and the hash that it always had
+        columns["repeats"] = pa.array([r.repeats for r in rows], pa.int32())
     # the `datasets` library takes the features named here as they are and infers the others from their types
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
     return pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
@@ -129,7 +155,7 @@ def _manifest(table: pa.Table, parquet_sha256: str, extra: dict[str, Any]) -> di
     return {
         "format": FORMAT,
         "pictures": len(table),
-        "captions": sum(map(len, captions)),
+        "captions": sum(1 for said in captions for caption in said if caption),
         "splits": dict(sorted(Counter(f"{t}/{p}" for t, p in zip(tiers, parts, strict=True)).items())),
         "parquet_sha256": parquet_sha256,
         **content_hashes(table),

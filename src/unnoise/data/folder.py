@@ -1,0 +1,249 @@
+"""Builds a picture set from a person's own pictures: read, made square, checked for duplicates, split, written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unnoise.data.duplicates import NEAR, near_groups, thumbnail
+from unnoise.data.intake import Item, LeftOut, Quarantine, Source, printable
+from unnoise.data.read_folder import PACKED, read_folder
+from unnoise.data.read_kohya import read_kohya
+from unnoise.data.render import encode
+from unnoise.data.square import Fit, Squarer
+from unnoise.data.write import Row, existing_set, manifest_at, write_set
+from unnoise.errors import UnnoiseError
+from unnoise.files import json_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Progress = Callable[[int, int], None]
+REVISION = 1  # raised when the same pictures would give another set
+SALT = "unnoise folder"
+REPORT = "report.json"
+SIZE = 128  # pixels, both sides
+MAX_SET = 2**31 - 2**20  # bytes of all its pictures: a column of Parquet holds no more
+ANOTHER = "another picture set, from other pictures or with other settings"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures become a set.
+
+    ``size``, ``fit`` and ``background`` as in ``Squarer``, the size 128 or what a TOML asks for if None; ``keep_back``
+    the share of the pictures that is kept for validation, from 0 to below 1; ``near`` as in ``near_groups``.
+    """
+
+    size: int | None = None
+    fit: Fit = "crop"
+    background: str = "white"
+    keep_back: float = 0.1
+    near: float = NEAR
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A picture that is used: its item without the bytes, their SHA-256 (hex), the square one's WebP file and pixels'
+    SHA-256 (hex), its thumbnail, and its size before."""
+
+    item: Item
+    content: str
+    webp: bytes
+    pixels: str
+    thumbnail: np.ndarray
+    width: int
+    height: int
+
+
+def build_folder(
+    path: Path, out: Path, settings: Settings = Settings(), progress: Progress | None = None
+) -> dict[str, Any]:
+    """Make a picture set in the folder ``out`` from the pictures at ``path``; return its manifest.
+
+    Args:
+        path: a folder, a dataset TOML of kohya's, a Parquet file or a WebDataset tar.
+        out: a new or empty folder; one that already holds the same set is left as it is.
+        settings: see ``Settings``.
+        progress: called with (done, total at most) pictures.
+
+    Raises:
+        UnnoiseError: a setting is wrong, nothing at ``path`` can be used, or ``out`` holds something else.
+    """
+    check(path, out, settings)
+    aside = Quarantine()
+    source, resolution, ignored = source_of(path, aside)
+    size = resolution or SIZE if settings.size is None else settings.size
+    settings = replace(settings, size=size)
+    taken, digest = take(source, Squarer(size, settings.fit, settings.background), aside, progress)
+    if not taken:
+        first = f", the first because of: {aside.entries[0]['name']}: {_why(aside.entries[0])}" if aside.entries else ""
+        raise UnnoiseError(f"no picture at {path} can be used{first}", "name a folder with PNG, JPEG or WebP pictures")
+    rows = rows_of(taken, near_groups([t.thumbnail for t in taken], settings.near), settings.keep_back)
+    origin = {"kind": "folder", "revision": REVISION, "settings": vars(settings), "sources_sha256": digest}
+    origin["versions"] = {"pillow": _pillow()}
+    found = existing_set(out, origin, ANOTHER)
+    if found is not None:
+        return found
+    report = report_of(rows, aside, ignored)
+    smaller = sum(min(t.width, t.height) < size for t in taken)
+    extra = {"origin": origin, "name": printable(path.name), "left_out": len(aside.entries), "enlarged": smaller}
+    return write_set(out, rows, {**extra, "salt": SALT}, {REPORT: json_bytes(report)})
+
+
+def check(path: Path, out: Path, settings: Settings) -> None:
+    """Sees that a set can be built, before anything is read.
+
+    Raises:
+        UnnoiseError: it cannot.
+    """
+    if not path.exists():
+        raise UnnoiseError(f"there is nothing at {path}", "name a folder of pictures")
+    if not 0 <= settings.keep_back < 1:
+        raise UnnoiseError(f"--keep-back {settings.keep_back:g} is no share", "choose it from 0 to below 1")
+    if not 0 <= settings.near <= 255:
+        raise UnnoiseError(f"--near {settings.near:g} is no difference of levels", "choose it from 0 to 255")
+    Squarer(SIZE if settings.size is None else settings.size, settings.fit, settings.background)
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise UnnoiseError(f"{out} lies in {path}, and would be read the next time", "name another folder with --out")
+    before = manifest_at(out)
+    if before is not None and before.get("origin", {}).get("kind") != "folder":
+        raise UnnoiseError(f"{out} holds {ANOTHER}", "name a new folder with --out, or remove this one")
+
+
+def source_of(path: Path, aside: Quarantine) -> tuple[Source, int | None, list[str]]:
+    """(pictures, the resolution asked for, settings that are left to trainings) of whatever lies at a path.
+
+    Raises:
+        UnnoiseError: it is a file of another kind.
+    """
+    ending = path.suffix.lower()
+    if path.is_dir():
+        return read_folder(path.resolve(), aside), None, []
+    if ending == ".toml":
+        return read_kohya(path, aside)
+    if ending in PACKED:
+        return PACKED[ending](path, path.name, aside), None, []
+    raise UnnoiseError(f"{path} is no folder", "name a folder, or a file that ends in .toml, .parquet or .tar")
+
+
+def take(
+    source: Source, squarer: Squarer, aside: Quarantine, progress: Progress | None = None
+) -> tuple[list[Taken], str]:
+    """The pictures that can be used, and the SHA-256 (hex) of all that was read.
+
+    Raises:
+        UnnoiseError: they are more than a set holds.
+    """
+    taken, names, digest, size = [], Counter[str](), hashlib.sha256(), 0
+    for done, item in enumerate(source.items, 1):
+        name = printable(item.name)
+        names[name] += 1
+        name = name if names[name] == 1 else f"{name} ({names[name]})"
+        content = hashlib.sha256(item.data).hexdigest()
+        digest.update(json.dumps([name, content, item.captions, item.repeats]).encode() + b"\n")
+        try:
+            picture, width, height = squarer(item.data)
+            pixels = hashlib.sha256(picture.tobytes()).hexdigest()
+            item = replace(item, name=name, data=b"")
+            taken.append(Taken(item, content, encode(picture), pixels, thumbnail(picture), width, height))
+            size += len(taken[-1].webp)
+        except LeftOut as why:
+            aside.add(name, why)
+        if size > MAX_SET:
+            raise UnnoiseError(
+                f"the first {len(taken):,} pictures fill a set", "name fewer, or choose a smaller --size"
+            )
+        if progress is not None:
+            progress(done, source.num_items)
+    return taken, digest.hexdigest()
+
+
+def rows_of(taken: Sequence[Taken], groups: Sequence[int], keep_back: float) -> list[Row]:
+    """The rows of the set: a group of near duplicates is one family, on one side of the split.
+
+    Raises:
+        UnnoiseError: nothing would be left to train on.
+    """
+    first: dict[str, int] = {}
+    contents: dict[int, list[str]] = defaultdict(list)
+    for index, (t, group) in enumerate(zip(taken, groups, strict=True)):
+        first.setdefault(t.pixels, index)
+        contents[group].append(t.content)
+    kept = {group for group, members in contents.items() if fraction(min(members)) < keep_back}
+    if kept == contents.keys():
+        raise UnnoiseError(f"--keep-back {keep_back:g} keeps all of so few pictures", "choose 0, or add pictures")
+    return [
+        Row(
+            t.item.name,
+            t.webp,
+            t.pixels,
+            list(t.item.captions) or [""],  # the empty prompt: trainings read it as no prompt
+            {"width": t.width, "height": t.height},
+            taken[group].item.name,
+            first[t.pixels],
+            *(("tier1", "validation") if group in kept else ("train", "train")),
+            repeats=t.item.repeats,
+        )
+        for t, group in zip(taken, groups, strict=True)
+    ]
+
+
+def fraction(content: str) -> float:
+    """A number in [0, 1) that SHA-256 draws from a picture's content: the same at any size, on every computer."""
+    return int.from_bytes(hashlib.sha256(f"{SALT}/{content}".encode()).digest()[:8], "big") / 2**64
+
+
+def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str]) -> dict[str, Any]:
+    """What a person should know of the build: what was left out and why, duplicates, pictures without a caption."""
+    same: dict[Any, list[str]] = defaultdict(list)
+    near: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        same[row.identical].append(row.id)
+        near[row.family].append(row.id)
+    pixels = {row.id: row.pixels for row in rows}
+    return {
+        "left_out": aside.entries,
+        "identical": [group for group in same.values() if len(group) > 1],
+        "near": [group for group in near.values() if len({pixels[name] for name in group}) > 1],
+        "without_caption": [row.id for row in rows if row.captions == [""]],
+        "settings_left_to_training": ignored,
+    }
+
+
+def summary(report: dict[str, Any], shown: int = 5) -> Iterable[str]:
+    """The report in a few lines, the first few names of each kind."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for entry in report["left_out"]:
+        kinds[entry["kind"]].append(f"{entry['name']} ({entry['detail']})" if entry["detail"] else entry["name"])
+    for kind, names in sorted(kinds.items(), key=lambda pair: -len(pair[1])):
+        yield f"left out, {kind}: {_some(names, shown)}"
+    for what in ("identical", "near"):
+        groups = [" = ".join(group[:3]) + (" = ..." if len(group) > 3 else "") for group in report[what]]
+        if groups:
+            named = {"identical": "equal pictures", "near": "nearly equal pictures"}[what]
+            yield f"{named}: {_some(groups, shown)}"
+    if report["without_caption"]:
+        yield f"without a caption: {_some(report['without_caption'], shown)}"
+    if report["settings_left_to_training"]:
+        yield f"set in the TOML, and left to trainings: {', '.join(report['settings_left_to_training'])}"
+
+
+def _some(names: Sequence[str], shown: int) -> str:
+    more = f", and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{len(names):,}: {', '.join(names[:shown])}{more}"
+
+
+def _why(entry: dict[str, str]) -> str:
+    return f"{entry['kind']}, {entry['detail']}" if entry["detail"] else entry["kind"]
+
+
+def _pillow() -> str:
+    from PIL import __version__
+
+    return __version__

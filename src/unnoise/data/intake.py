@@ -1,0 +1,192 @@
+"""What the readers of people's own pictures share: an item, what is left out and why, and where a path may lead.
+
+Whatever lies in somebody's folder is data: a path that it names stays in the folder, a size is checked before memory
+is taken, and what cannot be used is left out by name, with a reason, while the rest goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+MAX_PICTURE = 64 * 2**20  # bytes of one picture's file
+MAX_CAPTIONS = 64 * 2**10  # bytes of one picture's captions
+MAX_RECORD = 256 * 2**20  # bytes of one file of captions or settings
+MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.S)
+OTHER_KINDS = {
+    b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\x01\0": "icon", b"<svg": "SVG",
+    b"8BPS": "Photoshop", b"%PDF": "PDF", b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"PAR1": "Parquet",
+    b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture as it was found.
+
+    ``name`` where, relative to what was read; ``data`` the file's bytes; ``captions`` what is said of it, empty where
+    nothing is; ``repeats`` how often it is to be trained for once that others are.
+    """
+
+    name: str
+    data: bytes
+    captions: tuple[str, ...] = ()
+    repeats: int = 1
+
+
+class Source(NamedTuple):
+    """``num_items`` items at most, read one by one as ``items`` is gone through."""
+
+    num_items: int
+    items: Iterator[Item]
+
+
+class LeftOut(Exception):
+    """Why something is not used: ``kind``, a few fixed words, and ``detail``. It ends at the ``Quarantine``."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind, self.detail = kind, detail
+
+
+class Quarantine:
+    """What is left out, in the order in which it was found."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, str]] = []
+
+    def add(self, name: str, why: LeftOut) -> None:
+        """Puts something aside under its name."""
+        entry = {"name": printable(name), "kind": why.kind, "detail": printable(why.detail)[:300]}
+        if entry not in self.entries[-8:]:  # a reader that stumbles twice over one thing says so once
+            self.entries.append(entry)
+
+    def by_kind(self) -> dict[str, list[dict[str, str]]]:
+        """The entries by kind, the most frequent kind first."""
+        kinds: dict[str, list[dict[str, str]]] = {}
+        for entry in self.entries:
+            kinds.setdefault(entry["kind"], []).append(entry)
+        return dict(sorted(kinds.items(), key=lambda pair: -len(pair[1])))
+
+
+def printable(text: str) -> str:
+    """Text that every terminal and file takes: what is no Unicode or would steer a terminal is spelt out."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file of that name below ``root``, links followed to their end; ``root`` must be resolved.
+
+    Raises:
+        LeftOut: the name is absolute, climbs with "..", is spelt for Windows, or a link leads out of the folder.
+    """
+    pure = PurePosixPath(name)
+    if not name or "\0" in name or "\\" in name or re.match("[A-Za-z]:", name) or pure.is_absolute():
+        raise LeftOut("unsafe path", f"{name!r} is not a path relative to the folder, written with /")
+    if ".." in pure.parts:
+        raise LeftOut("unsafe path", f"{name!r} climbs out of the folder")
+    try:
+        path = Path(os.path.realpath(root / pure))
+    except (OSError, ValueError) as error:
+        raise LeftOut("unsafe path", str(error)) from None
+    if not path.is_relative_to(root):
+        raise LeftOut("unsafe path", f"{name!r} is a link that leads out of the folder")
+    return path
+
+
+def read_file(path: Path, limit: int, picture: bool = False) -> bytes:
+    """The bytes of a regular file, of which at most ``limit`` are ever read.
+
+    Raises:
+        LeftOut: it is no regular file, cannot be read, is larger; with ``picture``, its first bytes are of no picture.
+    """
+    try:
+        # without blocking, as a named pipe would make it wait for ever
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            record = os.fstat(file.fileno())
+            if not stat.S_ISREG(record.st_mode):
+                raise LeftOut("unreadable", "it is no regular file")
+            head = file.read(16)
+            if picture:
+                check_magic(head)
+            if record.st_size > limit:
+                raise LeftOut("too large", f"{record.st_size:,} bytes, at most {limit:,} are read")
+            return head + file.read(limit - len(head))
+    except (OSError, ValueError) as error:
+        raise LeftOut("unreadable", getattr(error, "strerror", None) or str(error)) from None
+
+
+def check_magic(head: bytes) -> None:
+    """Sees that a file begins as a PNG, JPEG or WebP picture does, whatever its name says.
+
+    Raises:
+        LeftOut: it does not.
+    """
+    if not head:
+        raise LeftOut("not a picture", "it is empty")
+    if not MAGIC.match(head):
+        kind = next((name for magic, name in OTHER_KINDS.items() if head.startswith(magic)), None)
+        if head[4:8] == b"ftyp":
+            kind = "HEIC, AVIF or a film"
+        raise LeftOut("not a picture", f"it is {kind}, not PNG, JPEG or WebP" if kind else "no PNG, JPEG or WebP")
+
+
+def check_picture(data: bytes) -> bytes:
+    """A picture's file as it is, if it begins as one and is not too large.
+
+    Raises:
+        LeftOut: it does not, or is.
+    """
+    check_magic(data[:16])
+    if len(data) > MAX_PICTURE:
+        raise LeftOut("too large", f"{len(data):,} bytes, at most {MAX_PICTURE:,} are read")
+    return data
+
+
+def clean(caption: str) -> str:
+    """A caption in one line, without what cannot be seen; empty if nothing is left.
+
+    Raises:
+        LeftOut: it is no Unicode text, or longer than any caption is.
+    """
+    try:
+        size = len(caption.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise LeftOut("bad caption", "it is no Unicode text") from None
+    if size > MAX_CAPTIONS:
+        raise LeftOut("bad caption", f"it has {size:,} bytes, at most {MAX_CAPTIONS:,} are read")
+    return " ".join("".join(c if c.isprintable() else " " for c in caption).split())
+
+
+def captions_of(texts: list[object]) -> tuple[str, ...]:
+    """The captions of one picture, cleaned, each once.
+
+    Raises:
+        LeftOut: one is no text, or none says anything.
+    """
+    if not all(isinstance(text, str) for text in texts):
+        raise LeftOut("bad caption", "it is no text")
+    said = tuple(dict.fromkeys(filter(None, (clean(str(text)) for text in texts))))
+    if not said:
+        raise LeftOut("empty caption", "write one, or remove it: a picture without any caption is taken")
+    return said
+
+
+def captions_in(data: bytes) -> tuple[str, ...]:
+    """The captions in the bytes of a text file, one a line.
+
+    Raises:
+        LeftOut: it is too long, not UTF-8, or empty.
+    """
+    if len(data) > MAX_CAPTIONS:
+        raise LeftOut("bad caption", f"it has more than {MAX_CAPTIONS:,} bytes")
+    try:
+        return captions_of([*data.decode("utf-8-sig").splitlines()])
+    except UnicodeDecodeError:
+        raise LeftOut("bad caption", "it is not UTF-8") from None

@@ -1,0 +1,158 @@
+"""From the bytes of any picture to a square RGB picture of one size."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from unnoise.data.intake import LeftOut, check_magic
+from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 64_000_000  # of one picture: half a gigabyte while it is decoded
+MIN_SIDE = 16  # pixels; less says nothing at any size
+PNG_END = b"IEND\xaeB`\x82"  # type and sum of a PNG's last chunk
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+Fit = Literal["crop", "pad"]
+
+
+class Square(NamedTuple):
+    """``picture`` RGB, size x size; ``width`` and ``height`` of the picture that it came from, upright."""
+
+    picture: Image.Image
+    width: int
+    height: int
+
+
+class Squarer:
+    """Decodes pictures and makes them square.
+
+    Args:
+        size: side of the squares in pixels, a multiple of 8, at most 2048.
+        fit: "crop" takes the middle, "pad" keeps all and fills the rest with the background.
+        background: a colour by name ("white") or number ("#ffcc00"), also behind what is transparent.
+
+    Raises:
+        UnnoiseError: one of them is wrong.
+    """
+
+    def __init__(self, size: int = 128, fit: Fit = "crop", background: str = "white") -> None:
+        from PIL import ImageColor
+
+        if not 16 <= size <= 2048 or size % 8:
+            raise UnnoiseError(f"--size {size} cannot be made", "choose a multiple of 8 from 16 to 2048")
+        if fit not in ("crop", "pad"):
+            raise UnnoiseError(f"--fit cannot be {fit!r}", "one of: crop, pad")
+        try:
+            self.background = ImageColor.getrgb(background)[:3]
+        except ValueError:
+            raise UnnoiseError(f"--background {background!r} is no colour", "name one, or write #rrggbb") from None
+        self.size, self.fit = size, fit
+
+    def __call__(self, data: bytes) -> Square:
+        """Decodes the first frame, turns it upright, and makes it square.
+
+        Raises:
+            LeftOut: it is no whole PNG, JPEG or WebP, too large, too small, or an animation.
+        """
+        check_magic(data[:16])
+        check_webp(data[:30])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd palettes and the like; sizes are checked here
+                return self._decode(data)
+        except (LeftOut, MemoryError):
+            raise
+        except Exception as error:  # decoders fail in every way there is, and the cure is the same
+            raise LeftOut("damaged", " ".join(str(error).split()) or type(error).__name__) from None
+
+    def _decode(self, data: bytes) -> Square:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+
+        try:
+            image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))  # reads the header alone
+        except Image.DecompressionBombError:
+            raise LeftOut("too large", f"more than {MAX_PIXELS:,} pixels; make it smaller") from None
+        except UnidentifiedImageError:
+            raise LeftOut("damaged", "its header cannot be read") from None
+        with image:
+            check_size(*image.size)
+            if image.format == "PNG" and PNG_END not in data:  # Pillow is content once it has all rows
+                raise LeftOut("damaged", "it ends before its end mark")
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise LeftOut("animated", f"it has {image.n_frames} frames; save one of them")  # type: ignore[attr-defined]
+            width, height = image.size
+            if image.getexif().get(0x0112) in SIDEWAYS:
+                width, height = height, width
+            if image.format in ("JPEG", "MPO"):  # a decoder that halves by itself, as long as twice the size is left
+                spare = max(1.0, min(image.size) / (2 * self.size))
+                image.draft(None, (math.ceil(image.width / spare), math.ceil(image.height / spare)))
+            return Square(self._square(ImageOps.exif_transpose(image)), width, height)
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        from PIL import Image
+
+        image = rgb(image)
+        width, height = image.size
+        side = min(width, height)
+        if self.fit == "crop":
+            left, top = (width - side) / 2, (height - side) / 2
+            box, into = (left, top, left + side, top + side), (self.size, self.size)
+        else:
+            scale = self.size / max(width, height)
+            box, into = None, (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = image.resize(into, Image.Resampling.LANCZOS, box=box)
+        page = Image.new("RGB", (self.size, self.size), self.background)
+        corner = ((self.size - into[0]) // 2, (self.size - into[1]) // 2)
+        page.paste(image, corner, image if image.mode == "RGBA" else None)
+        return page
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture as RGB, or RGBA where something is transparent; 16 bits of grey are divided, not clipped."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # Pillow's own conversion makes everything above 255 white
+        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def check_size(width: int, height: int) -> None:
+    """Sees that a picture's size, as its header has it, is one to decode.
+
+    Raises:
+        LeftOut: it is not.
+    """
+    if width * height > MAX_PIXELS:
+        raise LeftOut("too large", f"{width} x {height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+    if min(width, height) < MIN_SIDE:
+        raise LeftOut("too small", f"{width} x {height} pixels, at least {MIN_SIDE} a side are needed")
+
+
+def check_webp(head: bytes) -> None:
+    """``check_size`` from the first 30 bytes of a WebP file (RFC 9649, sections 2.5 to 2.7); of no other file.
+
+    Opening one makes its decoder take the memory of the whole canvas, so that Pillow's own size comes too late.
+
+    Raises:
+        LeftOut: it is too large or small, or its header is none.
+    """
+    if head[8:12] != b"WEBP":
+        return
+    if len(head) < 30:
+        raise LeftOut("damaged", "it ends in its header")
+    kind, body = head[12:16], head[20:]
+    if kind == b"VP8X":  # extended: 24 bits each, less one
+        check_size(1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little"))
+    elif kind == b"VP8L":  # lossless: 14 bits each, less one, after a signature
+        bits = int.from_bytes(body[1:5], "little")
+        check_size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+    elif kind == b"VP8 ":  # lossy: 14 bits each, after the frame tag and a start code
+        check_size(int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF)
+    else:
+        raise LeftOut("damaged", "it is no WebP picture")
