@@ -56,6 +56,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         "solver": "euler",
         "spacing": "trailing",
         "guidance": "cfg",
+        "noise": "independent",
         "seed": 8,
         "row": 1,
         "batch": 2,
@@ -145,7 +146,7 @@ def test_json(draw: object, tmp_path: Path) -> None:
     assert found["prompt"] == "rote Äpfel 🍎"
     assert found.keys() == {
         "pictures", "prompt", "negative", "steps", "cfg_scale", "solver", "spacing", "guidance", "model", "seconds",
-        "format", "made_by",
+        "format", "made_by", "noise",
     }  # fmt: skip
     assert all((tmp_path / each["path"]).is_file() for each in found["pictures"])
 

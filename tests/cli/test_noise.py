@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from unnoise.cli.main import main
-from unnoise.cli.noise import decibel, open_picture
+from unnoise.cli.noise import decibel, scaled
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
-from unnoise.pictures import from_bytes, from_image
+from unnoise.pictures import from_bytes, from_image, open_picture
 from unnoise.study.film import GAP, evenly
 from unnoise.study.forward import noised
 
@@ -29,7 +29,7 @@ def photo(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", index("paths"))
 def test_frames_are_the_path_s(name: str, photo: Path) -> None:
     """Each frame is alpha x0 + sigma eps with the same eps; the first is the picture itself."""
-    picture, path = open_picture(photo, 64), find("paths", name)()
+    picture, path = scaled(open_picture(photo), 64), find("paths", name)()
     frames = noised(picture, path, 5, seed=3)
     assert frames[0].image.tobytes() == picture.tobytes()
     x0 = from_bytes(from_image(picture))
@@ -52,7 +52,7 @@ def test_it_writes_a_strip_and_a_gif(
     assert lines == [f"pictures/photo-flow-noised{end}" for end in (".png", ".gif")]
     with Image.open(lines[0]) as strip:
         first = strip.crop((GAP, GAP, GAP + 120, GAP + 90))
-        assert first.tobytes() == open_picture(photo, 120).tobytes()
+        assert first.tobytes() == scaled(open_picture(photo), 120).tobytes()
     with Image.open(lines[1]) as film:
         assert (film.n_frames, film.size) == (12, (120, 90))
 
@@ -61,9 +61,9 @@ def test_a_camera_s_turn_is_honoured_and_nothing_is_black(tmp_path: Path) -> Non
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture(tmp_path / "turned.jpg", 40).size == (20, 40)
+    assert scaled(open_picture(tmp_path / "turned.jpg"), 40).size == (20, 40)
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert open_picture(tmp_path / "clear.png", 8).getpixel((0, 0)) == (255, 255, 255)
+    assert scaled(open_picture(tmp_path / "clear.png"), 8).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path, mon
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda *_: pytest.fail("decoded"))
     with pytest.raises(Exception, match=r"20000 x 20000 pixels|decompression bomb"):
-        open_picture(tmp_path / "bomb.png", 64)
+        scaled(open_picture(tmp_path / "bomb.png"), 64)
 
 
 def test_small_things() -> None:

@@ -1,24 +1,28 @@
-"""Guidance: where it has nothing to say it changes nothing; it composes; and it holds no memory of a run."""
+"""Guidance: where it has nothing to say it changes nothing; it composes, row by row, and holds no memory of a run."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from laws.world import draw, path
 from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
-from unnoise.core.guidance import Asks, Bound, Guidance, Parts, bind
+from unnoise.core.guidance import Asks, Bound, Evaluate, Guidance, Parts, batched, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Mixture
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
 from unnoise.core.sample import sample
+from unnoise.predictions.flow import FlowVelocity
 from unnoise.solvers.euler import Euler
 
 CONDS: Mapping[str, Condition | None] = {
@@ -35,17 +39,86 @@ def world(class_id: int) -> Mixture:
     return Mixture(weights, means, 0.1 * torch.eye(3).expand(2, 3, 3))
 
 
+class Knowing(nn.Module):
+    """The network of flow prediction that knows the three classes; blurred data makes it a weaker one."""
+
+    def __init__(self, blur: float = 0.0) -> None:
+        super().__init__()
+        self.blur = blur
+
+    def forward(
+        self, x: Tensor, label: Tensor, cond: Condition, edits: Sequence[Any] = (), read: Sequence[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        t = float(label[0]) / 1000
+        assert cond.class_id is not None
+        e = blurred(int(cond.class_id[0]), self.blur).estimate(x, NoiseLevel(1 - t, t))
+        return e.eps - e.x0, {}
+
+
+def blurred(class_id: int, blur: float) -> Mixture:
+    known = world(class_id)
+    return Mixture(known.weights, known.means, known.covariances + blur * torch.eye(3))
+
+
+def weak(blur: float = 0.3) -> Denoiser:
+    return Denoiser(Knowing(blur), path("flow"), FlowVelocity(), "time")
+
+
 def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
-    """Exact denoisers of the three classes; an ask's edits and other denoisers make no difference to them."""
+    """Exact denoisers of the three classes, and the networks that asks bring; edits make no difference to them."""
     parts = {}
     for name, ask in asks.items():
         class_id = 0 if ask.cond is None or ask.cond.class_id is None else int(ask.cond.class_id[0])
-        parts[name] = world(class_id).estimate(x, here)
+        if ask.denoiser is None:
+            parts[name] = world(class_id).estimate(x, here)
+        else:
+            parts |= batched(ask.denoiser)(x, here, there, {name: ask})
     return parts
 
 
-def guide(guidance: Guidance, conds: Mapping[str, Condition | None] = CONDS) -> Bound:
+def agree(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
+    """Everyone says the same, whatever is asked: strong and weak, with and without prompt, edited or not."""
+    return {name: world(1).estimate(x, here) for name in asks}
+
+
+def guide(guidance: Guidance, conds: Mapping[str, Condition | None] = CONDS, evaluate: Evaluate = evaluate) -> Bound:
     return bind(guidance, evaluate, conds)
+
+
+SETTINGS: dict[str, list[dict[str, Any]]] = {  # for those that have no defaults, or more than one face
+    "apg": [{}, {"eta": 1.0, "momentum": 0.0}, {"cap": 0.3, "momentum": 0.5}],
+    "autoguidance": [{"weak": weak()}],
+    "cfg-zero": [{}, {"zero_steps": 0}],
+    "mimic": [{}, {"quantile": 0.9}],
+    "ramp": [{}, {"shape": "cosine"}, {"shape": "inverse-linear", "floor": 0.5}],
+    "seg": [{}, {"blur": 1.0}],
+    "threshold": [{"bound": 5.0}],  # what lies within the bound is left alone; what does not, in test_guidance_truth
+}
+NEUTRAL: dict[str, dict[str, Any] | None] = {  # settings that change nothing, where they are not scale 1
+    "cfg++": None,  # has none: eps is the unconditional one at every strength
+    "mimic": {"scale": 1.0, "mimic": 1.0},
+    "pag": {"strength": 0.0, "inner": find("guidances", "cfg")(1.0)},
+    "seg": {"strength": 0.0, "inner": find("guidances", "cfg")(1.0)},
+    "threshold": {"bound": 5.0, "inner": find("guidances", "cfg")(1.0)},
+}
+
+
+def guidances(name: str) -> list[Guidance]:
+    return [find("guidances", name)(**settings) for settings in SETTINGS.get(name, [{}])]
+
+
+def neutral(guidance: Guidance) -> Guidance | None:
+    """The guidance of that kind that changes nothing; None where there is none."""
+    kind, parameters = type(guidance), inspect.signature(type(guidance)).parameters
+    name = getattr(kind, "name", "")
+    if name in NEUTRAL:
+        settings = NEUTRAL[name]
+        return None if settings is None else kind(**settings)
+    if name == "autoguidance":
+        return kind(weak=weak(), scale=1.0)  # type: ignore[call-arg]
+    if "scale" in parameters:
+        return kind(scale=1.0)  # type: ignore[call-arg]
+    return kind(inner=find("guidances", "cfg")(1.0)) if "inner" in parameters else guidance  # type: ignore[call-arg]
 
 
 def run(bound: Bound, seed: int = 0) -> list[Tensor]:
@@ -57,33 +130,35 @@ def same(a: Estimate, b: Estimate) -> bool:
     return all(torch.allclose(p, q, rtol=0, atol=1e-12) for p, q in ((a.x0, b.x0), (a.eps, b.eps)))
 
 
+def says_what_class_one_says(bound: Bound) -> None:
+    """At every level of a run, the memory handed on; methods that begin by standing still are let off while they do."""
+    x, memory = draw(3, 3), None
+    for number, here in enumerate(LEVELS[:-1]):
+        call = bound.step(memory)
+        found, memory = call(x, here), call.memory
+        if number >= getattr(bound.guidance, "zero_steps", 0):
+            assert same(found, world(1).estimate(x, here))
+
+
 def equal_conditions_change_nothing(guidance: Guidance) -> None:
-    """Where the prompt and the empty prompt agree there is nothing to steer by, whatever the scale."""
-    x = draw(3, 3)
-    conds = {"cond": CONDS["cond"], "uncond": CONDS["cond"]}
-    for here in LEVELS[:-1]:
-        assert same(guide(guidance, conds)(x, here), world(1).estimate(x, here))
+    """Where the prompt and the empty prompt, or the strong and the weak, agree there is nothing to steer by."""
+    says_what_class_one_says(guide(guidance, evaluate=agree))
+    if getattr(guidance, "name", "") != "autoguidance":
+        says_what_class_one_says(guide(guidance, {"cond": CONDS["cond"], "uncond": CONDS["cond"]}))
 
 
 def scale_one_changes_nothing(guidance: Guidance) -> None:
     """Scale 1 is conditional sampling: neither more nor less of the prompt than the network was trained to give."""
-    kind, parameters = type(guidance), inspect.signature(type(guidance)).parameters
-    if "scale" in parameters:
-        plain = kind(scale=1.0)
-    elif "inner" in parameters:
-        plain = kind(inner=find("guidances", "cfg")(1.0))
-    else:
-        plain = guidance
-    x = draw(3, 3)
-    for here in LEVELS[:-1]:
-        assert same(guide(plain)(x, here), world(1).estimate(x, here))
+    plain = neutral(guidance)
+    if plain is not None:
+        says_what_class_one_says(guide(plain))
 
 
 def two_runs_do_not_meet(guidance: Guidance) -> None:
     """Two interleaved runs of one guidance object are each what they are alone."""
     other = {"cond": Condition(class_id=torch.tensor([2, 2, 2])), "uncond": CONDS["uncond"]}
     bounds = [guide(guidance), guide(guidance, other)]
-    alone = [run(guide(type(guidance)())), run(guide(type(guidance)(), other), seed=1)]
+    alone = [run(guide(copy.deepcopy(guidance))), run(guide(copy.deepcopy(guidance), other), seed=1)]
     runs = [
         sample(bound, Euler(), LEVELS, draw(3, 3, seed=seed), NoiseSource([1, 2, 3], (3,)))
         for seed, bound in enumerate(bounds)
@@ -105,11 +180,36 @@ def memory_moves_once_a_step(guidance: Guidance) -> None:
 
 
 def composes(guidance: Guidance) -> None:
-    """Every guidance that wraps another wraps any other."""
+    """Every guidance that wraps another wraps any other, and wraps what is wrapped."""
+    interval, rescale = (find("guidances", name) for name in ("interval", "rescale"))
+    assert torch.isfinite(run(guide(interval(rescale(guidance, 0.7), 0.3, 4.0)))[-1]).all()
     for name in index("guidances"):
         outer = find("guidances", name)
         if "inner" in inspect.signature(outer).parameters:
-            assert torch.isfinite(run(guide(outer(inner=guidance)))[-1]).all()
+            assert torch.isfinite(run(guide(outer(inner=guidance)))[-1]).all(), name
+
+
+def keeps_to_its_rows(guidance: Guidance) -> None:
+    """What a picture is guided to does not depend on what else is in the batch."""
+    x = torch.stack([draw(2, 4, 4, seed=i) * (i + 1) for i in range(3)])
+
+    def answer(rows: slice, here: NoiseLevel) -> Estimate:
+        asked = guide(guidance, evaluate=lambda x, here, there, asks: {n: shift(n, x) for n in asks})
+        call = asked.step(None)
+        first = call(x[rows], here)
+        again = asked.step(call.memory)(0.5 * x[rows], here)
+        return Estimate(torch.cat([first.x0, again.x0]), torch.cat([first.eps, again.eps]))
+
+    def shift(name: str, x: Tensor) -> Estimate:  # two answers of unlike size and direction, row by row
+        x0 = 0.7 * x if name == "cond" else (0.3 * x).roll(1, -1)
+        return Estimate(x0, 2 * x - x0)
+
+    here = NoiseLevel(0.5, 0.5)
+    whole = answer(slice(None), here)
+    for row in range(3):
+        alone = answer(slice(row, row + 1), here)
+        assert torch.allclose(alone.x0, whole.x0[row::3], rtol=1e-12, atol=1e-12)
+        assert torch.allclose(alone.eps, whole.eps[row::3], rtol=1e-12, atol=1e-12)
 
 
 def interval_saves_calls(guidance: Guidance) -> None:
@@ -133,5 +233,6 @@ LAWS = [
     two_runs_do_not_meet,
     memory_moves_once_a_step,
     composes,
+    keeps_to_its_rows,
     interval_saves_calls,
 ]

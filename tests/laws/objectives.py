@@ -64,6 +64,21 @@ def min_snr_is_as_published(kind: Callable[..., Any]) -> None:
             kind(bad)
 
 
+def p2_is_as_published(kind: Callable[..., Any]) -> None:
+    """Choi et al. 2022: noise 1/(k + S)^g; finite at S = 0, where it is 1/k^g; g = 0 weighs nothing."""
+    level = levels(path("ddpm-linear"))
+    snr = (level.alpha / level.sigma) ** 2
+    dark = NoiseLevel(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    noise = find("predictions", "noise")()
+    for gamma, k in ((1.0, 1.0), (0.5, 1.0), (1.0, 2.0), (0.0, 1.0)):
+        assert torch.allclose(kind(gamma, k).weight(level, noise), (k + snr) ** -gamma, rtol=1e-10)
+        assert math.isclose(float(kind(gamma, k).weight(dark, noise)), k**-gamma)
+        assert float(kind(gamma, k).weight(dark, find("predictions", "v")())) == 0
+    for bad in ({"gamma": -1.0}, {"k": 0.0}):
+        with pytest.raises(UnnoiseError):
+            kind(**bad)
+
+
 def distance(times: Tensor, cdf: Callable[[float], float]) -> float:
     """Largest gap between the share of times below t and what the analytic distribution says of t."""
     ordered, places = times.flatten().sort().values, torch.linspace(0.01, 0.99, 50, dtype=torch.float64)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
+import pytest
 import torch
 
+from laws.world import path
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
+from unnoise.errors import UnnoiseError
 
 TIMES = [i / 257 for i in range(1, 258)]
 
@@ -67,6 +71,43 @@ def tensors_agree_with_floats(path: Path) -> None:
     assert isinstance(coarse.sigma, torch.Tensor)
     assert coarse.sigma.dtype == torch.float64, "levels are computed in float64 whatever the times are"
     assert coarse.sigma.shape == (len(times), 1, 1)
+
+
+def zero_snr_is_as_published(kind: Callable[..., Path]) -> None:
+    """Lin et al. 2023, algorithm 1, at every level of the three tables: alpha shifted, then scaled; the end is 0."""
+    for name in ("ddpm-linear", "scaled-linear", "cosine"):
+        inner = path(name)
+        alphas = [float(inner.at((i + 1) / 1000).alpha) for i in range(1000)]
+        for i, alpha in enumerate(alphas):
+            wanted = (alpha - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1])
+            level = kind(inner).at((i + 1) / 1000)
+            assert abs(float(level.alpha) - wanted) < 1e-14
+            assert abs(float(level.sigma) ** 2 + wanted**2 - 1) < 1e-12
+        assert tuple(kind(inner).at(1.0)) == (0.0, 1.0)
+        assert kind(inner).at(5e-4) == inner.at(5e-4), "below the first level nothing moves"
+        for law in LAWS:
+            law(kind(inner))
+    for bad in (path("flow"), path("vp"), kind()):
+        with pytest.raises(UnnoiseError):
+            kind(bad)
+
+
+def vp_is_its_equation(vp: Callable[..., Path], sub_vp: Callable[..., Path]) -> None:
+    """Song et al. 2021: d ln(alpha)/dt = -beta/2, and each variance is what its equation integrates to."""
+    h = 1e-5
+    for low, high in ((0.1, 20.0), (0.5, 12.0)):
+        for t in (0.1, 0.5, 0.9):
+            beta = low + (high - low) * t
+            fade = 2 * (low * t + (high - low) * t * t / 2)
+            for kind, rate in ((vp, 1.0), (sub_vp, 1 - math.exp(-fade))):  # noise comes in at beta times this
+                before, here, after = (kind(low, high).at(t + d) for d in (-h, 0.0, h))
+                slope = (math.log(after.alpha) - math.log(before.alpha)) / (2 * h)
+                assert math.isclose(slope, -beta / 2, rel_tol=1e-6)
+                grows = (float(after.sigma) ** 2 - float(before.sigma) ** 2) / (2 * h)
+                assert math.isclose(grows, beta * rate - beta * float(here.sigma) ** 2, rel_tol=1e-5, abs_tol=1e-6)
+        for kind in (vp, sub_vp):
+            with pytest.raises(UnnoiseError):
+                kind(high, low)
 
 
 LAWS = [log_snr_falls, time_of_inverts, onto_keeps_log_snr, ends_are_exact, tensors_agree_with_floats]

@@ -27,9 +27,14 @@ SETTINGS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # for those that
     ],
     "shifted": [lambda n: {}, lambda n: {"shift": 0.5}],
     "leading": [lambda n: {}, lambda n: {"offset": 0}],
+    "poly-exponential": [lambda n: {}, lambda n: {"rho": 2.5}],
+    "align-your-steps": [lambda n: {}, lambda n: {"knots": "sdxl"}],
+    "resolution-shifted": [lambda n: {}, lambda n: {"rule": "sd3"}],
+    "kl-optimal": [lambda n: {}, lambda n: {"std": 0.5}],
 }
 STARTS_LOWER = {"leading": "by design", "custom": "as it is told"}
 COUNTS = (1, 2, 7, 13, 50)
+SHAPE = (3, 16, 16)
 
 
 def makers(name: str) -> list[Make]:
@@ -38,7 +43,7 @@ def makers(name: str) -> list[Make]:
 
 
 def runs(make: Make) -> list[tuple[Path, int, list[NoiseLevel]]]:
-    return [(path, n, make(n).levels(path, n, (3, 16, 16))) for path in every_path() for n in COUNTS]
+    return [(path, n, make(n).levels(path, n, SHAPE)) for path in every_path() for n in COUNTS]
 
 
 def has_one_level_more_than_steps(make: Make) -> None:
@@ -76,7 +81,7 @@ def keeps_to_the_path(make: Make) -> None:
 def refuses_a_run_of_no_steps(make: Make) -> None:
     for n in (0, -3):
         with pytest.raises(UnnoiseError):
-            make(1).levels(find_path("flow"), n)
+            make(1).levels(find_path("flow"), n, SHAPE)
 
 
 def keeps_its_word_for_many_steps(make: Make) -> None:
@@ -84,7 +89,7 @@ def keeps_its_word_for_many_steps(make: Make) -> None:
     table = find_path("ddpm-linear")
     for n in (999, 1000, 1001):
         try:
-            levels = make(n).levels(table, n)
+            levels = make(n).levels(table, n, SHAPE)
         except UnnoiseError:
             assert n > 1000 or make(n).name == "custom"
             continue

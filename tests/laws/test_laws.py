@@ -18,9 +18,14 @@ Law = Callable[[Any], None]
 
 def cases() -> Iterator[Any]:
     """(law, thing), one for each law and setting of each method in the registry."""
-    for kind, laws in (("paths", paths.LAWS), ("predictions", predictions.LAWS), ("guidances", guidances.LAWS)):
+    for kind, laws in (("paths", paths.LAWS), ("predictions", predictions.LAWS)):
         for name in index(kind):
             yield from (pytest.param(law, find(kind, name)(), id=f"{kind}-{name}-{law.__name__}") for law in laws)
+    for name in index("guidances"):
+        for i, guidance in enumerate(guidances.guidances(name)):
+            yield from (
+                pytest.param(law, guidance, id=f"guidances-{name}-{i}-{law.__name__}") for law in guidances.LAWS
+            )
     for name in index("spacings"):
         for i, make in enumerate(spacings.makers(name)):
             yield from (pytest.param(law, make, id=f"spacings-{name}-{i}-{law.__name__}") for law in spacings.LAWS)
@@ -50,13 +55,18 @@ def test_leading_is_as_published() -> None:
     spacings.leading_is_as_published(find("spacings", "leading"))
 
 
-@pytest.mark.parametrize("name", ["uniform-weight", "min-snr", "edm-weight"])
+def test_paths_are_as_published() -> None:
+    paths.zero_snr_is_as_published(find("paths", "zero-snr"))
+    paths.vp_is_its_equation(find("paths", "vp"), find("paths", "sub-vp"))
+
+
+@pytest.mark.parametrize("name", ["uniform-weight", "min-snr", "edm-weight", "p2"])
 @pytest.mark.parametrize("law", [objectives.is_finite_at_the_ends])
 def test_weighting(law: Law, name: str) -> None:
     law(find("objectives", name)())
 
 
-@pytest.mark.parametrize("name", ["min-snr", "edm-weight"])
+@pytest.mark.parametrize("name", ["min-snr", "edm-weight", "p2"])
 def test_weighting_of_x0(name: str) -> None:
     objectives.counts_x0_alike(find("objectives", name)())
 
@@ -68,6 +78,7 @@ def test_times_are_in_range(name: str) -> None:
 
 def test_times_and_weights_are_as_published() -> None:
     objectives.min_snr_is_as_published(find("objectives", "min-snr"))
+    objectives.p2_is_as_published(find("objectives", "p2"))
     objectives.logit_normal_is_as_published(find("objectives", "logit-normal"))
     objectives.log_normal_sigma_is_as_published(find("objectives", "log-normal-sigma"))
     objectives.uniform_times_are_uniform(find("objectives", "uniform-times"))

@@ -144,7 +144,11 @@ def test_the_meta_device_alone_is_blind() -> None:
         w * torch.ones(())
 
 
-@pytest.mark.parametrize("solver", index("solvers"))
+# an adaptive solver looks at its error before it goes on, and a meta tensor has none
+PLANNED = [name for name, entry in index("solvers").items() if not entry.facts.get("adaptive")]
+
+
+@pytest.mark.parametrize("solver", PLANNED)
 @pytest.mark.parametrize("recipe", ["emoji-flow", "emoji-ddpm"])
 def test_solver_steps(recipe: str, solver: str, world: Path) -> None:
     training = begin(recipe, world)

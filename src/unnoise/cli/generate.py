@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from unnoise.core.sample import Step
+    from unnoise.pipelines.start import Start
     from unnoise.pipelines.text_to_picture import Pipeline, Settings
 
 BATCH = 16
@@ -35,9 +36,14 @@ def generate(
     solver: str | None = None,
     spacing: str | None = None,
     guidance: str | None = None,
+    noise: Literal["independent", "brownian"] | None = None,
     seed: int | None = None,
     count: int = 1,
     out: Path = Path("pictures"),
+    start: Path | None = None,
+    strength: float | None = None,
+    mask: Path | None = None,
+    invert: str | None = None,
     model: Path | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -57,9 +63,14 @@ def generate(
         solver: the rule of one step, with settings in brackets: "ddim(eta=0.5)"; see `unnoise solvers`.
         spacing: which noise levels are visited, such as karras or "shifted(3)"; see `unnoise list spacings`.
         guidance: how to steer, such as "interval(rescale, high=8)"; see `unnoise list guidances`.
+        noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine.
         seed: the same seed and settings give the same picture; chosen and printed if left out.
         count: how many pictures.
         out: the folder for PNG files; nothing in it is overwritten.
+        start: a picture to start from in place of noise.
+        strength: how much of the way to noise it is taken, 0.02 to 1; 0.6 if left out, 1 with a mask or --invert.
+        mask: a picture as large as the start: what is light is drawn anew, what is dark stays.
+        invert: what the start shows, in words: it is led back to its noise, and drawn from there with the prompt.
         model: a model folder or a finished training; the model that comes with unnoise if left out.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
@@ -84,15 +95,19 @@ def generate(
 
     pipeline = load_pipeline(model, device, dtype, threads)
     changes = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver, "spacing": spacing, "guidance": guidance}
+    changes["noise"] = noise
     settings = pipeline.settings(**changes)
     pipeline.tokenizer([prompt, negative])
     if pipeline.taught is not None and (note := warning(prompt, pipeline.taught)):
         print(note, file=sys.stderr)
+    begin = begun(pipeline, start, strength, mask, invert, settings)
     started = time.perf_counter()
     record = run_record(pipeline, prompt, negative, settings)
+    if begin is not None:
+        record["start"] = {"strength": begin.strength, "mask": mask is not None, "invert": invert}
     made: list[dict[str, Any]] = []
     with ready_folder(out):
-        for picture in draw(pipeline, prompt, negative, seed, count, settings, strip or gif):
+        for picture in draw(pipeline, prompt, negative, seed, count, settings, strip or gif, begin):
             own = {**record, "seed": picture.seed, "row": picture.row, "batch": picture.batch}
             stem = f"{slug(prompt)}-{picture.seed}"
             each = {
@@ -111,6 +126,34 @@ def generate(
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     how = f"{settings.steps} steps of {settings.solver}, guidance {settings.cfg_scale:g}"
     print(f"{prompt}: {seeds}, {how}, {seconds:.1f} s")
+
+
+def begun(
+    pipeline: Pipeline,
+    start: Path | None,
+    strength: float | None,
+    mask: Path | None,
+    invert: str | None,
+    settings: Settings,
+) -> Start | None:
+    """What the run starts from; None for noise.
+
+    Raises:
+        UnnoiseError: options that speak of a start where there is none, or pictures that cannot be read or do not fit.
+    """
+    from unnoise.pictures import open_picture
+    from unnoise.pipelines.start import check_strength
+
+    if start is None:
+        given = {"--strength": strength, "--mask": mask, "--invert": invert}
+        for option, value in given.items():
+            if value is not None:
+                raise UnnoiseError(f"{option} speaks of a picture to start from", "name it with --start")
+        return None
+    strength = strength if strength is not None else 1.0 if mask or invert is not None else 0.6
+    check_strength(strength)
+    begin = pipeline.start(open_picture(start), strength, open_picture(mask) if mask else None)
+    return begin if invert is None else pipeline.invert(begin, invert, settings)
 
 
 class Frame(NamedTuple):
@@ -132,7 +175,14 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    pipeline: Pipeline, prompt: str, negative: str, seed: int, count: int, settings: Settings, film: bool = False
+    pipeline: Pipeline,
+    prompt: str,
+    negative: str,
+    seed: int,
+    count: int,
+    settings: Settings,
+    film: bool = False,
+    begin: Start | None = None,
 ) -> Iterator[Drawn]:
     """Yields pictures, batch by batch, with a progress line on the standard error."""
     from rich.console import Console
@@ -149,7 +199,7 @@ def draw(
         task = progress.add_task("", total=settings.steps * len(batches))
         for batch in batches:
             moments: list[list[Frame]] = []
-            for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings):
+            for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings, begin):
                 progress.advance(task)
                 last = step
                 if step.index in kept:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +13,6 @@ from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_PIXELS = 2**27
-FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def noise(
@@ -46,12 +42,11 @@ def noise(
 
     from unnoise.cli.output import ready_folder, save, slug
     from unnoise.core.registry import find
+    from unnoise.pictures import open_picture
     from unnoise.study.film import gif, strip
     from unnoise.study.forward import noised
 
-    if not sys.stdout.isatty():
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    mixing, original = find("paths", path)(), open_picture(picture, size)
+    mixing, original = find("paths", path)(), scaled(open_picture(picture), size)
     few = noised(original, mixing, frames, seed)
     many = noised(original, mixing, 4 * frames, seed)
     data = io.BytesIO()
@@ -62,35 +57,14 @@ def noise(
         print(save(gif([frame.image for frame in many], 100), out, f"{stem}-noised", ".gif"))
 
 
+def scaled(image: Image.Image, size: int) -> Image.Image:
+    """The picture with its longer side made ``size``."""
+    factor = size / max(image.size)
+    return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
+
+
 def decibel(snr: float) -> str:
     """A signal-to-noise ratio of powers in dB."""
     if snr == 0 or math.isinf(snr):
         return "no signal" if snr == 0 else "no noise"
     return f"{10 * math.log10(snr):+.0f} dB"
-
-
-def open_picture(path: Path, size: int) -> Image.Image:
-    """The picture in RGB, turned as its camera says and made so small that its longer side is ``size``.
-
-    Raises:
-        UnnoiseError: no such file, another format, damaged, or of more pixels than a picture has.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "make it smaller first")
-            image = ImageOps.exif_transpose(file)
-            if image.mode in ("RGBA", "LA", "PA", "P"):
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-    except FileNotFoundError:
-        raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file") from None
-    except UnidentifiedImageError:
-        raise UnnoiseError(f"{path} is no PNG, JPEG or WebP picture", "convert it first") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again, or convert it") from None
-    factor = size / max(image.size)
-    return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from unnoise.errors import UnnoiseError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -41,6 +43,9 @@ def replay(
     from unnoise.pipelines.metadata import read_picture, run_record, to_png, weights_sha256
 
     old, record = read_picture(picture)
+    if "start" in record:
+        hint = "draw it again with `unnoise generate --start`"
+        raise UnnoiseError(f"{picture} was drawn from a picture, which is not in it", hint)
     made_by = record["made_by"]
     then = made_by.get("dtype")
     if dtype == "auto" and then in ("float32", "bfloat16"):
@@ -76,7 +81,7 @@ def replay(
 
 def again(pipeline: Any, record: dict[str, Any]) -> Image.Image:
     """The picture of a record, drawn in a batch of the same size and at the same place in it."""
-    names = ("steps", "cfg_scale", "solver", "spacing", "guidance")
+    names = ("steps", "cfg_scale", "solver", "spacing", "guidance", "noise")
     settings = pipeline.settings(**{name: record[name] for name in names})
     seeds = [record["seed"] - record["row"] + i for i in range(record["batch"])]
     for step in pipeline.run([record["prompt"]] * len(seeds), seeds, record["negative"], settings):

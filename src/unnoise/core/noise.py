@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from unnoise.core.level import NoiseLevel
+from unnoise.errors import UnnoiseError
 
 VERSION = 1
 
@@ -42,7 +44,7 @@ class NoiseSource:
         shape: Sequence[int],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        index: int = 0,
+        index: float = 0,
     ) -> None:
         self.seeds = tuple(seeds)
         self.shape = tuple(shape)
@@ -59,11 +61,89 @@ class NoiseSource:
         """(B, *shape) standard normal noise to start from; multiply by the first level's sigma."""
         return self._rows("initial")
 
-    def at(self, index: int) -> NoiseSource:
-        """The source for one step of the run, by its number: a run that is restarted there sees the same noise."""
+    def at(self, index: float) -> NoiseSource:
+        """The source for one step of the run, by its number: a run that is restarted there sees the same noise.
+
+        A step that begins between two levels of the run has a fraction for a number.
+        """
         return NoiseSource(self.seeds, self.shape, self.dtype, self.device, index)
 
     def between(self, here: NoiseLevel, there: NoiseLevel) -> Tensor:
         """(B, *shape) fresh standard normal noise for the interval. Two draws in one step are independent."""
         self._draws += 1
         return self._rows("step", self.index, self._draws)
+
+
+_ROOT = -24  # time below 2^-24, that is sigma/alpha above 4096, is one piece
+_DIGITS = 24  # binary digits of a time within its piece
+
+
+def _levy(level: NoiseLevel) -> tuple[float, dict[tuple[int, int, int], float]]:
+    """(T, weights): the level's time, and B(T) as the weights of independent standard normals, by their keys.
+
+    Levy's construction: time is cut into the pieces [0, 2^-24) and [2^k, 2^(k+1)). A motion that is known at both ends
+    of an interval of width w is, in the middle, their mean and sqrt(w) / 2 of a new normal; in between that normal
+    counts by a hat. Times are rounded to 24 digits, so that the halving ends and the law is exact where it ends.
+    """
+    sigma_hat = float(level.sigma_hat)
+    if sigma_hat == 0:
+        raise UnnoiseError("the Brownian path has no value at clean data", "draw no noise in the step to sigma = 0")
+    time = sigma_hat**-2.0
+    piece = max(math.frexp(time)[1] - 1, _ROOT - 1) if time else _ROOT - 1
+    left, width = (2.0**piece, 2.0**piece) if piece >= _ROOT else (0.0, 2.0**_ROOT)
+    place = round((time - left) / width * 2**_DIGITS) / 2**_DIGITS  # in [0, 1]
+    weights = {(k, 0, 0): 2.0 ** (max(k, _ROOT) / 2) for k in range(_ROOT - 1, piece)}  # pieces that lie behind
+    weights[piece, 0, 0] = math.sqrt(width) * place
+    for halving in range(1, _DIGITS + 1):
+        inside, index = math.modf(place * 2 ** (halving - 1))
+        if inside == 0:
+            break
+        tall = math.sqrt(width / 2 ** (halving - 1)) / 2
+        weights[piece, halving, int(index)] = tall * (1 - abs(2 * inside - 1))
+    return left + place * width, weights
+
+
+class BrownianNoise(NoiseSource):
+    """The noise of a run as increments of one Brownian motion for each picture: a finer grid refines the same path.
+
+    Use it where a picture should stay itself as the number of steps changes. Its time is the signal-to-noise ratio
+    T = (alpha / sigma)^2, which is 0 at pure noise and rises to infinity at clean data. In that time the ancestral step
+    (eta 1) is, on every path and for every length, y' = y + (T' - T) x0 + B(T') - B(T) with y = T x / alpha: what two
+    steps draw is exactly what the one step over both draws. The continuous form is stochastic localisation (Montanari
+    2023, arXiv 2305.10690); a tree that is computed where it is asked for, and stored nowhere, is the virtual Brownian
+    tree of Li et al. 2020 (arXiv 2001.01328), section 4. For any eta a run converges as its grid is refined.
+
+    Noise on the way up, toward more noise (churn), is no part of the path: it is drawn anew for the step, as by
+    ``NoiseSource``. Args are those of ``NoiseSource``.
+    """
+
+    def at(self, index: float) -> BrownianNoise:
+        """The source for one step: the path does not depend on it, noise on the way up does."""
+        return BrownianNoise(self.seeds, self.shape, self.dtype, self.device, index)
+
+    def between(self, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        """(B, *shape) the path's increment over the interval, divided by its standard deviation.
+
+        Raises:
+            UnnoiseError: ``there`` is clean data, or so close to ``here`` that both are one time.
+        """
+        if float(there.sigma_hat) > float(here.sigma_hat):
+            return super().between(here, there)
+        (start, before), (end, after) = _levy(here), _levy(there)
+        if not end > start:
+            raise UnnoiseError(
+                f"two noise levels of a step are one and the same to {_DIGITS} binary digits "
+                f"(sigma/alpha {float(there.sigma_hat):.8g})",
+                "ask for fewer steps",
+            )
+        scale = 1 / math.sqrt(end - start)
+        change = {key: scale * (after.get(key, 0.0) - before.get(key, 0.0)) for key in before | after}
+        rows = [self._sum(seed, change) for seed in self.seeds]
+        return torch.stack(rows).to(device=self.device, dtype=self.dtype)
+
+    def _sum(self, seed: int, weights: dict[tuple[int, int, int], float]) -> Tensor:
+        total = torch.zeros(self.shape, dtype=torch.float64)
+        for key, weight in weights.items():
+            if weight:
+                total += weight * normal(self.shape, seed, "brownian", *key)
+        return total

@@ -71,6 +71,19 @@ def check_levels(levels: Sequence[NoiseLevel]) -> None:
             )
 
 
+def _number(run: Run, levels: Sequence[NoiseLevel]) -> float:
+    """The number of the step that begins here, for its noise.
+
+    At a level of the run that is the level's own. A step that an adaptive solver begins between two of them has a
+    fraction added, how far it has come in sigma / (alpha + sigma): each such step then draws noise of its own.
+    """
+    first, here, last = (
+        float(level.sigma) / (float(level.alpha) + float(level.sigma))
+        for level in (levels[run.index], run.here, levels[run.index + 1])
+    )
+    return run.index if run.here == levels[run.index] else run.index + (first - here) / (first - last)
+
+
 def sample(
     denoise: Bound | Denoise,
     solver: Solver,
@@ -97,7 +110,7 @@ def sample(
     while run.index < len(levels) - 1:
         here, there = run.here, levels[run.index + 1]
         call = denoise.step(run.memory) if isinstance(denoise, Bound) else denoise
-        move = solver.step(call, run.x, here, there, run.solver, noise.at(run.index))
+        move = solver.step(call, run.x, here, there, run.solver, noise.at(_number(run, levels)))
         if not torch.isfinite(move.x).all():
             raise UnnoiseError(
                 f"step {run.index + 1} of {len(levels) - 1} (alpha {float(here.alpha):.4g}, "

@@ -35,16 +35,17 @@ class Solver(ABC):
     """The rule of one step. It holds settings alone: whatever a run must remember is in the state it returns.
 
     Attributes:
-        order: the order of convergence it claims, measured in the tests; None for methods that claim none.
+        order: the order of convergence it claims, measured in the tests; None for methods that claim none. A setting
+            may change this and ``evaluations``; the class has them for the default settings.
         stochastic: whether a step draws noise with its default settings.
         evaluations: calls of the denoiser a step.
         use: when to choose it, in a few words, for the table that a person chooses from.
     """
 
     kind: ClassVar[str] = "solvers"
-    order: ClassVar[int | None] = None
+    order: int | None = None
     stochastic: ClassVar[bool] = False
-    evaluations: ClassVar[int] = 1
+    evaluations: int = 1
     use: ClassVar[str] = ""
 
     def start(self, levels: Sequence[NoiseLevel]) -> Any:

@@ -34,8 +34,8 @@ class CFG(Guidance):
         return {"cond": Ask(conds["cond"]), "uncond": Ask(conds["uncond"])}
 
     def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
-        if len(parts) == 1:
-            return next(iter(parts.values())), memory
+        if "cond" not in parts or "uncond" not in parts:  # others may be there, that an outer guidance asked for
+            return parts["cond" if "cond" in parts else "uncond"], memory
         c, u = parts["cond"], parts["uncond"]
         x0 = u.x0 + self.scale * (c.x0 - u.x0)
         eps = u.eps + self.scale * (c.eps - u.eps)  # the same line, since both halves are linear in each other

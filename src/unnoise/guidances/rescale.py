@@ -12,6 +12,7 @@ from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
 from unnoise.guidances.cfg import CFG
+from unnoise.guidances.moved import axes, with_picture
 
 
 @register("rescale")
@@ -34,9 +35,9 @@ class Rescale(Guidance):
 
     def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
         guided, memory = self.inner.combine(parts, x, here, memory)
-        if "cond" not in parts or len(parts) == 1 or self.amount == 0:
+        plain = parts.get("cond")
+        if plain is None or guided is plain or self.amount == 0:
             return guided, memory
-        dims = tuple(range(1, x.ndim))
-        want, have = (torch.std(e.x0, dim=dims, keepdim=True) for e in (parts["cond"], guided))
+        want, have = (torch.std(e.x0, dim=axes(x), keepdim=True) for e in (plain, guided))
         factor = self.amount * want / have.clamp_min(1e-12) + (1 - self.amount)
-        return Estimate.of(x, guided.x0 * factor, here), memory
+        return with_picture(guided, guided.x0 * factor, here), memory

@@ -45,6 +45,7 @@ class Attention(nn.Module):
     """Multi-head attention with normed queries and keys, over itself or over a context.
 
     Dehghani et al. 2023 (arXiv 2302.05442), section 2, for the norms: they keep logits bounded at high learning rates.
+    Passes its map (B, heads, N, L) at ``site``, and the queries (B, heads, N, d) that meet the keys at ``site.query``.
 
     Args:
         width: of x.
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         self, x: Tensor, inside: Inside, site: str, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:  # x (B, N, D), context (B, L, C), mask (B, L) bool
         source = x if context is None else context
-        q = self.query_norm(self._split(self.query(x)))  # (B, heads, N, d)
+        q = inside(f"{site}.query", self.query_norm(self._split(self.query(x))))  # (B, heads, N, d)
         k = self.key_norm(self._split(self.key(source)))  # (B, heads, L, d)
         v = self._split(self.value(source))  # (B, heads, L, d)
         bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)

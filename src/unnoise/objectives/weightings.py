@@ -78,3 +78,29 @@ class EDMWeight(Weighting):
         a, b = prediction.target(level)
         per_x0 = (sigma**2 + (alpha * self.sigma_data) ** 2) / self.sigma_data**2  # times sigma^2 / sigma^2
         return per_x0 / ((a * sigma - b * alpha) ** 2 + torch.zeros_like(sigma))
+
+
+@register("p2")
+class P2(Weighting):
+    """The error of eps divided by (k + SNR)^gamma: levels of little noise, where nothing visible is learnt, count less.
+
+    Choi et al. 2022 (arXiv 2204.00227), perception prioritized training, for any prediction. A network that predicts
+    something else is weighted as if its error of eps were. With gamma 0 it is `uniform-weight` of noise prediction.
+
+    Args:
+        gamma: 1 in the paper, or 0.5.
+        k: 1 in the paper; keeps the weight of pure noise finite.
+    """
+
+    def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
+        if gamma < 0 or k <= 0:
+            raise UnnoiseError(f"P2 with gamma {gamma:g} and k {k:g}", "choose gamma 0 or more and k above 0; 1 and 1")
+        self.gamma, self.k = gamma, k
+
+    def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
+        alpha, sigma = (torch.as_tensor(v) for v in level)
+        a, b = prediction.target(level)
+        output = (a * sigma - b * alpha) ** 2 + torch.zeros_like(sigma)
+        # (error of eps / error of the output)^2; 0/0 for noise prediction at alpha = 0, where the two are the same
+        per_eps = torch.where(output > 0, alpha**2 / output.clamp_min(1e-300), torch.ones_like(sigma))
+        return per_eps / (self.k + (alpha / sigma) ** 2) ** self.gamma

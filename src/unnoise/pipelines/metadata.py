@@ -24,7 +24,8 @@ FORMAT = 1
 MAX_PIXELS = 2**26
 FIELDS = {
     "format": int, "prompt": str, "negative": str, "seed": int, "row": int, "batch": int, "steps": int,
-    "cfg_scale": float, "solver": str, "spacing": str, "guidance": str, "size": list, "model": dict, "made_by": dict,
+    "cfg_scale": float, "solver": str, "spacing": str, "guidance": str, "noise": str, "size": list, "model": dict,
+    "made_by": dict,
 }  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
         "solver": settings.solver,
         "spacing": settings.spacing,
         "guidance": str(settings.guidance),
+        "noise": settings.noise,
         "model": {"name": str(pipeline.record.get("name", "")), "sha256": weights_sha256(pipeline.record)},
         "made_by": {
             "unnoise": __version__,

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.guidance import Guidance, batched, bind
+from unnoise.core.inversion import invert
 from unnoise.core.level import NoiseLevel
-from unnoise.core.noise import NoiseSource
+from unnoise.core.noise import BrownianNoise, NoiseSource
 from unnoise.core.notation import make
 from unnoise.core.sample import Step, sample
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
-from unnoise.pictures import to_bytes, to_images
+from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
+from unnoise.pipelines.start import Known, Start, cells, levels_from
 from unnoise.weights.config import from_json
 from unnoise.weights.model import MODEL
 
@@ -37,6 +39,7 @@ class Settings:
         solver, spacing: methods of the registry, as ``core.notation`` reads them: "heun", "ddim(eta=0.5)".
         cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, too much fries the picture.
         guidance: how to steer, in the same notation or as an object; ``cfg_scale`` is the scale wherever none is given.
+        noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine.
     """
 
     steps: int = 30
@@ -44,12 +47,15 @@ class Settings:
     spacing: str = "trailing"
     cfg_scale: float = 3.0
     guidance: str | Guidance = "cfg"
+    noise: Literal["independent", "brownian"] = "independent"
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:
             raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 20 to 50 are usual")
         if not -100 <= self.cfg_scale <= 100:
             raise UnnoiseError(f"a guidance scale of {self.cfg_scale:g} draws nothing", "choose 1 to 10")
+        if self.noise not in ("independent", "brownian"):
+            raise UnnoiseError(f"no noise is called {self.noise!r}", "choose independent or brownian")
         make("solvers", self.solver)
         make("spacings", self.spacing)
         self.steer()
@@ -135,25 +141,74 @@ class Pipeline:
         return self.text(self.tokenizer(prompts).to(self.device))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
+    def start(self, picture: Image.Image, strength: float = 0.6, mask: Image.Image | None = None) -> Start:
+        """What a run starts from: a picture of any size, cut square in the middle and scaled to the model's.
+
+        Args:
+            picture: RGB.
+            strength: how much of the way to noise it is taken, 0.02 to 1.
+            mask: as large as the picture; what is lighter than mid-grey is drawn anew, the rest stays.
+
+        Raises:
+            UnnoiseError: the mask is of another size.
+        """
+        if mask is not None and mask.size != picture.size:
+            raise UnnoiseError(f"the mask is {mask.size}, the picture {picture.size}", "make the mask as large as it")
+        x = from_bytes(from_image(ImageOps.fit(picture, (SIZE, SIZE))))[None].to(self.device, self.dtype)
+        x0 = self.autoencoder.encode(x).mean.float()
+        if mask is None:
+            return Start(x0, strength)
+        light = from_image(ImageOps.fit(mask.convert("L"), (SIZE, SIZE)))[None, :1] / 255
+        return Start(x0, strength, cells(light.to(self.device), x0.shape[-2:]))
+
+    @torch.inference_mode()
+    def invert(self, start: Start, prompt: str, settings: Settings | None = None, rounds: int = 8) -> Start:
+        """The same start with the state from which a plain run of Euler with the prompt would lead back to it.
+
+        Where a noised start keeps the picture's layout alone, this keeps what the prompt does not say; drawn with other
+        words, the picture changes where they do. See ``core.inversion``.
+        """
+        settings = settings or self.defaults
+        path, shape = self.denoiser.path, start.x0.shape[1:]
+        levels = levels_from(make("spacings", settings.spacing), path, settings.steps, start.strength, shape)
+        denoise = bind(CFG(1.0), batched(self.denoiser), {"cond": self.encode([prompt]).repeat(len(start.x0))})
+        for state in invert(denoise, levels, start.x0.float(), rounds):
+            start = start._replace(state=state)
+        return start
+
+    @torch.inference_mode()
     def decode(self, z: Tensor) -> list[Image.Image]:
         """RGB images from latents."""
         return to_images(to_bytes(self.autoencoder.decode(z.to(self.dtype))))
 
     def run(
-        self, prompts: Sequence[str], seeds: Sequence[int], negative: str = "", settings: Settings | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        negative: str = "",
+        settings: Settings | None = None,
+        start: Start | None = None,
     ) -> Iterator[Step]:
         """The steps of one run over a batch: row i draws ``prompts[i]`` with ``seeds[i]``."""
         settings = settings or self.defaults
         solver = make("solvers", settings.solver)
         spacing = make("spacings", settings.spacing)
         shape = self.autoencoder.space.shape(SIZE)
-        levels = spacing.levels(self.denoiser.path, settings.steps, shape)
-        noise = NoiseSource(seeds, shape, torch.float32, self.device)  # whatever the networks' precision
+        strength = start.strength if start else 1.0
+        levels = levels_from(spacing, self.denoiser.path, settings.steps, strength, shape)
+        noise = (BrownianNoise if settings.noise == "brownian" else NoiseSource)(
+            seeds, shape, torch.float32, self.device
+        )  # whatever the networks' precision
         with torch.inference_mode():
             conds: dict[str, Condition | None] = {"cond": self.encode(prompts)}
             conds["uncond"] = self.encode([negative]).repeat(len(prompts))
-            denoise = bind(settings.steer(), batched(self.denoiser), conds)
+            steer = settings.steer()
             x = noise.initial() * levels[0].sigma
+            if start is not None:
+                noised = levels[0].mix(start.x0.to(x), noise.initial())
+                x = noised if start.state is None else start.state.to(x).expand_as(x)
+                steer = Known(steer, start.x0, start.mask) if start.mask is not None else steer
+            denoise = bind(steer, batched(self.denoiser), conds)
         steps = sample(denoise, solver, levels, x, noise)
         while True:
             with torch.inference_mode():  # entered anew for each step: a generator must not hold it while it waits

@@ -8,9 +8,12 @@ from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_times, check_steps
 
 
-@register("linspace")
+@register("linspace", "normal")
 class Linspace(Spacing):
-    """Even in time between the noisiest and the cleanest training level, both included; fractional levels allowed."""
+    """Even in time between the noisiest and the cleanest training level, both included; fractional levels allowed.
+
+    Lin et al. 2023 (arXiv 2305.08891), table 2, without the rounding; other tools call it "normal".
+    """
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
         check_steps(num_steps)

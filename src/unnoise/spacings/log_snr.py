@@ -10,9 +10,11 @@ from unnoise.core.spacing import Spacing, along_sigmas, check_steps
 from unnoise.spacings.ramp import ends, with_start
 
 
-@register("log-snr", "uniform-log-snr", "lambda")
+@register("log-snr", "uniform-log-snr", "lambda", "exponential")
 class LogSNR(Spacing):
     """Even in log-SNR, the variable of exponential solvers. Lu et al. 2022 (arXiv 2206.00927), section 3.4.
+
+    Other tools call it "exponential", after what sigma/alpha does.
 
     Args:
         sigma_min, sigma_max: ends of the ramp in sigma/alpha; the path's own where None. A path that ends in pure noise

@@ -37,6 +37,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in typing.get_args(hint):
             return None
         return _value(next(a for a in typing.get_args(hint) if a is not type(None)), value, where)
+    if origin is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise wrong
+        return value
     if origin is tuple:
         inner = typing.get_args(hint)
         if not isinstance(value, list | tuple) or len(value) > 64:

@@ -1,0 +1,202 @@
+"""Exact weights: a polynomial through what is known, carried along the sampling equation.
+
+With l the log-SNR, s = sigma / alpha and a prime at the end of the step, ``dx = x0 d(alpha) + eps d(sigma)`` is
+
+    x' = (sigma'/sigma) x + alpha' int e^(l - l') x0 dl     form "x0":    Lu et al. 2022 (arXiv 2211.01095), section 4
+    x' = (alpha'/alpha) x - sigma' int e^(l' - l) eps dl    form "eps":   Lu et al. 2022 (arXiv 2206.00927), section 3
+    x' = (alpha'/alpha) x + alpha' int eps ds               form "slope": Karras et al. 2022 (arXiv 2206.00364), eq. 1
+
+All that solvers of these forms can differ in is the polynomial that they put for the estimate: which values it goes
+through, old ones or ones from within the step. The integral of a polynomial is a weighted sum of those values, and the
+weights are numbers of the levels alone. Hochbruck and Ostermann 2010 (Acta Numerica 19), section 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from unnoise.core.estimate import Estimate
+from unnoise.core.level import NoiseLevel
+from unnoise.core.solver import Denoise, Move
+
+Form = Literal["x0", "eps", "slope"]
+Told = tuple[NoiseLevel, Tensor]  # what was said at a level: x0 in form "x0", eps in the others
+Weigh = Callable[[Sequence[float], float], list[float]]
+
+
+def phi(k: int, z: float) -> float:
+    """phi_0 = e^z, phi_k = int_0^1 e^((1 - u) z) u^(k - 1) / (k - 1)! du; to 1e-14 of itself for k to 5.
+
+    The recurrence phi_(k+1) = (phi_k - 1/k!) / z cancels where z is small: there it is the series.
+    """
+    if abs(z) < 2:
+        return math.fsum(z**j / math.factorial(j + k) for j in range(30))
+    value = math.exp(z)
+    for j in range(k):
+        value = (value - 1 / math.factorial(j)) / z
+    return value
+
+
+def weights(nodes: Sequence[float], z: float) -> list[float]:
+    """The weight of each node's value in int_0^1 e^((1 - u) z) p(u) du, where p is the polynomial through them all.
+
+    ``nodes`` are distinct places, 0 the step's start and 1 its end. With z = 0 these are the weights of Adams.
+    """
+    moments = [math.factorial(k) * phi(k + 1, z) for k in range(len(nodes))]  # of u^k
+    found = []
+    for node in nodes:
+        basis = [1.0]  # Lagrange's polynomial of this node, the constant first
+        for other in nodes:
+            if other != node:
+                pairs = zip([0.0, *basis], [*basis, 0.0], strict=True)
+                basis = [(up - other * same) / (node - other) for up, same in pairs]
+        found.append(math.fsum(c * moment for c, moment in zip(basis, moments, strict=True)))
+    return found
+
+
+def halved(nodes: Sequence[float], z: float) -> list[float]:
+    """``weights``, but with two nodes the slope counts phi_1 / 2 and not phi_2: still of second order.
+
+    The midpoint rule: DPM-Solver++(2M)'s, UniPC's with B = e^h - 1, and DPM-Solver-2's with any node within the step.
+    """
+    return line(nodes, z, phi(1, z) / 2) if len(nodes) == 2 else weights(nodes, z)
+
+
+def line(nodes: Sequence[float], z: float, slope: float) -> list[float]:
+    """Weights of two nodes, the first of them 0, when the line's slope counts ``slope``; ``weights`` gives phi_2."""
+    return [phi(1, z) - slope / nodes[1], slope / nodes[1]]
+
+
+def pick(form: Form, e: Estimate) -> Tensor:
+    """The half of an estimate that a form integrates."""
+    return e.x0 if form == "x0" else e.eps
+
+
+def _linear(form: Form, here: NoiseLevel, there: NoiseLevel) -> tuple[float, float, float]:
+    """(carry, gain, z) of x' = carry x + gain int_0^1 e^((1 - u) z) half(u) du."""
+    alpha, sigma, alpha_next, sigma_next = (float(v) for v in (*here, *there))
+    if form == "slope":
+        carry = alpha_next / alpha
+        return carry, sigma_next - carry * sigma, 0.0
+    h = float(there.log_snr) - float(here.log_snr)
+    return (sigma_next / sigma, alpha_next * h, -h) if form == "x0" else (alpha_next / alpha, -sigma_next * h, h)
+
+
+def integral(
+    form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
+) -> tuple[float, Tensor]:
+    """(carry, gained): x at ``there`` is ``carry * x + gained`` if the estimate is the polynomial through ``told``.
+
+    Both levels need a finite log-SNR, ``there`` in form "slope" excepted, which reaches sigma = 0.
+    """
+    carry, gain, z = _linear(form, here, there)
+    clock = [float(level.sigma_hat if form == "slope" else level.log_snr) for level in (here, there)]
+    places = [float(level.sigma_hat if form == "slope" else level.log_snr) for level, _ in told]
+    nodes = [(place - clock[0]) / (clock[1] - clock[0]) for place in places]
+    parts = [gain * w * value for w, (_, value) in zip(weigh(nodes, z), told, strict=True)]
+    gained = parts[0]
+    for part in parts[1:]:
+        gained = gained + part
+    return carry, gained
+
+
+def advance(
+    form: Form, x: Tensor, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
+) -> Tensor:
+    """The state at ``there``, from x at ``here``; see ``integral``."""
+    carry, gained = integral(form, here, there, told, weigh)
+    return carry * x + gained
+
+
+# one step with values from within it
+
+
+def stages(
+    denoise: Denoise, e: Estimate, here: NoiseLevel, there: NoiseLevel, form: Form, order: Literal[1, 2, 3]
+) -> list[Told]:
+    """What a single step of this order is told: at its start, and at 1/2, or at 1/3 and 2/3, of its log-SNR.
+
+    Lu et al. 2022 (arXiv 2206.00927), algorithms 1 and 2. Makes ``order - 1`` calls.
+    """
+    x, told = here.mix(e.x0, e.eps), [(here, pick(form, e))]
+    for i in range(1, order):
+        level = here.between(there, i / order)
+        told.append((level, pick(form, denoise(advance(form, x, here, level, told), level, there))))
+    return told
+
+
+def single_step(
+    denoise: Denoise, e: Estimate, here: NoiseLevel, there: NoiseLevel, form: Form, order: Literal[1, 2, 3]
+) -> Tensor:
+    """The state at ``there`` by one step of this order, which needs no past; e is the estimate at ``here``.
+
+    Order 2 takes the middle's value for the whole step, order 3 the line through the values at 0 and 2/3.
+    """
+    told = stages(denoise, e, here, there, form, order)
+    kept = told if order == 1 else [told[1]] if order == 2 else [told[0], told[2]]
+    return advance(form, here.mix(e.x0, e.eps), here, there, kept)
+
+
+# many steps with values from before
+
+
+class Past(NamedTuple):
+    """What a multistep run remembers.
+
+    Attributes:
+        told: what was said at the levels passed, the newest first.
+        left: steps to clean data, the one to come included; infinite where that is not to be looked at.
+    """
+
+    told: tuple[Told, ...] = ()
+    left: float = math.inf
+
+    @classmethod
+    def before(cls, levels: Sequence[NoiseLevel]) -> Past:
+        """At a run's start. Where the run ends in data, its last steps look at no more values than steps are left."""
+        return cls((), len(levels) - 1 if float(levels[-1].sigma) == 0 else math.inf)
+
+    def then(self, here: NoiseLevel, value: Tensor, points: int) -> Past:
+        """With one value more, of ``points`` in all. Pure noise has no log-SNR to extrapolate from: nothing is kept."""
+        return self._replace(told=() if here.alpha == 0 else ((here, value), *self.told)[:points])
+
+    def usable(self) -> tuple[Told, ...]:
+        """The values that this step may look at."""
+        return self.told[: int(min(self.left, len(self.told)))]
+
+    def after(self) -> Past:
+        """The same, one step on."""
+        return self._replace(left=self.left - 1)
+
+
+def multistep(
+    denoise: Denoise,
+    x: Tensor,
+    here: NoiseLevel,
+    there: NoiseLevel,
+    past: Past | None,
+    form: Form,
+    points: int,
+    weigh: Weigh = weights,
+    singlestep_start: bool = False,
+    to_data: bool = False,
+) -> Move:
+    """One step by the polynomial through the last ``points`` values, fewer at the start; one call.
+
+    A step from pure noise is Euler's, as is the one to clean data unless ``to_data`` (form "slope" alone).
+
+    Args:
+        singlestep_start: whether the first steps, while values are too few for the order, are single steps of third
+            order, of three calls. Without it the first is Euler's, whose local error h^2 no later step mends.
+    """
+    e = denoise(x, here, there)
+    past = (past or Past()).then(here, pick(form, e), points)
+    if here.alpha == 0 or (there.sigma == 0 and not to_data):
+        return Move(there.mix(e.x0, e.eps), e, past.after())
+    if singlestep_start and len(past.told) < points - 1 and there.sigma != 0:
+        return Move(single_step(denoise, e, here, there, "x0", 3), e, past.after())
+    return Move(advance(form, here.mix(e.x0, e.eps), here, there, past.usable(), weigh), e, past.after())

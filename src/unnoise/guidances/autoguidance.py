@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Ask, Asks, Guidance, Parts
+from unnoise.core.level import NoiseLevel
+from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
+
+
+@register("autoguidance", "bad-version")
+class AutoGuidance(Guidance):
+    """Autoguidance: away from what a weaker network says of the same prompt, ``weak + scale (strong - weak)``.
+
+    Karras et al. 2024 (arXiv 2406.02507). The weak network is smaller or less trained, on the same data;
+    it need not share the path or the prediction of the run's own. Steers quality apart from the prompt.
+
+    Args:
+        weak: the weaker network; a run without one is refused at its first step.
+        scale: how hard to steer; 1 is the strong network alone and asks for no second call.
+    """
+
+    def __init__(self, weak: Denoiser | None = None, scale: float = 2.0) -> None:
+        if weak is not None and not isinstance(weak, Denoiser):
+            raise UnnoiseError("autoguidance's weaker network is no denoiser", "give it: AutoGuidance(weak=denoiser)")
+        self.weak, self.scale = weak, scale
+
+    def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
+        if self.weak is None:
+            raise UnnoiseError("autoguidance wants a weaker network", "give its denoiser: AutoGuidance(weak=denoiser)")
+        strong = Ask(conds["cond"])
+        return {"cond": strong} if self.scale == 1 else {"cond": strong, "weak": strong._replace(denoiser=self.weak)}
+
+    def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
+        c = parts["cond"]
+        if "weak" not in parts:
+            return c, memory
+        w = parts["weak"]
+        return Estimate(w.x0 + self.scale * (c.x0 - w.x0), w.eps + self.scale * (c.eps - w.eps)), memory

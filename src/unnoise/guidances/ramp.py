@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from unnoise.core.condition import Condition
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Ask, Asks, Guidance, Parts
+from unnoise.core.level import NoiseLevel
+from unnoise.core.path import Path
+from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
+from unnoise.guidances.cfg import CFG
+
+SHAPES: dict[str, Callable[[float], float]] = {  # of t, each of mean 1 over [0, 1]
+    "linear": lambda t: 2 * (1 - t),
+    "cosine": lambda t: 1 + math.cos(math.pi * t),
+    "inverse-linear": lambda t: 2 * t,
+}
+
+
+@register("ramp", "rising")
+class Ramp(Guidance):
+    """Guidance that changes its strength along the run, none at pure noise and twice as much at the end by default.
+
+    Wang et al. 2024 (arXiv 2404.13040): strengths that rise toward the data do better than constant ones of the same
+    mean. The inner guidance e is taken as a push on the conditional estimate c, ``c + r(t) (e - c)``: for CFG that is a
+    scale of 1 + r (scale - 1).
+
+    Args:
+        inner: the guidance whose push is scaled.
+        shape: "linear" r = 2 (1 - t), "cosine" r = 1 + cos(pi t), or "inverse-linear" r = 2 t.
+        floor: least r, for the paper's clamped forms.
+        path: the path whose time t is; the flow's, sigma / (alpha + sigma), where None.
+    """
+
+    def __init__(
+        self, inner: Guidance | None = None, shape: str = "linear", floor: float = 0.0, path: Path | None = None
+    ) -> None:
+        if shape not in SHAPES:
+            raise UnnoiseError(f"no ramp has the shape {shape!r}", f"one of: {', '.join(SHAPES)}")
+        if path is not None and not isinstance(path, Path):
+            raise UnnoiseError("a ramp's path is not a path", "give one, such as VP(), or none")
+        self.inner, self.shape, self.floor, self.path = inner or CFG(), shape, floor, path
+
+    def strength(self, here: NoiseLevel) -> float:
+        """r at this level."""
+        t = float(self.path.time_of(here)) if self.path else float(here.sigma) / float(here.alpha + here.sigma)
+        return max(self.floor, SHAPES[self.shape](t))
+
+    def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
+        plain = {"cond": Ask(conds["cond"])}
+        return plain if self.strength(here) == 0 else {**self.inner.asks(conds, here), **plain}
+
+    def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
+        r, c = self.strength(here), parts["cond"]
+        if r == 0:
+            return c, memory
+        e, memory = self.inner.combine(parts, x, here, memory)
+        return Estimate(c.x0 + r * (e.x0 - c.x0), c.eps + r * (e.eps - c.eps)), memory

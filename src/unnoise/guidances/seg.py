@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unnoise.core.condition import Condition
+from unnoise.core.edit import Edit
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Asks, Guidance, Parts
+from unnoise.core.level import NoiseLevel
+from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
+from unnoise.guidances.cfg import CFG
+from unnoise.guidances.perturbed import ask, names, push
+
+
+@dataclass(frozen=True)
+class BlurredQueries(Edit):
+    """Queries (B, heads, N, d) of self-attention over a square of cells, smoothed over the square.
+
+    Attributes:
+        blur: standard deviation of the Gaussian in cells; 0 leaves the queries, infinity makes each their mean.
+    """
+
+    blur: float = math.inf
+
+    def at(self, site: str) -> bool:
+        return site.endswith(".self.query") and super().at(site)
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        if self.blur == math.inf:
+            return value.mean(2, keepdim=True).expand_as(value)
+        side = math.isqrt(value.shape[2])
+        width = min(math.ceil(6 * self.blur) | 1, side | 1)  # odd, three deviations to each side, within the square
+        if self.blur == 0 or width < 3:
+            return value
+        place = torch.arange(width, dtype=torch.float32, device=value.device) - width // 2
+        weights = torch.softmax(-0.5 * (place / self.blur) ** 2, 0).to(value.dtype)
+        grid = value.transpose(2, 3).reshape(-1, 1, side, side)  # (B heads d, 1, side, side)
+        half = width // 2
+        grid = F.conv2d(F.pad(grid, (half, half, half, half), mode="reflect"), weights.outer(weights)[None, None])
+        return grid.reshape(*value.shape[:2], value.shape[3], -1).transpose(2, 3)
+
+
+@register("seg", "smoothed-energy")
+class SEG(Guidance):
+    """Smoothed energy guidance: away from what the network says when its queries are blurred.
+
+    Hong 2024 (arXiv 2408.00760): ``inner + strength (c - perturbed)``. Blurring the queries blurs the logits over the
+    cells that ask, since these are linear in the query; without end, all cells ask the mean question.
+
+    Args:
+        inner: the guidance that it is added to.
+        strength: how hard to push; 0 asks for no further call.
+        blur: standard deviation of the blur in cells, from 0 (none) to infinity.
+        sites: names of blocks whose self-attention is perturbed, ``*`` at the end for all that begin so.
+    """
+
+    def __init__(
+        self,
+        inner: Guidance | None = None,
+        strength: float = 3.0,
+        blur: float = math.inf,
+        sites: Sequence[str] = ("mid.*",),
+    ) -> None:
+        if not blur >= 0:
+            raise UnnoiseError(f"SEG with a blur of {blur:g}", "choose 0 or more, or infinity")
+        self.inner, self.strength, self.edit = inner or CFG(), strength, BlurredQueries(names(sites), blur)
+
+    def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
+        return ask(self.inner, self.strength, self.edit, conds, here)
+
+    def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
+        return push(self.inner, self.strength, self.edit, parts, x, here, memory)

@@ -1,0 +1,88 @@
+"""Runs that start from a picture: picture to picture, and drawing a part of it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from unnoise.core.condition import Condition
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Asks, Guidance, Parts
+from unnoise.core.level import NoiseLevel
+from unnoise.core.path import Path
+from unnoise.core.spacing import Spacing
+from unnoise.errors import UnnoiseError
+
+WEAKEST = 0.02
+
+
+class Start(NamedTuple):
+    """What a run starts from in place of pure noise.
+
+    Attributes:
+        x0: (1 or B, C, h, w) latents of the picture.
+        strength: how much of the way to noise it is taken, above 0 (nothing changes) to 1 (from the noisiest level).
+        mask: (1 or B, 1, h, w) in [0, 1]: 1 where a cell is drawn anew, 0 where it stays; None draws all anew.
+        state: (1 or B, C, h, w) where the run begins, found by inversion; None noises x0.
+    """
+
+    x0: Tensor
+    strength: float = 0.6
+    mask: Tensor | None = None
+    state: Tensor | None = None
+
+
+def levels_from(spacing: Spacing, path: Path, steps: int, strength: float, shape: Sequence[int]) -> list[NoiseLevel]:
+    """The last ``steps`` + 1 levels of a run of steps/strength steps: asked for n steps, n steps are taken.
+
+    SDEdit (Meng et al. 2021, arXiv 2108.01073) starts at a level in between; the levels below it are the spacing's.
+
+    Raises:
+        UnnoiseError: the strength is out of range.
+    """
+    check_strength(strength)
+    return spacing.levels(path, max(steps, round(steps / strength)), shape)[-(steps + 1) :]
+
+
+def check_strength(strength: float) -> None:
+    """Refuses a strength that cannot be drawn, by name."""
+    if not WEAKEST <= strength <= 1:
+        raise UnnoiseError(f"a strength of {strength:g} cannot be drawn", f"choose it from {WEAKEST} to 1")
+
+
+class Known(Guidance):
+    """Keeps a part of the picture: wherever the mask is 0, x0 is known, and the rest is drawn to go with it.
+
+    Replacement (Song et al. 2021, arXiv 2011.13456, appendix I.2; Lugmayr et al. 2022, arXiv 2201.09865, equation 8)
+    said as an estimate: the state keeps its noise and its halves stay consistent, so that every solver can use it. It
+    is an approximation: what is known is seen through noise, so that the rest is drawn to fit a blurred idea of it.
+    The solver ``repaint`` mends that by going back and forth.
+
+    Args:
+        inner: the guidance of the run.
+        x0: what is known.
+        mask: 1 where it is not; see ``Start``.
+    """
+
+    def __init__(self, inner: Guidance, x0: Tensor, mask: Tensor) -> None:
+        self.inner, self.x0, self.mask = inner, x0, mask
+
+    def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
+        return self.inner.asks(conds, here)
+
+    def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
+        e, memory = self.inner.combine(parts, x, here, memory)
+        keep = 1 - self.mask.to(x)
+        x0 = e.x0 + keep * (self.x0.to(x) - e.x0)
+        if here.sigma == 0:
+            return Estimate(x0, e.eps), memory
+        eps = (x - float(here.alpha) * self.x0.to(x)) / float(here.sigma)
+        return Estimate(x0, e.eps + keep * (eps - e.eps)), memory
+
+
+def cells(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, 1, h, w): 1 for each latent cell under which any pixel of the (B, 1, H, W) mask is set."""
+    return F.adaptive_max_pool2d((mask > 0.5).float(), tuple(size))

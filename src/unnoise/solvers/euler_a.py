@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import NoiseSource
+from unnoise.core.registry import register
+from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.solvers.reverse import ancestral, check_choice, check_settings, refresh
+
+
+@register("euler-a", "euler_a", "euler_ancestral", "Euler a", "EulerAncestralDiscreteScheduler")
+class EulerA(Solver):
+    """Euler down to a lower level, then up again with fresh noise; the first-order step of every SDE here.
+
+    With eta 1 it is DDIM with eta 1, DDPM with its small variance and SDE-DPM-Solver++(1): Song et al. 2020 (arXiv
+    2010.02502), equations 12 and 16; Lu et al. 2022 (arXiv 2211.01095). "rectified" takes the amount of
+    noise that programs for flow models take (diffusers' LTXEulerAncestralRFScheduler, ComfyUI).
+
+    Args:
+        eta: how much of the noise is fresh, in [0, 1]; 0 is Euler.
+        s_noise: factor on the fresh noise; anything but 1 leaves states noisier or cleaner than their level.
+        rule: "posterior", right on every path, or "rectified".
+    """
+
+    order = 1
+    stochastic = True
+    use = "loose, lively pictures in 20 to 40 steps; never settles as steps are added"
+
+    def __init__(
+        self, eta: float = 1.0, s_noise: float = 1.0, rule: Literal["posterior", "rectified"] = "posterior"
+    ) -> None:
+        check_settings(1, eta=eta, s_noise=s_noise)
+        check_choice("rule", rule, "posterior", "rectified")
+        self.eta, self.s_noise, self.rule = eta, s_noise, rule
+
+    def step(
+        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
+    ) -> Move:
+        e = denoise(x, here, there)
+        kept, fresh = ancestral(here, there, self.eta, self.rule)
+        x = NoiseLevel(there.alpha, kept).mix(e.x0, e.eps)
+        return Move(refresh(x, fresh, self.s_noise, noise, here, there), e)

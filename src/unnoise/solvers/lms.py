@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import multistep
+from unnoise.core.noise import NoiseSource
+from unnoise.core.registry import register
+from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.errors import UnnoiseError
+
+
+@register("lms", "k_lms", "linear-multistep", "ipndm_v")
+class LMS(Solver):
+    """Linear multistep: a polynomial through the last predicted noises, in sigma/alpha. One call a step, order 4.
+
+    Adams and Bashforth's method on an uneven grid, with Karras et al.'s equation (arXiv 2206.00364, equation 1); the
+    same as rho-AB DEIS (Zhang and Chen 2022, arXiv 2204.13902), and what ipndm_v is meant to be. It goes on to sigma =
+    0 at full order.
+
+    Args:
+        points: estimates that a step looks at, and its order; 1 to 4.
+        singlestep_start: take the first steps as single ones of third order, of three calls: without it a run of order
+            above 2 is of second order as a whole, however small its error.
+    """
+
+    order = 4
+    use = "as deis, on grids that are even in sigma; the oldest one-call method, kept for old pictures"
+
+    def __init__(self, points: int = 4, singlestep_start: bool = False) -> None:
+        if points not in (1, 2, 3, 4):
+            raise UnnoiseError(f"lms cannot look at {points} points", "choose 1 to 4")
+        self.points = self.order = points
+        self.singlestep_start = singlestep_start
+        self.starting = max(0, points - 2) if singlestep_start else 0  # steps of more calls
+
+    def step(
+        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
+    ) -> Move:
+        return multistep(
+            denoise, x, here, there, state, "slope", self.points, singlestep_start=self.singlestep_start, to_data=True
+        )

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import Past, advance
+from unnoise.core.noise import NoiseSource
+from unnoise.core.registry import register
+from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.solvers.ipndm import even
+
+
+@register("plms", "pndm")
+class PLMS(Solver):
+    """PNDM as Stable Diffusion ran it: iPNDM whose first step is Heun's, with a second call. No order claimed.
+
+    Liu et al. 2022 (arXiv 2202.09778), equations 9 and 12, started as in CompVis's PLMS sampler and diffusers' PNDM
+    with ``skip_prk_steps``. The paper's own start, by Runge and Kutta, halves steps in t; a solver here sees no t.
+    """
+
+    use = "only to draw again what the first Stable Diffusion drew"
+    starting = 1  # steps of more calls
+
+    def step(
+        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
+    ) -> Move:
+        e = denoise(x, here, there)
+        if here.alpha == 0:
+            return Move(there.mix(e.x0, e.eps), e, Past())
+        x, first = here.mix(e.x0, e.eps), not (state and state.told)
+        past = (state or Past()).then(here, e.eps, 4)
+        told = past.told
+        if first and there.sigma != 0:
+            again = denoise(there.mix(e.x0, e.eps), there, there)
+            told = ((here, (e.eps + again.eps) / 2),)
+        return Move(advance("slope", x, here, there, told, even), e, past)
