@@ -30,6 +30,7 @@ VERBS = {
     "replay": Verb("unnoise.cli.replay:replay", "make a picture again from what it carries: equal, close or different"),
     "noise": Verb("unnoise.cli.noise:noise", "show what noising does to a picture of your own"),
     "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or go on with a stopped training"),
+    "runs": Verb("unnoise.cli.runs:runs", "list trainings, how far each came and how to go on with it"),
     "data emoji": Verb("unnoise.data.verbs:emoji", "build the captioned picture set from the emoji font"),
     "data show": Verb("unnoise.data.verbs:show", "show what a picture set holds"),
     "data folder": Verb("unnoise.data.verbs:folder", "build a picture set from a folder of your own pictures"),

@@ -1,0 +1,131 @@
+"""``unnoise runs``: the trainings in a folder, their state, and how to go on with each. Reads JSON alone, no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from unnoise.errors import UnnoiseError
+
+LAST_STEPS, LAST_BYTES = 30, 64_000
+
+
+def runs(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("runs"),
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """List trainings: what each is, how far it came, its last loss, and the command that goes on with it.
+
+    Args:
+        folder: where the trainings lie, or one training's own folder.
+        as_json: print them as JSON on the standard output.
+    """
+    if not folder.is_dir():
+        raise UnnoiseError(f"there is no folder {folder}", "name the folder that holds your trainings")
+    found = [folder] if (folder / "run.json").is_file() else sorted(p.parent for p in folder.glob("*/run.json"))
+    told = [look(each) for each in found]
+    if as_json:
+        print(json.dumps(told))
+    elif not told:
+        print(f"no trainings in {folder}; `unnoise train RECIPE` begins one")
+    else:
+        show(told)
+
+
+def look(run: Path) -> dict[str, Any]:
+    """What there is to know of the training in a folder, without loading it."""
+    record, manifest, rows = _json(run / "run.json"), _json(newest(run) / "manifest.json"), last_rows(run)
+    losses = [value for row in rows if isinstance(value := loss_of(row), float) and math.isfinite(value)]
+    settings = manifest.get("identity", {}).get("settings", {}) if isinstance(manifest.get("identity"), dict) else {}
+    done = (run / "model" / "model.json").is_file()
+    at = manifest.get("samples") if done or not rows else rows[-1].get("samples")
+    state = "running" if locked(run) else "finished" if done else "stopped" if manifest else "begun"
+    seen = [p.stat().st_mtime for p in (run / "metrics.jsonl", run / "run.json") if p.is_file()]
+    again = None if state in ("finished", "running") else f"unnoise train --resume {shlex.quote(str(run))}"
+    if state == "begun":
+        arguments = record.get("arguments", [])
+        given = shlex.join(map(str, arguments)) if isinstance(arguments, list) else ""
+        again = f"unnoise train {record.get('recipe', 'RECIPE')} {given} --run.out {shlex.quote(str(run))}"
+    return {
+        "path": str(run),
+        "recipe": str(record.get("recipe", "?")),
+        "state": state,
+        "samples": at,
+        "of": settings.get("samples"),
+        "loss": round(sum(losses) / len(losses), 4) if losses else None,
+        "idle_seconds": round(time.time() - max(seen)) if seen else None,
+        "go_on": again,
+    }
+
+
+def newest(run: Path) -> Path:
+    """The folder of the newest checkpoint by its name, whether whole or not."""
+    return max((run / "checkpoints").glob("step-*"), default=run / "checkpoints")
+
+
+def last_rows(run: Path) -> list[dict[str, Any]]:
+    """The last steps that were logged; a line that is still being written is passed over."""
+    rows = []
+    with contextlib.suppress(OSError):
+        with (run / "metrics.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - LAST_BYTES))
+            lines = file.read().splitlines()
+        for line in lines[-LAST_STEPS:]:
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                rows += [row] if isinstance(row, dict) else []
+    return rows
+
+
+def loss_of(row: dict[str, Any]) -> Any:
+    """The first phase's loss: the first figure that is none of the step's own and has no part behind a /."""
+    own = {"step", "samples", "rate", "gradient_norm", "seconds", "skipped"}
+    return next((value for key, value in row.items() if key not in own and "/" not in key), None)
+
+
+def locked(run: Path) -> bool:
+    """Whether a process is training there now."""
+    with contextlib.suppress(OSError), (run / ".lock").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def show(told: list[dict[str, Any]]) -> None:
+    """One block of lines for each training."""
+    for run in told:
+        length = f" of {run['of']:,}" if isinstance(run["of"], int) else ""
+        far = f"{run['samples']:,}{length} samples" if isinstance(run["samples"], int) else "no checkpoint yet"
+        loss = "" if run["loss"] is None else f", loss {run['loss']:g}"
+        idle = "" if run["idle_seconds"] is None else f", last heard of {_ago(run['idle_seconds'])}"
+        print(f"{ascii(run['path'])[1:-1]}: {ascii(run['recipe'])[1:-1]}, {run['state']}, {far}{loss}{idle}")
+        if run["go_on"]:
+            print(f"  {run['go_on']}")
+
+
+def _ago(seconds: int) -> str:
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {name}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The record in a file; empty where there is none or it is damaged."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text("utf-8"))
+        if isinstance(value, dict):
+            return value
+    return {}
