@@ -25,8 +25,10 @@ def default_model() -> Path:
 
 
 def model_folder(path: Path | str) -> Path:
-    """The model folder that a path means: itself, or the ``model`` folder of a finished training."""
+    """The model folder that a path means: itself, the ``model`` folder of a finished training, or "default"'s."""
     path = Path(path)
+    if str(path) == "default" and not path.exists():
+        return default_model()
     return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
 
 
