@@ -15,6 +15,7 @@ from unnoise.pipelines.load import PARTS, default_model, model_folder
 from unnoise.weights.model import load_model, read_file, save_model
 
 CARD = Path(__file__).resolve().parent.parent / "docs" / "model-card.md"
+CARD_NAME = "MODEL_CARD.md"
 
 
 def install(
@@ -34,8 +35,9 @@ def install(
     changes = {"steps": steps, "solver": solver, "cfg_scale": cfg_scale}
     defaults = record["defaults"] | {name: value for name, value in changes.items() if value is not None}
     info = {"name": "unnoise-emoji", "trained": record["trained"], "defaults": defaults}
-    tokenizer = read_file(folder, record, "tokenizer.json").decode()
-    texts = {"tokenizer.json": tokenizer, "MODEL_CARD.md": CARD.read_text(encoding="utf-8")}
+    kept = [name for name in record["files"] if not name.endswith((".safetensors", CARD_NAME))]
+    texts = {name: read_file(folder, record, name).decode() for name in kept}
+    texts[CARD_NAME] = CARD.read_text(encoding="utf-8")
     save_model(default_model(), modules, info, texts, replace=True)
     size = sum(file.stat().st_size for file in default_model().iterdir())
     print(f"{default_model()}: {size / 1e6:.1f} MB")
