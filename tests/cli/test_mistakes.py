@@ -105,7 +105,7 @@ def test_verbs(args: list[str], said: str, here: Path, capsys: Said) -> None:
     assert said in complaint(capsys, *args)
 
 
-POSITIONAL = ("generate", "replay", "noise", "inspect", "data folder")
+POSITIONAL = ("generate", "replay", "noise", "inspect", "data folder", "average")
 
 
 @pytest.mark.parametrize("verb", VERBS)

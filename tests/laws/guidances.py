@@ -96,7 +96,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {  # for those that have no defaults
 }
 NEUTRAL: dict[str, dict[str, Any] | None] = {  # settings that change nothing, where they are not scale 1
     "cfg++": None,  # has none: eps is the unconditional one at every strength
+    "freeu": {"backbone": 1.0, "skip": 1.0, "inner": find("guidances", "cfg")(1.0)},
     "mimic": {"scale": 1.0, "mimic": 1.0},
+    "nag": {"strength": 0.0, "inner": find("guidances", "cfg")(1.0)},
     "pag": {"strength": 0.0, "inner": find("guidances", "cfg")(1.0)},
     "seg": {"strength": 0.0, "inner": find("guidances", "cfg")(1.0)},
     "threshold": {"bound": 5.0, "inner": find("guidances", "cfg")(1.0)},

@@ -44,6 +44,8 @@ NETWORKS = {
     },
     "emoji-text": {"image.stages": "8 1 8 1", "image.width": 16, "width": 16}
     | {f"text.{name}": value for name, value in TEXT.items()},
+    "emoji-judge": {"image.stages": "8 1 8 1", "image.width": 16, "width": 16}
+    | {f"text.{name}": value for name, value in TEXT.items()},
     "emoji-flow": {f"network.{name}": value for name, value in UNET.items()},
     "emoji-ddpm": {f"network.{name}": value for name, value in UNET.items()},
 }

@@ -23,6 +23,7 @@ Unbroken = dict[str, tuple[Path, list[str]]]
 CUTS = {
     "emoji-autoencoder": [("batch", 9), ("rename", 1)],  # the last deletes an old checkpoint
     "emoji-text": [("batch", 13), ("half write_bytes", 1)],  # between micro-batches, in the batch where an epoch ends
+    "emoji-judge": [("batch", 10), ("rename", 0)],  # at a first micro-batch: relatives are drawn anew
     "emoji-flow": [("update", 11), ("half save_file", 1)],  # one average has the step, the other has not
     "emoji-ddpm": [("step", 11), ("replace", 0)],  # one role has the step, the other has not
 }

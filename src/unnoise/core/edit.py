@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+
+Look = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,15 @@ class Edit:
         """The site's value after the edit; of the same shape."""
         return value
 
+    def beside(self, site: str, value: Tensor, look: Look) -> Tensor:
+        """The same where a prompt was attended to: ``look(tokens, mask)`` is what the queries that found the value find
+        in another prompt, (B, L, D) tokens and (B, L) bool or None. Edits that need no second prompt leave this be."""
+        return self(site, value)
 
-def apply_edits(edits: Sequence[Edit], site: str, value: Tensor) -> Tensor:
-    """The value of a site after every edit that acts there, in order."""
+
+def apply_edits(edits: Sequence[Edit], site: str, value: Tensor, look: Look | None = None) -> Tensor:
+    """The value of a site after every edit that acts there, in order; where there is a ``look``, by ``Edit.beside``."""
     for edit in edits:
         if edit.at(site):
-            value = edit(site, value)
+            value = edit(site, value) if look is None else edit.beside(site, value, look)
     return value

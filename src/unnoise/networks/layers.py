@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.core.edit import Edit, apply_edits
+from unnoise.core.edit import Edit, Look, apply_edits
 
 
 def sinusoid(label: Tensor, width: int, period: float = 10_000.0) -> Tensor:
@@ -34,8 +34,12 @@ class Inside:
 
     def __call__(self, site: str, value: Tensor) -> Tensor:
         """The value after edits; kept among the features if it was asked for."""
+        return self.beside(site, value, None)
+
+    def beside(self, site: str, value: Tensor, look: Look | None) -> Tensor:
+        """The same where edits may ask what another prompt would have given, by ``look``."""
         if self.edits:
-            value = apply_edits(self.edits, site, value)
+            value = apply_edits(self.edits, site, value, look)
         if site in self.read:
             self.features[site] = value
         return value
@@ -45,7 +49,8 @@ class Attention(nn.Module):
     """Multi-head attention with normed queries and keys, over itself or over a context.
 
     Dehghani et al. 2023 (arXiv 2302.05442), section 2, for the norms: they keep logits bounded at high learning rates.
-    Passes its map (B, heads, N, L) at ``site``, and the queries (B, heads, N, d) that meet the keys at ``site.query``.
+    Passes its map (B, heads, N, L) at ``site``, the queries (B, heads, N, d) that meet the keys at ``site.query``, and
+    what they found (B, N, D), heads joined and not yet projected, at ``site.out``.
 
     Args:
         width: of x.
@@ -75,18 +80,27 @@ class Attention(nn.Module):
     ) -> Tensor:  # x (B, N, D), context (B, L, C), mask (B, L) bool
         source = x if context is None else context
         q = inside(f"{site}.query", self.query_norm(self._split(self.query(x))))  # (B, heads, N, d)
-        k = self.key_norm(self._split(self.key(source)))  # (B, heads, L, d)
-        v = self._split(self.value(source))  # (B, heads, L, d)
-        bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
+
+        def keys(source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+            k = self.key_norm(self._split(self.key(source)))  # (B, heads, L, d)
+            v = self._split(self.value(source))  # (B, heads, L, d)
+            return k, v, None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
+
+        def look(source: Tensor, mask: Tensor | None) -> Tensor:
+            k, v, bias = keys(source, mask)
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, d)
+            return h.transpose(1, 2).flatten(2)  # (B, N, D)
+
         if inside.wants(site):  # the map itself, so it is computed in the open
+            k, v, bias = keys(source, mask)
             logits = q @ k.mT / math.sqrt(q.shape[-1])
             if bias is not None:
                 logits = logits.masked_fill(~bias, -math.inf)
             weights = inside(site, logits.softmax(-1))  # (B, heads, N, L)
-            h = weights @ v
+            h = (weights @ v).transpose(1, 2).flatten(2)
         else:
-            h = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, d)
-        return self.out(h.transpose(1, 2).flatten(2))  # (B, N, D)
+            h = look(source, mask)
+        return self.out(inside.beside(f"{site}.out", h, None if context is None else look))  # (B, N, D)
 
 
 class MLP(nn.Module):

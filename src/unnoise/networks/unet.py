@@ -113,7 +113,8 @@ class UNet(nn.Module):
     diffusion has it (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.3). The prompt's tokens are attended to at both
     sizes; its pooled vector joins the level's embedding. The output begins at zero.
 
-    Sites: ``down.0``, ``down.cross``, ``mid.0`` (and ``.self``, ``.cross`` for attention maps), ``up.0``, ``up.cross``.
+    Sites: ``down.0``, ``down.cross``, ``mid.0`` (and ``.self``, ``.cross`` for attention maps), ``up.0``, ``up.cross``;
+    ``.query`` and ``.out`` behind a map's; ``up.0.backbone`` and ``up.0.skip``, the two that ``up.0`` joins.
     """
 
     Config = UNetConfig
@@ -173,7 +174,8 @@ class UNet(nn.Module):
         low = tokens.mT.reshape(low.shape).contiguous(memory_format=torch.channels_last)  # (B, D, h / 2, w / 2)
         h = h + F.pixel_shuffle(self.grow(low), 2)  # (B, C, h, w)
         for number, (join, block) in enumerate(zip(self.join, self.up, strict=True)):
-            h = join(torch.cat([h, skips.pop()], dim=1))  # (B, C, h, w)
+            backbone, skip = inside(f"up.{number}.backbone", h), inside(f"up.{number}.skip", skips.pop())
+            h = join(torch.cat([backbone, skip], dim=1))  # (B, C, h, w)
             h = inside(f"up.{number}", block(h, e))
         if prompted and cond is not None:
             h = self.up_cross(h, cond, inside, "up.cross")

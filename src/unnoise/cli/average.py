@@ -1,0 +1,82 @@
+"""``unnoise average``: a model with averages of another width, from the checkpoints of a training that is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unnoise.errors import UnnoiseError
+
+
+def average(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    width: float,
+    out: Path,
+    error: float = 0.1,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Make a model of a training's weights, averaged over a shorter or a longer past than it kept averages of.
+
+    Args:
+        run: the training's folder; it need not be finished.
+        width: relative width of the average, between 0 and 0.28 of the training.
+        out: the model folder to write.
+        error: the largest error of the fitted profile that is accepted, as a part of the profile.
+        as_json: print what was made as one line of JSON.
+    """
+    from unnoise.cli.main import parse
+    from unnoise.cli.train import read_run
+    from unnoise.core.registry import find
+    from unnoise.files import alone
+    from unnoise.training import checkpoint
+    from unnoise.training.posthoc import restore
+    from unnoise.training.runner import CHECKPOINTS, averaged
+    from unnoise.training.trainer import Trainer
+    from unnoise.weights.model import save_model
+
+    recipe, arguments = read_run(run)
+    if not 0 < width < 0.28:
+        raise UnnoiseError(f"--width {width:g} is no width of an average", "choose it between 0 and 0.28")
+    if out.exists():
+        raise UnnoiseError(f"{out} is there already", "name another --out")
+    training = parse(find("recipes", recipe), recipe_arguments(arguments), f"unnoise train {recipe}")
+    with alone(run):  # no training deletes a checkpoint meanwhile
+        whole = [path for path in checkpoint.checkpoints(run / CHECKPOINTS) if checkpoint.healthy(path)]
+        if not whole:
+            raise UnnoiseError(f"{run} has no whole checkpoint", "train for longer")
+        trainer = Trainer(
+            training.objective, training.data, training.settings, run / CHECKPOINTS, identity=training.identity
+        )
+        trainer.load(whole[-1])
+        found = restore(trainer, whole, width)
+    if found.error > error:
+        raise UnnoiseError(
+            f"{len(whole)} checkpoints do not tell the average of width {width:g}: the nearest profile is "
+            f"{found.error:.0%} off",
+            "keep more of them (--train.keep), choose a width nearer to those that are kept, or raise --error",
+        )
+    told = {"width": width, "step": trainer.step, "checkpoints": len(whole), "error": round(found.error, 5)}
+    parts = training.finish(averaged(training, trainer, width))
+    save_model(out, parts, {**training.info, "average": told}, training.texts)
+    if as_json:
+        print(json.dumps({"model": str(out), **told}))
+    else:
+        print(f"{out}: width {width:g} at step {trainer.step}, from {len(whole)} checkpoints, {found.error:.1%} off")
+
+
+def recipe_arguments(arguments: Sequence[str]) -> list[str]:
+    """The recipe's own among the arguments of a run: all but where and on what it ran."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument.startswith("--run."):
+            skip = "=" not in argument and argument not in ("--run.resume", "--run.no-resume")
+        else:
+            kept.append(argument)
+    return kept

@@ -1,0 +1,201 @@
+"""``unnoise eval``: models beside one another on the same prompts, under a judge that shares nothing with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.study.judge import Exam, Judge
+    from unnoise.study.leaderboard import Row
+
+SHOWN = 60
+
+
+def evaluate(
+    checkpoints: tyro.conf.Positional[tuple[Path, ...]],
+    judge: Path = Path("runs/emoji-judge"),
+    data: Path = Path("data/emoji"),
+    part: Literal["validation", "test"] = "validation",
+    prompts: int = 100,
+    seeds: int = 1,
+    seed: int = 0,
+    steps: int | None = None,
+    out: Path = Path("docs/leaderboard"),
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Judge models on trained and held-out prompts, beside a ceiling, a floor and a memoriser; writes the leaderboard.
+
+    Args:
+        checkpoints: model folders, folders of finished trainings, or "default".
+        judge: a folder trained by emoji-judge.
+        data: the picture set.
+        part: validation, for choosing, or test, for the final report.
+        prompts: how many of each tier are drawn, 2 to 1000.
+        seeds: pictures a prompt; two or more give the figure "variety".
+        seed: of the first picture, of the bootstrap and of the memoriser.
+        steps: solver steps; the model's own if left out.
+        out: folder for the table, the plots and the contact sheets; older ones of these names are replaced.
+        as_json: print the board as JSON.
+    """
+    from unnoise.data.store import open_set
+    from unnoise.pipelines.load import model_folder
+    from unnoise.study.judge import examine
+    from unnoise.study.leaderboard import Board, choose_prompts
+
+    for option, value, least, most in (("--prompts", prompts, 2, 1000), ("--seeds", seeds, 1, 16)):
+        if not least <= value <= most:
+            raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
+    pictures = open_set(data)
+    chosen = choose_prompts(pictures, part, prompts)
+    captions = [pictures.captions[item][0] for item in chosen.items]
+    eyes = load_judge(model_folder(judge))
+    models = load_models(checkpoints, eyes, captions, steps)
+    make_folder(out)
+    board = Board(eyes, pictures, chosen, seed)
+    exam = examine(eyes, pictures, board.candidates, board.captions)
+    name, pipeline = next(iter(models.items()))
+    controls, copies = board.controls(pipeline.autoencoder, name)
+    rows = [board.row(name, draw(model, captions, seeds, seed, steps), copies) for name, model in models.items()]
+    facts = {
+        "judge": f"{label(judge)}, {verdict(exam)}",
+        "prompts": ", ".join(f"{len(chosen.rows(tier))} {tier}" for tier in dict.fromkeys(chosen.tiers)) + f" ({part})",
+        "seeds": f"{seeds} a prompt, from {seed}",
+        "picture set": pictures.sha256,
+        "candidates": board.candidates.digest(chosen.items),
+    }
+    record = {"facts": facts, "exam": exam._asdict() | {"passed": exam.passed}, "rows": _plain([*rows, *controls])}
+    write(out, [*rows, *controls], facts, record)
+    print(json.dumps(record, ensure_ascii=False) if as_json else f"{verdict(exam)}\nwritten to {out}")
+
+
+def load_models(
+    checkpoints: Sequence[Path], judge: Judge, captions: Sequence[str], steps: int | None
+) -> dict[str, Pipeline]:
+    """The models by the names of their rows. What would stop one of them is told before the first picture is drawn.
+
+    Raises:
+        UnnoiseError: none is named, one is no model, cannot read a prompt or take the steps, or is kin to the judge.
+    """
+    from unnoise.pipelines.load import load_pipeline, model_folder
+
+    if not checkpoints:
+        raise UnnoiseError("no model is named", "name one or more, or `default`")
+    models = {}
+    for name, path in zip(distinct([label(path) for path in checkpoints]), checkpoints, strict=True):
+        pipeline = load_pipeline(model_folder(path))
+        if pipeline.tokenizer.json == judge.tokenizer.json:
+            raise UnnoiseError(f"the judge and {name} have one tokenizer", "train a judge apart with emoji-judge")
+        pipeline.tokenizer(captions)
+        pipeline.settings(steps=steps)
+        models[name] = pipeline
+    return models
+
+
+def load_judge(folder: Path) -> Judge:
+    """The judge of a model folder.
+
+    Raises:
+        UnnoiseError: it holds no contrastive pair.
+    """
+    from unnoise.encoders.tokenizer import Tokenizer
+    from unnoise.study.judge import Judge
+    from unnoise.weights.model import load_model, read_file
+
+    parts, record = load_model(folder, ("text", "image", "pair"))
+    json_text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
+    tokenizer = Tokenizer(json_text, int(getattr(parts["text"].config, "length", 0)))
+    return Judge(parts["text"], parts["image"], parts["pair"], tokenizer)
+
+
+def draw(pipeline: Pipeline, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:
+    """uint8 (seeds, prompts, 3, H, W); the prompt of row i has the seeds seed + i + k * prompts."""
+    import torch
+
+    from unnoise.pictures import to_bytes
+
+    def batch(start: int, turn: int) -> Tensor:
+        rows = range(start, min(start + 16, len(captions)))
+        numbers = [seed + turn * len(captions) + row for row in rows]
+        return to_bytes(pipeline.draw([captions[row] for row in rows], numbers, steps=steps))
+
+    starts = range(0, len(captions), 16)
+    return torch.stack([torch.cat([batch(start, turn) for start in starts]) for turn in range(seeds)])
+
+
+def verdict(exam: Exam) -> str:
+    """What the judge reached on real pictures, and whether its figures may be believed."""
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in exam.by_attribute.items())
+    return (
+        f"{'passed' if exam.passed else 'FAILED'} its exam: right caption first for {exam.first:.1%} of "
+        f"{exam.pictures} real pictures, {exam.caught:.1%} of {exam.swaps} swapped captions caught "
+        f"({shares or 'none to swap'})"
+    )
+
+
+def label(path: Path) -> str:
+    """How a model is called on the board: its folder's name, never a path."""
+    path = path.absolute()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where two are one."""
+    found: list[str] = []
+    for name in names:
+        again = names[: len(found)].count(name)
+        found.append(f"{name} ({again + 1})" if again else name)
+    return found
+
+
+def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [
+        {"name": row.name, "figures": {name: value and value._asdict() for name, value in row.figures.items()}}
+        for row in rows
+    ]
+
+
+def make_folder(out: Path) -> None:
+    """Makes a folder where there is none.
+
+    Raises:
+        UnnoiseError: it cannot be made.
+    """
+    from unnoise.files import explain
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, out) from None
+
+
+def write(out: Path, rows: Sequence[Row], facts: dict[str, str], record: dict[str, Any]) -> None:
+    """Writes the table, its numbers, a plot for each column and a contact sheet for each row, prompts in one order.
+
+    Raises:
+        UnnoiseError: the folder cannot be written.
+    """
+    import io
+
+    from unnoise.files import json_bytes, write_whole
+    from unnoise.pictures import sheet
+    from unnoise.study.leaderboard import FIGURES, markdown, plot
+
+    write_whole(out / "leaderboard.md", markdown(rows, facts).encode())
+    write_whole(out / "leaderboard.json", json_bytes(record))
+    for name in FIGURES:
+        write_whole(out / f"{name.lower()}.svg", plot(rows, name).encode())
+    for number, row in enumerate(rows, 1):
+        places = dict.fromkeys(place * len(row.pictures) // SHOWN for place in range(SHOWN))
+        file = io.BytesIO()
+        sheet(row.pictures[list(places)], columns=10).save(file, "PNG")
+        write_whole(out / f"sheet-{number}.png", file.getvalue())

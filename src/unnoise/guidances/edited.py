@@ -1,0 +1,47 @@
+"""What NAG and FreeU share: another guidance, whose calls are made with an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from unnoise.core.condition import Condition
+from unnoise.core.edit import Edit
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Ask, Asks, Guidance, Parts
+from unnoise.core.level import NoiseLevel
+
+_ANY = object()
+
+
+def edited(
+    inner: Guidance, mark: str, edit: Edit, conds: Mapping[str, Condition | None], here: NoiseLevel, only: Any = _ANY
+) -> dict[str, Ask]:
+    """The inner guidance's calls of the run's own network with the edit, under names of their own.
+
+    So an outer guidance that asks for "cond" (PAG, a ramp) gets it as it is, and the inner one gets it edited.
+
+    Args:
+        mark: what the names begin with.
+        only: the one condition whose calls are edited; all if left out.
+    """
+
+    def change(ask: Ask) -> bool:
+        return ask.denoiser is None and (only is _ANY or ask.cond is only)
+
+    asks: Asks = inner.asks(conds, here)
+    return {
+        f"{mark} {name}" if change(ask) else name: ask._replace(edits=(*ask.edits, edit)) if change(ask) else ask
+        for name, ask in asks.items()
+    }
+
+
+def combined(
+    inner: Guidance, mark: str, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any
+) -> tuple[Estimate, Any]:
+    """What the inner guidance makes of its calls, under the names that it gave them."""
+    start = f"{mark} "
+    own = {name.removeprefix(start): part for name, part in parts.items() if name.startswith(start)}
+    return inner.combine({**parts, **own}, x, here, memory)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.core.condition import Condition
+from unnoise.core.edit import Edit, Look
+from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Asks, Guidance, Parts
+from unnoise.core.level import NoiseLevel
+from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
+from unnoise.guidances.cfg import CFG
+from unnoise.guidances.edited import combined, edited
+from unnoise.guidances.perturbed import names
+
+
+def pushed(plus: Tensor, minus: Tensor, strength: float, cap: float, blend: float) -> Tensor:
+    """Features (B, N, D) pushed from ``minus`` past ``plus``, at most ``cap`` times as large in L1, then blended.
+
+    Chen et al. 2025 (arXiv 2505.21179), section 3: Z~ = Z+ + s (Z+ - Z-), times min(R, tau)/R with R = |Z~|_1/|Z+|_1
+    for each cell, and alpha of that with 1 - alpha of Z+.
+    """
+    far = plus + strength * (plus - minus)
+    least = torch.finfo(far.dtype).tiny  # features of a cell that are all zero stay zero
+    room = cap * plus.abs().sum(-1, keepdim=True) / far.abs().sum(-1, keepdim=True).clamp_min(least)
+    return plus + blend * (far * room.clamp_max(1.0) - plus)
+
+
+@dataclass(frozen=True, eq=False)
+class Away(Edit):
+    """What cells found in the prompt, pushed away from what the same cells find in another one.
+
+    Attributes:
+        other: the prompt to be pushed away from, as many rows as the batch or as a part of it that is repeated.
+        strength, cap, blend: see ``pushed``.
+    """
+
+    other: Condition | None = None
+    strength: float = 1.0
+    cap: float = 2.5
+    blend: float = 0.5
+
+    def at(self, site: str) -> bool:
+        return site.endswith(".cross.out") and super().at(site)
+
+    def beside(self, site: str, value: Tensor, look: Look) -> Tensor:
+        if self.other is None or self.other.tokens is None:
+            raise UnnoiseError("NAG has no other prompt's tokens to steer away from", "give a negative prompt")
+        times = len(value) // len(self.other.tokens)  # calls that are made as one have their rows one after the other
+        other = Condition.cat([self.other] * times)
+        assert other.tokens is not None
+        minus = look(other.tokens.to(value.dtype), other.token_mask)
+        return pushed(value, minus, self.strength, self.cap, self.blend)
+
+
+@register("nag", "normalized-attention")
+class NAG(Guidance):
+    """Normalized attention guidance: inside cross-attention, away from the negative prompt; works without CFG.
+
+    Chen et al. 2025 (arXiv 2505.21179). The calls with the prompt look at both prompts with the same queries. Costs a
+    second attention, not a second call: ``NAG(Plain())`` gives networks a negative prompt that CFG would spoil.
+
+    Args:
+        inner: the guidance whose calls with the prompt are changed.
+        strength: s, how hard to push; 0 is the inner guidance alone. The authors' code counts it from 1.
+        cap: tau, how much larger than before features may become.
+        blend: alpha, in [0, 1], how much of the result is taken.
+        sites: names of places with cross-attention, ``*`` at the end for all that begin so.
+    """
+
+    def __init__(
+        self,
+        inner: Guidance | None = None,
+        strength: float = 2.0,
+        cap: float = 2.5,
+        blend: float = 0.5,
+        sites: Sequence[str] = ("*",),
+    ) -> None:
+        if not cap > 0:
+            raise UnnoiseError(f"NAG with a cap of {cap:g}", "choose it above 0; 2.5 is usual")
+        if not 0 <= blend <= 1:
+            raise UnnoiseError(f"NAG with a blend of {blend:g}", "choose it from 0 to 1")
+        self.inner, self.strength, self.cap, self.blend = inner or CFG(), strength, cap, blend
+        self.sites = names(sites)
+
+    def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
+        if self.strength == 0:
+            return self.inner.asks(conds, here)
+        if conds.get("uncond") is None:
+            raise UnnoiseError("NAG wants a second prompt to steer away from", "give one, if only the empty one")
+        edit = Away(self.sites, conds["uncond"], self.strength, self.cap, self.blend)
+        return edited(self.inner, "nag", edit, conds, here, only=conds["cond"])
+
+    def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
+        return combined(self.inner, "nag", parts, x, here, memory)

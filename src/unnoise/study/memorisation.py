@@ -1,0 +1,68 @@
+"""Whether drawn pictures are training pictures, with a perfect memoriser as the control that must be found out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unnoise.core.mixture import Deltas
+from unnoise.core.noise import NoiseSource
+from unnoise.core.sample import sample
+from unnoise.paths.flow import Flow
+from unnoise.solvers.euler import Euler
+from unnoise.spacings.trailing import Trailing
+from unnoise.study.distances import Figure, bootstrap
+
+SIDE = 32
+
+
+def thumbnails(pixels: Tensor) -> Tensor:
+    """(N, 3 * 32 * 32) float64 in levels of 255, from uint8 (N, 3, H, W).
+
+    Means of cells, so that a pixel's shift or the grain of an autoencoder is not what tells two pictures apart.
+    """
+    return torch.cat([F.adaptive_avg_pool2d(rows.double(), SIDE).flatten(1) for rows in pixels.split(64)])
+
+
+def nearest(pixels: Tensor, training: Tensor) -> Tensor:
+    """(N,) distance of each picture to the nearest training picture: root mean square over its thumbnail, 0 to 255."""
+    near, far = thumbnails(pixels), thumbnails(training)
+    exact = "donot_use_mm_for_euclid_dist"  # the fast form has no digits left for pictures that are equal
+    rows = [torch.cdist(x, far, compute_mode=exact).amin(1) for x in near.split(16)]
+    return torch.cat(rows) / near.shape[1] ** 0.5
+
+
+def copied(drawn: Tensor, real: Tensor, seed: int = 0) -> Figure:
+    """The chance that a drawn picture lies nearer to the training pictures than a real held-out one, ties a half.
+
+    It is the Mann-Whitney statistic as a share, of the test of Meehan, Chaudhuri and Dasgupta 2020 (arXiv 2004.05675):
+    both sets are measured against the same training pictures, so that their number cannot decide. One half is what
+    new pictures of the same kind would get, 1 is a copyist, and less than a half means far from everything.
+
+    Args:
+        drawn, real: (N,) ``nearest`` of drawn pictures and of real ones, for the same N held-out prompts.
+    """
+    nearer = (drawn[:, None] < real).double() + 0.5 * (drawn[:, None] == real).double()  # (N, N)
+    return bootstrap(lambda counts: ((counts @ nearer) * counts).sum(1) / counts.sum(1) ** 2, len(drawn), seed)
+
+
+@torch.inference_mode()
+def memoriser(latents: Tensor, seeds: Sequence[int], steps: int = 20) -> Tensor:
+    """Latents drawn by the denoiser of a list of training latents: each ends on one of them (``core.mixture.Deltas``).
+
+    It reads no prompt. A figure for memorisation that does not find it out is worth nothing.
+
+    Args:
+        latents: (N, C, h, w) of the training pictures.
+        seeds: one a draw.
+    """
+    shape = tuple(latents.shape[1:])
+    levels = Trailing().levels(Flow(), steps, shape)
+    noise = NoiseSource(seeds, shape, torch.float32)
+    x = noise.initial() * levels[0].sigma
+    for step in sample(Deltas(latents).estimate, Euler(), levels, x, noise):
+        x = step.run.x
+    return x

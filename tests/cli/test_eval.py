@@ -1,0 +1,127 @@
+"""``unnoise eval`` from checkpoints to the leaderboard, on tiny models; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from study.judged import judge, write_shapes
+from tiny import components, lively, tokenizer
+from unnoise.cli.eval import distinct, label
+from unnoise.cli.main import main
+from unnoise.data.store import open_set
+from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
+from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
+from unnoise.encoders.pair import Pair, PairConfig
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.study.leaderboard import FIGURES, Board, after, choose_prompts, markdown, plot
+from unnoise.weights.model import save_model
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("sets") / "shapes")
+
+
+def save_judge(out: Path, words: Tokenizer) -> Path:
+    torch.manual_seed(1)
+    text = CLIPText(CLIPTextConfig(words.vocabulary, words.length, 16, 1, 2, 32, end=words.end))
+    parts = {
+        "text": text,
+        "image": ImageConv(ImageConvConfig(((8, 1), (8, 1)), 16)),
+        "pair": Pair(PairConfig(16, 16, 8)),
+    }
+    parts = {name: lively(part) for name, part in parts.items()}
+    save_model(out, parts, {}, {"tokenizer.json": words.json}, torch.float32)
+    return out
+
+
+@pytest.fixture(scope="module")
+def eyes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    captions = [captions[0] for captions in open_set(shapes).captions]
+    return save_judge(tmp_path_factory.mktemp("judges") / "eyes", Tokenizer.train(captions, 280, 16))
+
+
+def test_one_command_writes_table_plots_and_sheets(
+    tiny_model: Path, shapes: Path, eyes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "docs" / "board"
+    args = ["eval", tiny_model, tiny_model, "--judge", eyes, "--data", shapes, "--out", out, "--json"]
+    args += ["--prompts", 3, "--seeds", 2, "--steps", 2]
+    assert main([str(each) for each in args]) == 0
+    board = json.loads(capsys.readouterr().out)
+    assert json.loads((out / "leaderboard.json").read_text()) == board
+    names = [row["name"].split(":")[0] for row in board["rows"]]
+    assert names == ["tiny", "tiny (2)", "ceiling", "floor", "memoriser"]
+    first, second, ceiling, floor, memoriser = (row["figures"] for row in board["rows"])
+    assert first == second, "the same model, seeds and prompts"
+    assert set(first) == set(FIGURES)
+    assert [ceiling["variety"], ceiling["copied"], floor["copied"], memoriser["variety"]] == [None] * 4
+    assert ceiling["FD-local"] == floor["FD-local"]
+    assert board["exam"]["passed"] is False
+    assert "FAILED its exam" in (out / "leaderboard.md").read_text()
+    assert {path.name for path in out.glob("*.svg")} == {f"{name.lower()}.svg" for name in FIGURES}
+    assert sorted(path.name for path in out.glob("*.png")) == [f"sheet-{n}.png" for n in range(1, 6)]
+    assert Image.open(out / "sheet-1.png").size[0] > 128
+    page = (out / "leaderboard.md").read_text()
+    assert str(tmp_path) not in page, "a name, and no path"
+    linked = re.findall(r"\]\((.*?)\)", page)
+    assert len(linked) == 5 + len(FIGURES)
+    assert all((out / name).is_file() for name in linked)
+
+
+def test_the_board_is_right_about_what_is_known(shapes: Path) -> None:
+    """Real pictures before a judge that sees: everything is found, and nothing is found with other captions."""
+    pictures = open_set(shapes)
+    prompts = choose_prompts(pictures, "validation", 10)
+    assert prompts.tiers == ["trained"] * 6 + ["tier1"] * 3 + ["tier2"] * 3
+    board = Board(judge(), pictures, prompts)
+    real = board.real[None]
+    right, wrong = board.row("right", real), board.row("wrong", real.roll(1, 1))
+    for tier in ("trained", "tier1", "tier2"):
+        assert (right.figures[tier].value, wrong.figures[tier].value) == (1.0, 0.0)  # type: ignore[union-attr]
+    for figure in ("FD-local", "KD-local", "saturation"):
+        assert right.figures[figure].value == pytest.approx(0, abs=1e-9)  # type: ignore[union-attr]
+    one = board.row("one", real[:, :1].expand_as(real))
+    assert one.figures["diversity"].value == pytest.approx(0, abs=1e-9)  # type: ignore[union-attr]
+    assert one.figures["FD-local"].low > 0  # type: ignore[union-attr]
+    rows, copies = board.controls(components()["autoencoder"], "tiny")  # type: ignore[arg-type]
+    assert copies.shape == (6,)
+    drawn = {bytes(x.numpy()) for x in rows[2].pictures}
+    known = {bytes(x.numpy()) for x in after(components()["autoencoder"], board.training)}  # type: ignore[arg-type]
+    assert len(drawn) > 1
+    assert len(drawn - known) <= 1, "the memoriser draws training pictures, but for a rounding"
+    page = markdown([right, wrong], {"part": "validation"})
+    assert page.count("\n| ") == 3
+    assert plot([right, wrong], "tier1").count("<circle") == 2
+    assert plot([right], "copied").count("<circle") == 0
+
+
+def refused(args: list[object], capfd: pytest.CaptureFixture[str]) -> str:
+    assert main(["eval", *map(str, args)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    return line
+
+
+def test_what_is_refused(
+    tiny_model: Path, shapes: Path, eyes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    common: list[object] = [tiny_model, "--judge", eyes, "--data", shapes, "--out", tmp_path / "out"]
+    assert "ask for 2 to 1000" in refused([*common, "--prompts", 1], capfd)
+    assert "ask for 1 to 16" in refused([*common, "--seeds", 0], capfd)
+    assert "has 0 pictures of tier1, test" in refused([*common, "--part", "test"], capfd)
+    assert "no model is named" in refused(common[1:], capfd)
+    assert "0 steps cannot be run" in refused([*common, "--steps", 0], capfd)
+    kin = save_judge(tmp_path / "kin", tokenizer())
+    assert "have one tokenizer; train a judge apart" in refused([*common, "--judge", kin], capfd)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_rows() -> None:
+    assert label(Path("runs/emoji-flow/model")) == label(Path("runs/emoji-flow")) == "emoji-flow"
+    assert distinct(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
