@@ -17,12 +17,14 @@ from unnoise.errors import UnnoiseError
 from unnoise.pictures import sheet
 
 PROMPTS = (
-    "woman, dark skin tone",
+    "red apple",
+    "blue heart",
+    "woman firefighter, dark skin tone",
     "man astronaut, light skin tone",
     "grinning face",
+    "cat face",
     "clock",
-    "flag of France",
-    "red apple",
+    "flag of Japan",
 )
 COUNT, SEED = 4, 1  # pictures for a prompt; the seed of the first
 

@@ -23,10 +23,13 @@ def emoji_flow(
     init: Path | None = None,
     text_rate: float = 0.2,
     drop: float = 0.1,
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: float = 0.7,
+    std: float = 1.2,
 ) -> Training:
     """A rectified-flow denoiser: a straight path, the velocity, logit-normal times.
+
+    Times lean toward noise. What a thing looks like as a whole is settled above t = 0.88, where Esser et al. 2024
+    (arXiv 2403.03206), with mean 0 and std 1, put one sample in forty: too few to learn two thousand things by heart.
 
     Args:
         data: the picture set.
