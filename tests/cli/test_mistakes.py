@@ -105,12 +105,15 @@ def test_verbs(args: list[str], said: str, here: Path, capsys: Said) -> None:
     assert said in complaint(capsys, *args)
 
 
-POSITIONAL = ("generate", "replay", "noise", "inspect", "data folder", "average")
+GIVEN = {verb: ["x"] for verb in ("generate", "replay", "noise", "inspect", "data folder")} | {
+    "train": ["emoji-flow"],
+    "average": ["x", "--width", "0.1", "--out", "y"],
+}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_knows_its_options(verb: str, here: Path, capsys: Said) -> None:
-    words = [*verb.split(), *(["emoji-flow"] if verb == "train" else []), *(["x"] if verb in POSITIONAL else [])]
+    words = [*verb.split(), *GIVEN.get(verb, [])]
     assert "there is no option --nonsense" in complaint(capsys, *words, "--nonsense", "3")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ HEAVY = {"transformers", "diffusers", "pyarrow", "matplotlib", "emoji", "tensorb
 def start(code: list[str], *args: str, **env: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     whole = {**os.environ, "PYTHONPATH": str(SRC), **env}
-    return subprocess.Popen([sys.executable, *code, *args], stdout=pipe, stderr=pipe, text=True, env=whole)
+    # what a shell starts in the background ignores Ctrl-C, and hands that on
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, *code, *args]
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=whole, preexec_fn=listen)
 
 
 def imported(*args: str, **env: str) -> tuple[set[str], str]:

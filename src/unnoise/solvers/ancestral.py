@@ -1,0 +1,43 @@
+"""What ancestral solvers share: down to a lower level than was asked for, then up again with fresh noise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+from torch import Tensor
+
+from unnoise.core.estimate import Estimate
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import NoiseSource
+from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.solvers.reverse import ancestral, check_choice, check_settings, refresh
+
+
+class Ancestral(Solver):
+    """A solver that is told how to step down, and adds the noise itself.
+
+    Args:
+        eta: how much of the noise is fresh, in [0, 1]; 0 is the step down alone.
+        s_noise: factor on the fresh noise; anything but 1 leaves states noisier or cleaner than their level.
+        rule: "posterior", right on every path, or "rectified", as programs for flow models do.
+    """
+
+    def __init__(
+        self, eta: float = 1.0, s_noise: float = 1.0, rule: Literal["posterior", "rectified"] = "posterior"
+    ) -> None:
+        check_settings(1, eta=eta, s_noise=s_noise)
+        check_choice("rule", rule, "posterior", "rectified")
+        self.eta, self.s_noise, self.rule = eta, s_noise, rule
+
+    def step(
+        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
+    ) -> Move:
+        e = denoise(x, here, there)
+        kept, fresh = ancestral(here, there, self.eta, self.rule)
+        x = self.down(denoise, e, here, NoiseLevel(there.alpha, kept), there)
+        return Move(refresh(x, fresh, self.s_noise, noise, here, there), e)
+
+    @abstractmethod
+    def down(self, denoise: Denoise, e: Estimate, here: NoiseLevel, low: NoiseLevel, there: NoiseLevel) -> Tensor:
+        """The state at ``low``, which has the alpha of ``there`` and less noise; ``here`` may be pure noise."""
