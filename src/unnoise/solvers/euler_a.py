@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-from typing import Any, Literal
-
 from torch import Tensor
 
+from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
-from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
-from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.solvers.reverse import ancestral, check_choice, check_settings, refresh
+from unnoise.core.solver import Denoise
+from unnoise.solvers.ancestral import Ancestral
 
 
 @register("euler-a", "euler_a", "euler_ancestral", "Euler a", "EulerAncestralDiscreteScheduler")
-class EulerA(Solver):
+class EulerA(Ancestral):
     """Euler down to a lower level, then up again with fresh noise; the first-order step of every SDE here.
 
     With eta 1 it is DDIM with eta 1, DDPM with its small variance and SDE-DPM-Solver++(1): Song et al. 2020 (arXiv
@@ -29,17 +27,5 @@ class EulerA(Solver):
     stochastic = True
     use = "loose, lively pictures in 20 to 40 steps; never settles as steps are added"
 
-    def __init__(
-        self, eta: float = 1.0, s_noise: float = 1.0, rule: Literal["posterior", "rectified"] = "posterior"
-    ) -> None:
-        check_settings(1, eta=eta, s_noise=s_noise)
-        check_choice("rule", rule, "posterior", "rectified")
-        self.eta, self.s_noise, self.rule = eta, s_noise, rule
-
-    def step(
-        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
-    ) -> Move:
-        e = denoise(x, here, there)
-        kept, fresh = ancestral(here, there, self.eta, self.rule)
-        x = NoiseLevel(there.alpha, kept).mix(e.x0, e.eps)
-        return Move(refresh(x, fresh, self.s_noise, noise, here, there), e)
+    def down(self, denoise: Denoise, e: Estimate, here: NoiseLevel, low: NoiseLevel, there: NoiseLevel) -> Tensor:
+        return low.mix(e.x0, e.eps)

@@ -1,20 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor
-
-from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import Past, multistep
-from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
-from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
+from unnoise.solvers.adams import Adams
 
 
 @register("res-multistep", "res_multistep", "res-2m", "res_2m", "exp-adams")
-class RESMultistep(Solver):
+class RESMultistep(Adams):
     """Exponential Adams: a polynomial through the last predicted pictures, in log-SNR, exactly. One call, order 2.
 
     RES in many steps (Zhang et al. 2023, arXiv 2308.02157); Hochbruck and Ostermann 2010 (Acta Numerica 19), section
@@ -30,18 +21,7 @@ class RESMultistep(Solver):
     order = 2
     use = "as dpmpp-2m with exact weights, and of any order to 4; closer where steps are many"
 
+    form = "x0"
+
     def __init__(self, points: int = 2, lower_order_final: bool = True, singlestep_start: bool = False) -> None:
-        if points not in (1, 2, 3, 4):
-            raise UnnoiseError(f"res-multistep cannot look at {points} points", "choose 1 to 4")
-        self.points = self.order = points
-        self.lower_order_final = lower_order_final
-        self.singlestep_start = singlestep_start
-        self.starting = max(0, points - 2) if singlestep_start else 0  # steps of more calls
-
-    def start(self, levels: Sequence[NoiseLevel]) -> Past:
-        return Past.before(levels) if self.lower_order_final else Past()
-
-    def step(
-        self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
-    ) -> Move:
-        return multistep(denoise, x, here, there, state, "x0", self.points, singlestep_start=self.singlestep_start)
+        super().__init__(points, lower_order_final, singlestep_start)
