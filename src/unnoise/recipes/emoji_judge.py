@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,12 +10,11 @@ from unnoise.core.objective import Batch, Draws
 from unnoise.core.registry import register
 from unnoise.data.feeds import CaptionFeed
 from unnoise.data.store import PictureSet, open_set
-from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
-from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
-from unnoise.encoders.pair import Pair, PairConfig
+from unnoise.encoders.clip_text import CLIPTextConfig
+from unnoise.encoders.image_conv import ImageConvConfig
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
-from unnoise.objectives.contrastive import ContrastiveObjective
+from unnoise.recipes.contrastive import contrastive_training
 from unnoise.study.candidates import REVISION, Candidates
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
@@ -110,32 +106,16 @@ def emoji_judge(
     items = [item for item, captions in enumerate(pictures.captions) if captions[0]]
     if not items:
         raise UnnoiseError(f"the picture set at {pictures.path} has nothing to train on", "build or name another one")
-    tokenizer = Tokenizer.train((c for i in items for c in pictures.captions[i]), text.vocabulary, text.length)
-    if text.vocabulary < tokenizer.vocabulary or text.end != tokenizer.end:
-        raise UnnoiseError(
-            f"the text tower has {text.vocabulary} ids and ends at {text.end}, the tokenizer has "
-            f"{tokenizer.vocabulary} and ends at {tokenizer.end}",
-            "set text.vocabulary and text.end to these",
-        )
-    torch.manual_seed(train.seed)
-    objective = ContrastiveObjective(
-        CLIPText(text),
-        ImageConv(image).to(memory_format=torch.channels_last),
-        Pair(PairConfig(text.width, image.width, width)),
-    )
-
-    def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        return {"text": modules["text"], "image": modules["image"], "pair": modules["pair"]}
-
-    identity = {"recipe": "emoji-judge", "text": asdict(text), "image": asdict(image), "width": width}
-    identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
-    steps = [{"recipe": "emoji-judge", "samples": train.samples, "batch": train.batch}]
-    return Training(
-        objective,
-        JudgeFeed(pictures, items, tokenizer),
-        train,
-        identity,
-        finish,
-        info={"trained": {"judge": steps}, "data": pictures.sha256},
-        texts={"tokenizer.json": tokenizer.json},
+    return contrastive_training(
+        recipe="emoji-judge",
+        captions=[caption for i in items for caption in pictures.captions[i]],
+        feed=lambda tokenizer: JudgeFeed(pictures, items, tokenizer),
+        train=train,
+        text=text,
+        image=image,
+        width=width,
+        info={
+            "trained": {"judge": [{"recipe": "emoji-judge", "samples": train.samples, "batch": train.batch}]},
+            "data": pictures.sha256,
+        },
     )
