@@ -4,40 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-
-from unnoise.errors import UnnoiseError
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 2**27
-
-
-def open_picture(path: Path) -> Image.Image:
-    """The picture of a PNG, JPEG or WebP file in RGB, turned as its camera says; what is clear becomes white.
-
-    Raises:
-        UnnoiseError: no such file, another format, damaged, or of more than 2^27 pixels.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            if file.width * file.height > MAX_PIXELS:  # known from the header, before anything is decoded
-                raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "make it smaller first")
-            image = ImageOps.exif_transpose(file)
-            if image.mode in ("RGBA", "LA", "PA", "P"):
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file") from None
-    except UnidentifiedImageError:
-        raise UnnoiseError(f"{path} is no PNG, JPEG or WebP picture", "convert it first") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again, or convert it") from None
 
 
 def to_bytes(x: Tensor) -> Tensor:

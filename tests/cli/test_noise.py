@@ -14,7 +14,8 @@ from unnoise.cli.main import main
 from unnoise.cli.noise import decibel, scaled
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
-from unnoise.pictures import from_bytes, from_image, open_picture
+from unnoise.data.square import open_picture
+from unnoise.pictures import from_bytes, from_image
 from unnoise.study.film import GAP, evenly
 from unnoise.study.forward import noised
 
@@ -62,7 +63,10 @@ def test_a_camera_s_turn_is_honoured_and_nothing_is_black(tmp_path: Path) -> Non
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
     assert scaled(open_picture(tmp_path / "turned.jpg"), 40).size == (20, 40)
-    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    grey = Image.fromarray(np.full((20, 20), 0x8080, dtype=np.uint16))
+    grey.save(tmp_path / "deep.png")
+    assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128), "16 bits are not clipped"
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert scaled(open_picture(tmp_path / "clear.png"), 8).getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -70,8 +74,8 @@ def test_a_camera_s_turn_is_honoured_and_nothing_is_black(tmp_path: Path) -> Non
     ("args", "said"),
     [
         (["none.png"], "there is no picture"),
-        (["text.txt"], "is no PNG, JPEG or WebP picture"),
-        (["cut.png"], "cannot be read"),
+        (["text.txt"], "cannot be used: not a picture"),
+        (["cut.png"], "cannot be used: damaged"),
         (["photo.png", "--path", "flaw"], "did you mean flow?"),
         (["photo.png", "--frames", "1"], "--frames 1 is out of range"),
         (["photo.png", "--size", "5000"], "--size 5000 is out of range"),
@@ -98,7 +102,7 @@ def test_mistakes(
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(Exception, match=r"20000 x 20000 pixels|decompression bomb"):
+    with pytest.raises(Exception, match=r"too large"):
         scaled(open_picture(tmp_path / "bomb.png"), 64)
 
 

@@ -157,7 +157,7 @@ def test_from_the_command_line(
     monkeypatch.chdir(tmp_path)
     PICTURE.save("start.png")
     Image.new("L", PICTURE.size, 255).save("mask.png")
-    Image.new("L", (9, 9)).save("small.png")
+    Image.new("L", (19, 19)).save("small.png")
     base = ["generate", "red apple", "--seed", "1", "--steps", "3", "--model", str(tiny_model)]
     for extra in (["--strength", "0.4"], ["--mask", "mask.png"], ["--invert", "blue heart"], []):
         assert main([*base, "--start", "start.png", *extra]) == 0
@@ -169,7 +169,7 @@ def test_from_the_command_line(
         (["--strength", "0.5"], "--strength speaks of a picture"),
         (["--start", "none.png"], "there is no picture"),
         (["--start", "start.png", "--strength", "2"], "a strength of 2"),
-        (["--start", "start.png", "--mask", "small.png"], "the mask is (9, 9)"),
+        (["--start", "start.png", "--mask", "small.png"], "the mask is (19, 19)"),
     ):
         assert main([*base, *extra]) == 1
         assert said in capsys.readouterr().err

@@ -141,7 +141,7 @@ def begun(
     Raises:
         UnnoiseError: options that speak of a start where there is none, or pictures that cannot be read or do not fit.
     """
-    from unnoise.pictures import open_picture
+    from unnoise.data.square import open_picture
     from unnoise.pipelines.start import check_strength
 
     if start is None:

@@ -42,7 +42,7 @@ def noise(
 
     from unnoise.cli.output import ready_folder, save, slug
     from unnoise.core.registry import find
-    from unnoise.pictures import open_picture
+    from unnoise.data.square import open_picture
     from unnoise.study.film import gif, strip
     from unnoise.study.forward import noised
 

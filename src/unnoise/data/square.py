@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
-from unnoise.data.intake import LeftOut, check_magic
+from unnoise.data.intake import MAX_PICTURE, LeftOut, check_magic, read_file
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ MIN_SIDE = 16  # pixels; less says nothing at any size
 PNG_END = b"IEND\xaeB`\x82"  # type and sum of a PNG's last chunk
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 Fit = Literal["crop", "pad"]
+T = TypeVar("T")
 
 
 class Square(NamedTuple):
@@ -59,39 +62,18 @@ class Squarer:
         Raises:
             LeftOut: it is no whole PNG, JPEG or WebP, too large, too small, or an animation.
         """
-        check_magic(data[:16])
-        check_webp(data[:30])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd palettes and the like; sizes are checked here
-                return self._decode(data)
-        except (LeftOut, MemoryError):
-            raise
-        except Exception as error:  # decoders fail in every way there is, and the cure is the same
-            raise LeftOut("damaged", " ".join(str(error).split()) or type(error).__name__) from None
+        return decoded(data, self._decode)
 
-    def _decode(self, data: bytes) -> Square:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+    def _decode(self, image: Image.Image) -> Square:
+        from PIL import ImageOps
 
-        try:
-            image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))  # reads the header alone
-        except Image.DecompressionBombError:
-            raise LeftOut("too large", f"more than {MAX_PIXELS:,} pixels; make it smaller") from None
-        except UnidentifiedImageError:
-            raise LeftOut("damaged", "its header cannot be read") from None
-        with image:
-            check_size(*image.size)
-            if image.format == "PNG" and PNG_END not in data:  # Pillow is content once it has all rows
-                raise LeftOut("damaged", "it ends before its end mark")
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise LeftOut("animated", f"it has {image.n_frames} frames; save one of them")  # type: ignore[attr-defined]
-            width, height = image.size
-            if image.getexif().get(0x0112) in SIDEWAYS:
-                width, height = height, width
-            if image.format in ("JPEG", "MPO"):  # a decoder that halves by itself, as long as twice the size is left
-                spare = max(1.0, min(image.size) / (2 * self.size))
-                image.draft(None, (math.ceil(image.width / spare), math.ceil(image.height / spare)))
-            return Square(self._square(ImageOps.exif_transpose(image)), width, height)
+        width, height = image.size
+        if image.getexif().get(0x0112) in SIDEWAYS:
+            width, height = height, width
+        if image.format in ("JPEG", "MPO"):  # a decoder that halves by itself, as long as twice the size is left
+            spare = max(1.0, min(image.size) / (2 * self.size))
+            image.draft(None, (math.ceil(image.width / spare), math.ceil(image.height / spare)))  # type: ignore[attr-defined]
+        return Square(self._square(ImageOps.exif_transpose(image)), width, height)
 
     def _square(self, image: Image.Image) -> Image.Image:
         from PIL import Image
@@ -110,6 +92,65 @@ class Squarer:
         corner = ((self.size - into[0]) // 2, (self.size - into[1]) // 2)
         page.paste(image, corner, image if image.mode == "RGBA" else None)
         return page
+
+
+def decoded(data: bytes, use: Callable[[Image.Image], T]) -> T:
+    """What ``use`` makes of a picture that was opened and checked, but not decoded yet.
+
+    Raises:
+        LeftOut: it is no whole PNG, JPEG or WebP, too large, too small, or an animation.
+    """
+    check_magic(data[:16])
+    check_webp(data[:30])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd palettes and the like; sizes are checked here
+            with opened(data) as image:
+                return use(image)
+    except (LeftOut, MemoryError):
+        raise
+    except Exception as error:  # decoders fail in every way there is, and the cure is the same
+        raise LeftOut("damaged", " ".join(str(error).split()) or type(error).__name__) from None
+
+
+def opened(data: bytes) -> Image.Image:
+    """The picture with its header read and checked."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+    except Image.DecompressionBombError:
+        raise LeftOut("too large", f"more than {MAX_PIXELS:,} pixels; make it smaller") from None
+    except UnidentifiedImageError:
+        raise LeftOut("damaged", "its header cannot be read") from None
+    check_size(*image.size)
+    if image.format == "PNG" and PNG_END not in data:  # Pillow is content once it has all rows
+        raise LeftOut("damaged", "it ends before its end mark")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise LeftOut("animated", f"it has {image.n_frames} frames; save one of them")  # type: ignore[attr-defined]
+    return image
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture of a PNG, JPEG or WebP file in RGB, upright; what is clear becomes white.
+
+    Raises:
+        UnnoiseError: there is none, or it cannot be used; the same limits as for pictures of a set.
+    """
+    from PIL import Image, ImageOps
+
+    def whole(image: Image.Image) -> Image.Image:
+        image = rgb(ImageOps.exif_transpose(image))
+        page = Image.new("RGB", image.size, "white")
+        page.paste(image, (0, 0), image if image.mode == "RGBA" else None)
+        return page
+
+    if not path.exists():
+        raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file")
+    try:
+        return decoded(read_file(path, MAX_PICTURE, picture=True), whole)
+    except LeftOut as why:
+        raise UnnoiseError(f"{path} cannot be used: {why}", "save it as PNG, JPEG or WebP again") from None
 
 
 def rgb(image: Image.Image) -> Image.Image:
