@@ -136,9 +136,9 @@ def test_a_set_of_one_caption_is_refused(shapes: PictureSet) -> None:
 # what it is trained on
 
 
-def feed(pictures: PictureSet) -> JudgeFeed:
+def feed(pictures: PictureSet, group: int = 2) -> JudgeFeed:
     words = Tokenizer.train([captions[0] for captions in pictures.captions], 300, 24)
-    return JudgeFeed(pictures, list(range(len(pictures))), words)
+    return JudgeFeed(pictures, list(range(len(pictures))), words, group)
 
 
 def test_every_second_row_is_a_relative(shapes: PictureSet) -> None:
@@ -151,6 +151,13 @@ def test_every_second_row_is_a_relative(shapes: PictureSet) -> None:
     assert items.tolist() == [0, 5, 3, 3, 7], "what was handed in is as it was"
     seen = {fed.batch(torch.tensor([0, 0]), Draws(0, step, 2, slice(None)))["same"][1].item() for step in range(30)}
     assert len(seen) > 3
+
+
+def test_groups_of_three(shapes: PictureSet) -> None:
+    fed, candidates = feed(shapes, group=3), Candidates(shapes)
+    same = fed.batch(torch.tensor([0, 5, 3, 3, 7, 1, 2]), Draws(0, 0, 7, slice(None)))["same"].tolist()
+    assert same[0::3] == [0, 3, 2], "the first of each group is as it was drawn"
+    assert all(same[row] in candidates.hardest(same[row // 3 * 3]) for row in (1, 2, 4, 5))
 
 
 def test_micro_batches_of_an_even_size_are_the_same_rows(shapes: PictureSet) -> None:

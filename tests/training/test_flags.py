@@ -36,6 +36,8 @@ def another(flag: str, default: Any) -> tuple[list[str], Any]:
         return ["some/where"], Path("some/where")
     if isinstance(default, str):
         return ["gelu"], "gelu"
+    if isinstance(default, bool):
+        return [], not default
     value = default + 1 if isinstance(default, int) else default / 2 + 0.03
     return [str(value)], value
 

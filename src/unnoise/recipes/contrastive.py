@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from unnoise.encoders.pair import Pair, PairConfig
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.objectives.contrastive import ContrastiveObjective
+from unnoise.recipes.begin import begin_from
+from unnoise.recipes.latent import weights_sha256
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 from unnoise.training.trainer import TrainData
@@ -30,6 +33,8 @@ def contrastive_training(
     text: CLIPTextConfig,
     image: ImageConvConfig,
     width: int,
+    init: Path | None,
+    part: str,
     info: Mapping[str, Any],
 ) -> Training:
     """A training of a text tower with an image tower; see the recipes for what each argument means.
@@ -37,9 +42,10 @@ def contrastive_training(
     Args:
         captions: what the tokenizer is trained on.
         feed: makes the training's data with it.
+        part: what the pair is called where the folder tells how it was trained.
 
     Raises:
-        UnnoiseError: the text tower's ids are not the tokenizer's.
+        UnnoiseError: the text tower's ids are not the tokenizer's, or ``init`` is another kind of pair.
     """
     tokenizer = Tokenizer.train(captions, text.vocabulary, text.length)
     if text.vocabulary < tokenizer.vocabulary or text.end != tokenizer.end:
@@ -55,10 +61,17 @@ def contrastive_training(
         Pair(PairConfig(text.width, image.width, width)),
     )
 
+    pair = {"text": objective.text, "image": objective.image, "pair": objective.pair}
+    before = begin_from(init, pair, part, tokenizer.json) if init else []
+
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         return {"text": modules["text"], "image": modules["image"], "pair": modules["pair"]}
 
     identity = {"recipe": recipe, "text": asdict(text), "image": asdict(image), "width": width}
     identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
+    if init:
+        identity["init"] = {name: weights_sha256(module) for name, module in pair.items()}
+    now = {"recipe": recipe, "samples": train.samples, "batch": train.batch}
+    told = {**info, "trained": {part: [*before, now]}}
     texts = {"tokenizer.json": tokenizer.json}
-    return Training(objective, feed(tokenizer), train, identity, finish, info=dict(info), texts=texts)
+    return Training(objective, feed(tokenizer), train, identity, finish, info=told, texts=texts)

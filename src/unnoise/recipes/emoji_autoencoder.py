@@ -14,6 +14,8 @@ from unnoise.data.store import open_set
 from unnoise.errors import UnnoiseError
 from unnoise.objectives.autoencoder import AutoencoderObjective
 from unnoise.pictures import from_bytes, to_bytes
+from unnoise.recipes.begin import begin_from
+from unnoise.recipes.latent import weights_sha256
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
@@ -27,6 +29,8 @@ def emoji_autoencoder(
     whole: float = 0.2,
     gradient: float = 0.5,
     kl: float = 1e-4,
+    init: Path | None = None,
+    keep_latents: bool = False,
 ) -> Training:
     """The autoencoder between 128-pixel pictures and 16 x 16 x 4 latents.
 
@@ -38,18 +42,24 @@ def emoji_autoencoder(
         whole: the last part of the training that sees whole pictures.
         gradient: weight of the L1 of gradients.
         kl: weight of the divergence of latents from a unit Gaussian.
+        init: a model folder whose autoencoder the training starts from.
+        keep_latents: train its decoder alone: what denoisers were trained on stays as it is, and they stay good.
     """
+    if keep_latents and init is None:
+        raise UnnoiseError("--keep-latents keeps those of --init, and none is named", "name a model folder with --init")
     if not 0 <= whole <= 1:
         raise UnnoiseError(f"whole is {whole:g}, a part of the training", "choose it from 0 to 1")
     pictures = open_set(data)
     torch.manual_seed(train.seed)
     autoencoder = KLAutoencoder(network).to(memory_format=torch.channels_last)
+    before = begin_from(init, {"autoencoder": autoencoder}, "autoencoder") if init else []
     whole_from = round(train.samples * (1 - whole) / train.batch)
     feed = CropFeed(pictures, trained(pictures, "autoencoder"), crop, whole_from)
     held_out = from_bytes(pictures.pictures(pictures.held_out("autoencoder", "validation")[:16]))
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        measure_latents(modules["autoencoder"], feed)
+        if not keep_latents:
+            measure_latents(modules["autoencoder"], feed)
         return {"autoencoder": modules["autoencoder"]}
 
     def preview(parts: Mapping[str, nn.Module]) -> Tensor:
@@ -59,8 +69,10 @@ def emoji_autoencoder(
 
     font = pictures.manifest.get("origin", {}).get("font", {})
     now = {"recipe": "emoji-autoencoder", "samples": train.samples, "batch": train.batch, "font": font}
+    if keep_latents:
+        now["kept"] = "latents"
     return Training(
-        AutoencoderObjective(autoencoder, gradient, kl),
+        AutoencoderObjective(autoencoder, gradient, kl, train_encoder=not keep_latents),
         feed,
         train,
         {
@@ -70,10 +82,12 @@ def emoji_autoencoder(
             "whole": whole,
             "gradient": gradient,
             "kl": kl,
+            "init": weights_sha256(autoencoder) if init else None,
+            "keep_latents": keep_latents,
         },
         finish,
         preview if len(held_out) else None,
-        {"trained": {"autoencoder": [now]}},
+        {"trained": {"autoencoder": [*before, now]}},
     )
 
 

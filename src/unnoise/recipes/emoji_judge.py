@@ -23,28 +23,37 @@ SHIFT, SCALE, COLOUR = 5.0, 0.08, 0.06  # at most: pixels of 128, share of the s
 
 
 class JudgeFeed(CaptionFeed):
-    """Every second row is a hard relative of the row before it, and all pictures are a little disturbed.
+    """Rows come in groups, a picture and its hard relatives, and all pictures are a little disturbed.
 
-    A batch drawn at random holds few pictures that could be mistaken for one another. Here each has one beside it from
-    ``Candidates.hardest``: the same thing in another tone, the same tone in another role, a shared noun.
+    A batch drawn at random holds few pictures that could be mistaken for one another. Here each group's first has
+    others beside it from ``Candidates.hardest``: the same thing in another tone, the same tone in another role, a
+    shared noun.
+
+    Args:
+        pictures, items, tokenizer: as for ``CaptionFeed``.
+        group: rows of a group, at least 1, which is a batch drawn at random.
     """
 
-    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenizer) -> None:
+    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenizer, group: int = 2) -> None:
         super().__init__(pictures, items, tokenizer)
+        if group < 1:
+            raise UnnoiseError(f"group is {group}, the rows of a group", "choose 1 or more")
+        self.group = group
         candidates, row = Candidates(pictures), {item: number for number, item in enumerate(items)}
         near = [[row[other] for other in candidates.hardest(item) if other in row] for item in items]
         self.counts = torch.tensor([max(1, len(each)) for each in near])
         # a picture without relatives is its own: the loss takes equal pictures for one
         rows = [torch.tensor(each or [number]) for number, each in enumerate(near)]
         self.relatives = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (n, at most HARD)
-        self.identity = f"{self.identity}/candidates {REVISION}"
+        self.identity = f"{self.identity}/candidates {REVISION}/groups of {group}"
 
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """As ``CaptionFeed.batch``."""
-        items = items.clone()
-        leads = items[: len(items) // 2 * 2 : 2]  # (B // 2,)
-        u = draws.on("cpu").uniform("relative")[1::2]
-        items[1::2] = self.relatives[leads, (u * self.counts[leads]).floor().long()]
+        rows = torch.arange(len(items))
+        leads = items[rows // self.group * self.group]  # (B,) each row's group's first
+        u = draws.on("cpu").uniform("relative")
+        chosen = self.relatives[leads, (u * self.counts[leads]).floor().long()]  # (B,)
+        items = torch.where(rows % self.group == 0, items, chosen)
         batch = dict(super().batch(items, draws))
         batch["pictures"] = disturb(batch["pictures"], draws.uniform("disturb", 10).float())
         return batch
@@ -90,6 +99,8 @@ def emoji_judge(
     text: CLIPTextConfig = CLIPTextConfig(vocabulary=3072, width=192, hidden=768),
     image: ImageConvConfig = ImageConvConfig(stages=((128, 2), (224, 3)), width=224),
     width: int = 192,
+    group: int = 4,
+    init: Path | None = None,
 ) -> Training:
     """The judge of `unnoise eval`: a contrastive pair of its own, trained on all pictures, held-out ones included.
 
@@ -101,6 +112,8 @@ def emoji_judge(
         text: shape of the text tower; ``vocabulary`` and ``length`` also shape the tokenizer.
         image: shape of the image tower.
         width: of the space that both are projected to.
+        group: rows of a batch that are hard to tell apart: a picture and its relatives.
+        init: a folder trained by emoji-judge that the training starts from.
     """
     pictures = open_set(data)
     items = [item for item, captions in enumerate(pictures.captions) if captions[0]]
@@ -109,13 +122,12 @@ def emoji_judge(
     return contrastive_training(
         recipe="emoji-judge",
         captions=[caption for i in items for caption in pictures.captions[i]],
-        feed=lambda tokenizer: JudgeFeed(pictures, items, tokenizer),
+        feed=lambda tokenizer: JudgeFeed(pictures, items, tokenizer, group),
         train=train,
         text=text,
         image=image,
         width=width,
-        info={
-            "trained": {"judge": [{"recipe": "emoji-judge", "samples": train.samples, "batch": train.batch}]},
-            "data": pictures.sha256,
-        },
+        init=init,
+        part="judge",
+        info={"data": pictures.sha256},
     )

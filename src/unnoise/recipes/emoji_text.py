@@ -21,6 +21,7 @@ def emoji_text(
     text: CLIPTextConfig = CLIPTextConfig(),
     image: ImageConvConfig = ImageConvConfig(),
     width: int = 256,
+    init: Path | None = None,
 ) -> Training:
     """The text tower, trained with an image tower so that captions and pictures find each other (CLIP).
 
@@ -30,6 +31,7 @@ def emoji_text(
         text: shape of the text tower; ``vocabulary`` and ``length`` also shape the tokenizer.
         image: shape of the image tower.
         width: of the space that both are projected to.
+        init: a folder trained by emoji-text that the training starts from.
     """
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
@@ -41,5 +43,7 @@ def emoji_text(
         text=text,
         image=image,
         width=width,
-        info={"trained": {"text": [{"recipe": "emoji-text", "samples": train.samples, "batch": train.batch}]}},
+        init=init,
+        part="text",
+        info={},
     )

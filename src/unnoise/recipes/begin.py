@@ -1,0 +1,44 @@
+"""What recipes share that start from a trained folder's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unnoise.errors import UnnoiseError
+from unnoise.pipelines.load import model_folder
+from unnoise.weights.model import describe, load_model, read_file
+
+
+def begin_from(init: Path, modules: Mapping[str, nn.Module], part: str, tokenizer: str | None = None) -> list[Any]:
+    """Takes over the weights of a trained folder; returns how that was trained, as it tells.
+
+    Args:
+        init: a model folder or that of a finished training.
+        modules: the components to take, by their names in the folder.
+        part: whose history is asked for.
+        tokenizer: the tokenizer.json that the modules are for, where they read captions.
+
+    Raises:
+        UnnoiseError: a component or the tokenizer there is another one.
+    """
+    folder = model_folder(init)
+    parts, record = load_model(folder, list(modules))
+    for name, module in modules.items():
+        ours, theirs = describe(module), describe(parts[name])
+        if ours != theirs:
+            raise UnnoiseError(f"--init has another {name}: {theirs}, not {ours}", "give this one the shape of that")
+    if tokenizer is not None and read_file(folder, record, "tokenizer.json").decode() != tokenizer:
+        raise UnnoiseError("--init has another tokenizer: it was trained on other captions", "start without --init")
+    for name, module in modules.items():
+        module.load_state_dict(parts[name].state_dict())
+    return history(record, part)
+
+
+def history(record: Mapping[str, Any], part: str) -> list[Any]:
+    """The trainings that a part of a model went through, as its record tells; empty where it does not."""
+    told = record.get("trained", {})
+    return list(told.get(part, [])) if isinstance(told, dict) else []
