@@ -5,13 +5,19 @@
     python bench/solvers.py overhead
 
 Every run of a comparison starts from the same noise at the top of DDPM's linear path (or the default model's own) and
-is held against the exact end of its trajectory: on the mixture by an integrator of order 16, on the default model by a
-run of 1,000 steps. The error is the root of the mean squared distance, relative to that of the end itself.
+is held against the end of its trajectory: on the mixture the exact one, by an integrator of order 16; on the default
+model, with guidance, that of a run of 1,000 steps, which is held against one of half as many. The error is the root of
+the mean squared distance, relative to that of the end itself.
+
+On the default model a few solvers are compared, in about eight minutes of two cores. What was measured is kept in a
+folder, so that a run that is stopped goes on where it was: the long run from its last hundred steps, the others from
+their last number. The folder is named after the model's weights and what was asked of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -21,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import PATH, Evaluate, flow_peers, peers
 from torch import Tensor
 
 from unnoise.core.estimate import Estimate
@@ -28,15 +35,11 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Mixture
 from unnoise.core.noise import NoiseSource
 from unnoise.core.notation import make
-from unnoise.core.registry import find, index
-from unnoise.core.sample import sample
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from unnoise.core.registry import index
+from unnoise.core.sample import Run, sample
 
 COUNTS = (5, 6, 8, 10, 15, 20, 50)
 SPACINGS = ("trailing", "linspace", "karras", "log-snr", "align-your-steps", "kl-optimal", "beta", "simple")
-PATH = find("paths", "ddpm-linear")()
-Evaluate = Callable[[Tensor, NoiseLevel], Estimate]
 Row = tuple[str, dict[int, float]]
 
 
@@ -49,9 +52,6 @@ def mixture(dim: int = 8, parts: int = 12) -> Mixture:
     return Mixture(weights / weights.sum(), torch.randn(parts, dim, generator=g, dtype=torch.float64), covariances)
 
 
-# one run of each library, from x at PATH.at(1) to clean data
-
-
 def ours(solver: str, spacing: str, steps: int, evaluate: Evaluate, x: Tensor, path: Any = PATH) -> Tensor:
     """The end of a run of ours."""
     levels = make("spacings", spacing).levels(path, steps, x.shape[1:])
@@ -61,108 +61,13 @@ def ours(solver: str, spacing: str, steps: int, evaluate: Evaluate, x: Tensor, p
     return end
 
 
-def of_diffusers(scheduler: Any, steps: int, evaluate: Evaluate, x: Tensor) -> Tensor:
-    """The end of a run of a scheduler of diffusers; its indices may lie between two levels."""
-    scheduler.set_timesteps(steps)
-    x = x.float() * float(scheduler.init_noise_sigma)
-    for t in scheduler.timesteps:
-        level = PATH.at((float(t) + 1) / 1000)
-        told = evaluate(scheduler.scale_model_input(x, t).to(torch.float64), level)
-        x = scheduler.step(told.eps.float(), t, x, return_dict=False)[0]
-    return x.to(torch.float64)
-
-
-def of_k_diffusion(sampler: Callable[..., Tensor], sigmas: Tensor, evaluate: Evaluate, x: Tensor) -> Tensor:
-    """The end of a run of a sampler of k-diffusion, which computes in x/alpha."""
-
-    def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        level = PATH.onto(NoiseLevel(1.0, float(sigma[0])))
-        return evaluate(float(level.alpha) * x, level).x0
-
-    top = PATH.at(1.0)
-    return sampler(model, x / float(top.alpha), sigmas, disable=True)
-
-
-def peers() -> dict[str, Callable[[int, Evaluate, Tensor], Tensor | None]]:
-    """What both libraries offer without drawing noise, by name; each takes a number of calls of the network."""
-    import diffusers
-
-    from oracles.k_diffusion import sampling
-
-    linear = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
-    multi = {"final_sigmas_type": "zero"}
-    made: dict[str, tuple[Any, dict[str, Any], int]] = {
-        "DDIM": (diffusers.DDIMScheduler, {"clip_sample": False}, 1),
-        "Euler": (diffusers.EulerDiscreteScheduler, {}, 1),
-        "Heun": (diffusers.HeunDiscreteScheduler, {}, 2),
-        "LMS": (diffusers.LMSDiscreteScheduler, {}, 1),
-        "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}, 1),
-        "DPM++ 2M": (diffusers.DPMSolverMultistepScheduler, multi, 1),
-        "DPM++ 3M": (diffusers.DPMSolverMultistepScheduler, {**multi, "solver_order": 3}, 1),
-        "UniPC": (diffusers.UniPCMultistepScheduler, multi, 1),
-        "UniPC 3": (diffusers.UniPCMultistepScheduler, {**multi, "solver_order": 3}, 1),
-        "DEIS": (diffusers.DEISMultistepScheduler, {}, 1),
-    }
-    grids: dict[str, dict[str, Any]] = {
-        "leading": {"timestep_spacing": "leading", "steps_offset": 1},
-        "trailing": {"timestep_spacing": "trailing"},
-        "linspace": {"timestep_spacing": "linspace"},
-        "karras": {"timestep_spacing": "trailing", "use_karras_sigmas": True},
-        "exponential": {"timestep_spacing": "trailing", "use_exponential_sigmas": True},
-    }
-    found: dict[str, Callable[[int, Evaluate, Tensor], Tensor | None]] = {}
-    for name, (cls, settings, cost) in made.items():
-        for grid, extra in grids.items():
-            if any(key not in cls.__init__.__annotations__ for key in extra):
-                continue
-
-            def call(
-                count: int,
-                evaluate: Evaluate,
-                x: Tensor,
-                cls: Any = cls,
-                all_: Any = settings | extra,
-                cost: int = cost,
-            ) -> Tensor | None:
-                steps = (count + cost - 1) // cost
-                return of_diffusers(cls(**linear, **all_), steps, evaluate, x)
-
-            found[f"diffusers {name}, {grid}"] = call
-    top = PATH.at(1.0)
-    high, low = (float(PATH.at(t).sigma_hat) for t in (1.0, 1 / 1000))
-    assert math.isclose(high, float(top.sigma) / float(top.alpha))
-    samplers = {
-        "euler": (sampling.sample_euler, 1), "heun": (sampling.sample_heun, 2), "dpm_2": (sampling.sample_dpm_2, 2),
-        "lms": (sampling.sample_lms, 1), "dpmpp_2m": (sampling.sample_dpmpp_2m, 1),
-    }  # fmt: skip
-    schedules = {
-        "karras": lambda n: sampling.get_sigmas_karras(n, low, high),
-        "exponential": lambda n: sampling.get_sigmas_exponential(n, low, high),
-    }
-    for name, (sampler, cost) in samplers.items():
-        for grid, sigmas in schedules.items():
-
-            def call_k(
-                count: int,
-                evaluate: Evaluate,
-                x: Tensor,
-                sampler: Any = sampler,
-                sigmas: Any = sigmas,
-                cost: int = cost,
-            ) -> Tensor | None:
-                return of_k_diffusion(sampler, sigmas((count + cost - 1) // cost).double(), evaluate, x)
-
-            found[f"k-diffusion {name}, {grid}"] = call_k
-    return found
-
-
 # comparisons
 
 
-def errors(end: Callable[[int], Tensor | None], truth: Tensor) -> dict[int, float]:
+def errors(end: Callable[[int], Tensor | None], truth: Tensor, counts: Sequence[int] = COUNTS) -> dict[int, float]:
     """{calls: relative error}; those that cannot be run are left out."""
     found = {}
-    for count in COUNTS:
+    for count in counts:
         try:
             x = end(count)
         except (ArithmeticError, IndexError, RuntimeError, ValueError):
@@ -205,23 +110,67 @@ def compare_on_mixture(rows: int = 256) -> list[Row]:
     return all_of_ours(evaluate, x, truth) + theirs
 
 
-def compare_on_emoji(count: int = 16, scale: float = 3.0) -> list[Row]:
-    """All of ours on the default model, with guidance, against its own run of 1,000 steps."""
+# on the default model
+
+OURS = (
+    "dpmpp-2m, trailing", "dpmpp-2m, beta", "unipc, trailing", "unipc, beta",
+    "dpmpp-3m, trailing", "deis, trailing", "ipndm, trailing",
+)  # fmt: skip
+
+
+def long_run(steps: int, evaluate: Evaluate, x: Tensor, path: Any, kept: Path) -> Tensor:
+    """The end of so many steps of dpmpp-2m; every hundredth is kept, and a run that was stopped goes on there."""
+    file = kept / f"{steps}-steps.pt"
+    levels, noise = make("spacings", "trailing").levels(path, steps, x.shape[1:]), NoiseSource([0], ())
+    run: Run | None = None
+    if file.exists():
+        x_, (alpha, sigma), index_, solver = torch.load(file, weights_only=True)
+        run = Run(x_, NoiseLevel(alpha, sigma), index_, solver)
+        x = x_
+    for step in sample(lambda x, here, there: evaluate(x, here), make("solvers", "dpmpp-2m"), levels, x, noise, run):
+        x = step.run.x
+        if step.run.index % 100 == 0 or step.run.index == steps:
+            torch.save((x, tuple(step.run.here), step.run.index, step.run.solver), file)
+            print(f"{step.run.index} of {steps} steps", file=sys.stderr, flush=True)
+    return x
+
+
+def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequence[int], folder: Path) -> list[Row]:
+    """Some of ours and of theirs on the default model, with guidance, against its own run of many steps."""
     import unnoise
     from unnoise.core.guidance import batched, bind
     from unnoise.guidances.cfg import CFG
     from unnoise.recipes.latent import PREVIEW_PROMPTS
 
     pipeline = unnoise.load(dtype="float32")
-    prompts = list(PREVIEW_PROMPTS[:count])
+    prompts = list(PREVIEW_PROMPTS[:pictures])
     path, shape = pipeline.denoiser.path, pipeline.autoencoder.space.shape(128)
+    weights = sum(float(p.double().abs().sum()) for p in pipeline.denoiser.parameters())
+    kept = folder / f"{weights:.6f}-{len(prompts)}-{scale:g}-{reference}"
+    kept.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         conds = {"cond": pipeline.encode(prompts), "uncond": pipeline.encode([""] * len(prompts))}
         bound = bind(CFG(scale), batched(pipeline.denoiser), conds)
         evaluate: Evaluate = lambda x, here: bound(x, here)  # noqa: E731
         x = NoiseSource(range(len(prompts)), shape).initial() * path.at(1.0).sigma
-        truth = ours("dpmpp-2m", "trailing", 1000, evaluate, x, path)
-        return all_of_ours(evaluate, x, truth, path)
+        truth, half = (long_run(n, evaluate, x, path, kept) for n in (reference, reference // 2))
+        apart = float((half - truth).pow(2).mean().sqrt() / truth.pow(2).mean().sqrt())
+        print(f"{reference} steps and {reference // 2} end {apart:.2g} apart, relative", flush=True)
+        runs: dict[str, Callable[[int, Evaluate, Tensor], Tensor]] = {}
+        for name in OURS:
+            solver, spacing = name.rsplit(", ", 1)
+            runs[f"unnoise {name}"] = lambda n, e, x, s=solver, g=spacing: ours(s, g, n, e, x, path)
+        rows = []
+        for name, end in (runs | flow_peers()).items():
+            file = kept / f"{name.replace(' ', '-')}.json"
+            found = {int(n): e for n, e in json.loads(file.read_text()).items()} if file.exists() else {}
+            for count in counts:
+                if count not in found:
+                    found |= errors(lambda n, end=end: end(n, evaluate, x), truth, [count])
+                    file.write_text(json.dumps(found))
+            print(name, {n: found.get(n) for n in counts}, file=sys.stderr, flush=True)
+            rows.append((name, {n: found[n] for n in counts if n in found}))
+    return rows
 
 
 def overhead(steps: int = 200) -> None:
@@ -265,32 +214,32 @@ def overhead(steps: int = 200) -> None:
 # what came out
 
 
-def table(rows: Sequence[Row], most: int = 12) -> None:
+def table(rows: Sequence[Row], counts: Sequence[int], most: int = 12) -> None:
     """The best of ours and of theirs by the mean logarithm of their errors, and how the best fixed choices compare."""
 
     def rank(row: Row) -> float:
         return (
             sum(math.log(max(e, 1e-12)) for e in row[1].values()) / len(row[1])
-            if len(row[1]) == len(COUNTS)
+            if len(row[1]) == len(counts)
             else math.inf
         )
 
     mine = sorted((row for row in rows if row[0].startswith("unnoise")), key=rank)
     theirs = sorted((row for row in rows if not row[0].startswith("unnoise")), key=rank)
-    print("| calls | " + " | ".join(map(str, COUNTS)) + " |\n|---" * 1 + "|---" * len(COUNTS) + "|")
+    print("| calls | " + " | ".join(map(str, counts)) + " |\n|---" * 1 + "|---" * len(counts) + "|")
     for name, found in [*mine[:most], *theirs[:most]]:
-        print(f"| {name} | " + " | ".join(f"{found[n]:.2g}" if n in found else "-" for n in COUNTS) + " |")
+        print(f"| {name} | " + " | ".join(f"{found[n]:.2g}" if n in found else "-" for n in counts) + " |")
     if theirs:
-        best = {n: min((row[1][n], row[0]) for row in theirs if n in row[1]) for n in COUNTS}
-        wins = {row[0]: sum(row[1].get(n, math.inf) <= best[n][0] for n in COUNTS) for row in mine}
+        best = {n: min((row[1][n], row[0]) for row in theirs if n in row[1]) for n in counts}
+        wins = {row[0]: sum(row[1].get(n, math.inf) <= best[n][0] for n in counts) for row in mine}
         chosen = max(wins, key=lambda name: wins[name])
         print(f"\nbest of theirs at each count: {', '.join(f'{n}: {name} {e:.2g}' for n, (e, name) in best.items())}")
         print(
-            f"one fixed choice of ours: {chosen}, no worse than the best of theirs at {wins[chosen]} of {len(COUNTS)}"
+            f"one fixed choice of ours: {chosen}, no worse than the best of theirs at {wins[chosen]} of {len(counts)}"
         )
 
 
-def plot(rows: Sequence[Row], out: Path, most: int = 5) -> None:
+def plot(rows: Sequence[Row], counts: Sequence[int], out: Path, most: int = 5) -> None:
     """Error against calls, logarithmic both ways, for the best few of each library."""
     import matplotlib
 
@@ -299,11 +248,11 @@ def plot(rows: Sequence[Row], out: Path, most: int = 5) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 5.5))
     for prefix, style in (("unnoise", "-"), ("diffusers", "--"), ("k-diffusion", ":")):
-        whole = [row for row in rows if row[0].startswith(prefix) and len(row[1]) == len(COUNTS)]
+        whole = [row for row in rows if row[0].startswith(prefix) and len(row[1]) == len(counts)]
         for name, found in sorted(whole, key=lambda row: sum(map(math.log, row[1].values())))[:most]:
             axes.plot(list(found), list(found.values()), style, marker="o", markersize=3, label=name)
     axes.set(xscale="log", yscale="log", xlabel="calls of the network", ylabel="relative error of the end")
-    axes.set_xticks(COUNTS, [str(n) for n in COUNTS])
+    axes.set_xticks(counts, [str(n) for n in counts])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
@@ -316,14 +265,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["mixture", "emoji", "overhead"])
     parser.add_argument("--out", type=Path, help="a PNG file for the plot")
+    parser.add_argument("--pictures", type=int, default=4, help="of the default model")
+    parser.add_argument("--scale", type=float, default=3.0, help="of its guidance")
+    parser.add_argument("--reference", type=int, default=1000, help="steps of the run that the others are held against")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="calls, on the default model")
+    parser.add_argument("--keep", type=Path, default=Path("runs/bench-solvers"), help="where its figures are kept")
     told = parser.parse_args()
     if told.what == "overhead":
         overhead()
         return
-    rows = compare_on_mixture() if told.what == "mixture" else compare_on_emoji()
-    table(rows)
+    counts = COUNTS if told.what == "mixture" else tuple(told.counts)
+    if told.what == "mixture":
+        rows = compare_on_mixture()
+    else:
+        rows = compare_on_emoji(told.pictures, told.scale, told.reference, counts, told.keep)
+    table(rows, counts)
     if told.out:
-        plot(rows, told.out)
+        plot(rows, counts, told.out)
 
 
 if __name__ == "__main__":

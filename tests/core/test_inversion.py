@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from laws.world import FAMILIES, Gaussian, finish, mixture, path, slope
+from laws.world import FAMILIES, Gaussian, finish, mixture, path, red, slope
 from unnoise.core.inversion import invert
 from unnoise.core.level import NoiseLevel
+from unnoise.core.solver import Denoise
 from unnoise.errors import UnnoiseError
 from unnoise.solvers.euler import Euler
 
@@ -23,18 +25,35 @@ def levels(family: str, num_steps: int) -> list[NoiseLevel]:
     return [*first, *(on.onto(NoiseLevel(1.0, sigma)) for sigma in sigmas), on.at(0.0)]
 
 
-def there_and_back(family: str, num_steps: int, rounds: int) -> tuple[Tensor, Tensor]:
+Inverts = Callable[..., Iterator[Tensor]]
+
+
+def there_and_back(family: str, num_steps: int, rounds: int, by: Inverts = invert) -> tuple[Tensor, Tensor]:
     """(data, what a run from its inversion gives)."""
     grid, data = levels(family, num_steps), mixture().sample(32, seed=4)
-    states = list(invert(mixture().estimate, grid, data, rounds))
+    states = list(by(mixture().estimate, grid, data, rounds))
     assert len(states) == len(grid) - 1
     return data, finish(mixture().estimate, Euler(), grid, states[-1])
 
 
+def leads_back(family: str, by: Inverts) -> None:
+    data, again = there_and_back(family, 160, 60, by)
+    assert torch.allclose(again, data, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_solved_steps_lead_back_exactly(family: str) -> None:
-    data, again = there_and_back(family, 160, rounds=60)
-    assert torch.allclose(again, data, rtol=0, atol=1e-9)
+    leads_back(family, invert)
+
+
+def told_the_next(denoise: Denoise, grid: Sequence[NoiseLevel], x: Tensor, rounds: int) -> Iterator[Tensor]:
+    """The network is told the level that comes next on the way up (diffusers' inverse DDIM, #5145 and #10695)."""
+    above = dict(zip(grid[1:], grid, strict=False))
+    yield from invert(lambda x, here, there: denoise(x, above.get(here, here), there), grid, x, rounds)
+
+
+def test_an_inversion_that_is_off_by_one_is_seen() -> None:
+    red(leads_back, "ve", told_the_next)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ from laws.world import draw, mixture, path
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
-from unnoise.core.sample import Run, check_levels, sample
+from unnoise.core.sample import Run, all_finite, check_levels, sample
 from unnoise.core.solver import Denoise, Move, Solver
 from unnoise.errors import UnnoiseError
 from unnoise.solvers.euler import Euler
@@ -80,8 +80,25 @@ def test_numbers_that_are_not_finite_stop_the_run(bad: float) -> None:
         e = mixture().estimate(x, here)
         return e._replace(x0=e.x0 * bad) if here == LEVELS[2] else e
 
-    with pytest.raises(UnnoiseError, match="step 3 of 5"):
+    with pytest.raises(UnnoiseError, match=r"step 3 of 5 \(alpha 0\.4, sigma 0\.6\)"):
         list(sample(denoise, Euler(), LEVELS, draw(2, 2), NOISE))
+
+
+def test_one_number_is_found_and_large_ones_are_let_by() -> None:
+    """The sum that is looked at first is not finite where numbers are large, and they are numbers all the same."""
+    x = torch.ones(3, 4, 5)
+    assert all_finite(x)
+    for bad in (math.nan, math.inf, -math.inf):
+        for place in (0, 37, 59):
+            y = x.clone()
+            y.view(-1)[place] = bad
+            assert not all_finite(y)
+    both = torch.tensor([math.inf, -math.inf, 1.0])
+    assert not all_finite(both), "which do not cancel"
+    large = torch.full((4,), 3e38)
+    assert math.isinf(large.sum())
+    assert all_finite(large)
+    assert all_finite(torch.full((4,), 6e4, dtype=torch.float16))
 
 
 class HalfSteps(Solver):

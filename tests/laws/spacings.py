@@ -17,6 +17,7 @@ from unnoise.core.path import Path
 from unnoise.core.registry import find
 from unnoise.core.spacing import Spacing
 from unnoise.errors import UnnoiseError
+from unnoise.spacings.quantiles import beta_cdf
 
 Make = Callable[[int], Spacing]  # a spacing that will be asked for so many steps
 
@@ -28,7 +29,7 @@ SETTINGS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # for those that
     "shifted": [lambda n: {}, lambda n: {"shift": 0.5}],
     "leading": [lambda n: {}, lambda n: {"offset": 0}],
     "poly-exponential": [lambda n: {}, lambda n: {"rho": 2.5}],
-    "align-your-steps": [lambda n: {}, lambda n: {"knots": "sdxl"}],
+    "align-your-steps": [lambda n: {}, lambda n: {"knots": "sdxl"}, lambda n: {"knots": "mixture"}],
     "resolution-shifted": [lambda n: {}, lambda n: {"rule": "sd3"}],
     "kl-optimal": [lambda n: {}, lambda n: {"std": 0.5}],
 }
@@ -124,6 +125,16 @@ def leading_is_as_published(kind: Callable[..., Spacing]) -> None:
         for n, wanted in ((10, range(901, 0, -100)), (50, range(981, 0, -20)), (13, range(913, 0, -76))):
             levels = kind(offset=1).levels(on, n)
             assert [round(on.time_of(level) * 1000) - 1 for level in levels[:-1]] == list(wanted)
+
+
+def beta_is_of_the_timestep(kind: Callable[..., Spacing]) -> None:
+    """Lee et al. 2024: times are evenly likely under a Beta(0.6, 0.6) law, which is its own mirror image."""
+    for on in every_path():
+        levels = kind().levels(on, 12)
+        places = [(float(on.time_of(level)) - on.t_min) / (1 - on.t_min) for level in levels[:-1]]
+        for i in range(1, 12):
+            assert math.isclose(places[i] + places[12 - i], 1, rel_tol=1e-9)
+            assert math.isclose(beta_cdf(places[i], 0.6, 0.6), 1 - i / 12, rel_tol=1e-6)
 
 
 LAWS = [

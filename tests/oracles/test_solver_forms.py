@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from laws.world import FAMILIES, Gaussian, draw, finish, ladder, mixture, path, variances
 from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import Past
 from unnoise.core.noise import NoiseSource
 from unnoise.core.solver import Solver
 from unnoise.solvers.ddim import DDIM
@@ -16,6 +18,7 @@ from unnoise.solvers.ddpm import DDPM
 from unnoise.solvers.dpmpp_2m import DPMpp2M
 from unnoise.solvers.euler import Euler
 from unnoise.solvers.heun import Heun
+from unnoise.solvers.ipndm import IPNDM
 from unnoise.spacings.karras import Karras
 
 VARIANCE = 0.4
@@ -115,3 +118,24 @@ def test_large_variance_is_beta() -> None:
     move = DDPM("large").step(Gaussian(variance=VARIANCE).estimate, zero, here, there, None, source)
     z = noise(1).at(0).between(here, there)
     assert torch.allclose(move.x, math.sqrt(1 - (here.alpha / there.alpha) ** 2) * z, rtol=1e-12)
+
+
+def ipndm_local_order(sigmas: Callable[[int, float], float]) -> float:
+    """How fast the error of one iPNDM step with four exact values shrinks as the steps are halved."""
+    start, errors = mixture().sample(32, seed=3) + 3.0 * draw(32, 2), []
+    for h in (0.1, 0.05):
+        levels = [NoiseLevel(1.0, sigmas(k, h)) for k in range(5)]
+        exact = [mixture().endpoint(start, levels[0], level) if k else start for k, level in enumerate(levels)]
+        told = [(level, mixture().estimate(x, level).eps) for level, x in zip(levels, exact, strict=True)]
+        past = Past((told[2], told[1], told[0]))
+        move = IPNDM().step(mixture().estimate, exact[3], levels[3], levels[4], past, noise(32))
+        errors.append(float((move.x - exact[4]).abs().max()))
+    return math.log2(errors[0] / errors[1])
+
+
+def test_ipndm_is_of_fourth_order_on_even_steps_and_of_second_on_karras() -> None:
+    """Its weights are those of even steps in sigma/alpha: the slope drops where steps are uneven. A step's own order is
+    one more than a run's."""
+    root = 3.0 ** (1 / 7)
+    assert abs(ipndm_local_order(lambda k, h: 3.0 - k * h) - 5) < 0.4
+    assert abs(ipndm_local_order(lambda k, h: (root - k * h / (7 * root**6)) ** 7) - 3) < 0.4

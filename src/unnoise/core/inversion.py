@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
-from unnoise.core.sample import check_levels
+from unnoise.core.sample import all_finite, check_levels
 from unnoise.core.solver import Denoise
 from unnoise.errors import UnnoiseError
 
@@ -18,10 +17,10 @@ from unnoise.errors import UnnoiseError
 def invert(denoise: Denoise, levels: Sequence[NoiseLevel], x: Tensor, rounds: int = 0) -> Iterator[Tensor]:
     """Follows the levels of a run from the last to the first, yielding the state at each level that is reached.
 
-    The plain form (Song et al. 2020, arXiv 2010.02502, section 4.3; Dhariwal and Nichol 2021, appendix F) is Euler's
-    step taken backwards: it asks the network at the state it leaves for the halves that belong to the state it wants,
-    so that a run from its result misses the data by an error of first order. With ``rounds`` above 0 each step is
-    solved as the equation that it is, "Euler's step from there leads here", by iterating (Pan et al. 2023, arXiv
+    The plain form (Song et al. 2020, arXiv 2010.02502, section 4.3; Dhariwal and Nichol 2021, arXiv 2105.05233) is
+    Euler's step taken backwards: it asks the network at the state it leaves for the halves that belong to the state it
+    wants, so that a run from its result misses the data by an error of first order. With ``rounds`` above 0 each step
+    is solved as the equation that it is, "Euler's step from there leads here", by iterating (Pan et al. 2023, arXiv
     2309.04907; Garibi et al. 2024, arXiv 2403.14602): a run of Euler over the same levels then gives the data back.
 
     Args:
@@ -41,7 +40,7 @@ def invert(denoise: Denoise, levels: Sequence[NoiseLevel], x: Tensor, rounds: in
         guess = there.mix(e.x0, e.eps)
         for _ in range(rounds):
             guess = _again(denoise(guess, there, here), x, here, there)
-        if not torch.isfinite(guess).all():
+        if not all_finite(guess):
             raise UnnoiseError("the inversion ran away", "use more steps, or fewer rounds")
         x = guess
         yield x

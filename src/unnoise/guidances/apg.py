@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
@@ -34,6 +35,7 @@ class APG(Guidance):
     """
 
     def __init__(self, scale: float = 3.0, eta: float = 0.0, momentum: float = -0.5, cap: float = math.inf) -> None:
+        check_finite(scale=scale, eta=eta)
         if not -1 < momentum < 1:
             raise UnnoiseError(f"APG with a momentum of {momentum:g}", "choose it between -1 and 1; -0.5 is usual")
         if not cap > 0:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
@@ -27,6 +28,7 @@ class AutoGuidance(Guidance):
     """
 
     def __init__(self, weak: Denoiser | None = None, scale: float = 2.0) -> None:
+        check_finite(scale=scale)
         if weak is not None and not isinstance(weak, Denoiser):
             raise UnnoiseError("autoguidance's weaker network is no denoiser", "give it: AutoGuidance(weak=denoiser)")
         self.weak, self.scale = weak, scale

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
@@ -34,6 +35,7 @@ class CFGZero(Guidance):
     """
 
     def __init__(self, scale: float = 3.0, zero_steps: int = 1) -> None:
+        check_finite(scale=scale)
         if not isinstance(zero_steps, int) or zero_steps < 0:
             raise UnnoiseError(f"CFG-Zero* with {zero_steps} zero steps", "choose a whole number, 0 or more")
         self.scale, self.zero_steps = scale, zero_steps

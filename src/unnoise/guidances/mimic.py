@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
@@ -32,6 +33,7 @@ class Mimic(Guidance):
     """
 
     def __init__(self, scale: float = 12.0, mimic: float = 5.0, quantile: float = 1.0) -> None:
+        check_finite(scale=scale, mimic=mimic)
         if not 0 < quantile <= 1:
             raise UnnoiseError(f"mimicking at the quantile {quantile:g}", "choose it in (0, 1]; 1 is usual")
         self.scale, self.mimic, self.quantile = scale, mimic, quantile

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit, Look
 from unnoise.core.estimate import Estimate
@@ -81,6 +82,7 @@ class NAG(Guidance):
         blend: float = 0.5,
         sites: Sequence[str] = ("*",),
     ) -> None:
+        check_finite(strength=strength)
         if not cap > 0:
             raise UnnoiseError(f"NAG with a cap of {cap:g}", "choose it above 0; 2.5 is usual")
         if not 0 <= blend <= 1:

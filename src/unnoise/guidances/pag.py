@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
@@ -42,6 +43,7 @@ class PAG(Guidance):
     """
 
     def __init__(self, inner: Guidance | None = None, strength: float = 3.0, sites: Sequence[str] = ("mid.*",)) -> None:
+        check_finite(strength=strength)
         self.inner, self.strength, self.edit = inner or CFG(), strength, IdentityMap(names(sites))
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:

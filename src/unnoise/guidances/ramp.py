@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
@@ -40,6 +41,7 @@ class Ramp(Guidance):
     def __init__(
         self, inner: Guidance | None = None, shape: str = "linear", floor: float = 0.0, path: Path | None = None
     ) -> None:
+        check_finite(floor=floor)
         if shape not in SHAPES:
             raise UnnoiseError(f"no ramp has the shape {shape!r}", f"one of: {', '.join(SHAPES)}")
         if path is not None and not isinstance(path, Path):

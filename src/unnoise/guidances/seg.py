@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
@@ -69,6 +70,7 @@ class SEG(Guidance):
         blur: float = math.inf,
         sites: Sequence[str] = ("mid.*",),
     ) -> None:
+        check_finite(strength=strength)
         if not blur >= 0:
             raise UnnoiseError(f"SEG with a blur of {blur:g}", "choose 0 or more, or infinity")
         self.inner, self.strength, self.edit = inner or CFG(), strength, BlurredQueries(names(sites), blur)

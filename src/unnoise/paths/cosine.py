@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from unnoise.core.checks import check_between, check_whole
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -19,6 +20,10 @@ class Cosine(Path):
     """
 
     def __init__(self, offset: float = 0.008, cap: float = 0.999, num_levels: int = 1000) -> None:
+        check_whole(2, num_levels=num_levels)
+        check_between(0, math.inf, offset=offset)
+        check_between(0, 1, cap=cap)
+
         def f(t: float) -> float:
             return math.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
 

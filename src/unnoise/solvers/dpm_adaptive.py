@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.core.checks import check_finite
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import advance, halved, stages
 from unnoise.core.noise import NoiseSource
@@ -59,6 +60,7 @@ class DPMAdaptive(Solver):
         for name, value in (("rtol", rtol), ("atol", atol), ("h_init", h_init)):
             if not 0 < value < math.inf:
                 raise UnnoiseError(f"{name} {value:g} is not above 0", "choose a small positive number, such as 0.01")
+        check_finite(p=p, i=i, d=d)
         if not 0 < accept <= 1:
             raise UnnoiseError(f"accept {accept:g} is outside 0 to 1", "choose 0.81")
         self.high: Literal[2, 3] = 3 if pair == 23 else 2

@@ -22,6 +22,8 @@ class Custom(Spacing):
     def __init__(self, times: Sequence[float] | None = None, sigmas: Sequence[float] | None = None) -> None:
         if (times is None) == (sigmas is None):
             raise UnnoiseError("custom spacing wants either times or sigmas", "give one of the two")
+        if not isinstance(times if times is not None else sigmas, Sequence):
+            raise UnnoiseError("custom spacing wants a list", "write it like custom(times=[1, 0.5])")
         self.times, self.sigmas = times, sigmas
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:

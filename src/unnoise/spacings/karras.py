@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from unnoise.core.checks import check_between
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -20,6 +22,7 @@ class Karras(Spacing):
     """
 
     def __init__(self, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None) -> None:
+        check_between(0, math.inf, rho=rho)
         self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:

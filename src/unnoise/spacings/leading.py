@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unnoise.core.checks import check_whole
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -21,6 +22,7 @@ class Leading(Spacing):
     """
 
     def __init__(self, offset: int = 1) -> None:
+        check_whole(0, offset=offset)
         self.offset = offset
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:

@@ -12,7 +12,7 @@ from unnoise.spacings.ramp import ends, with_start
 
 @register("log-snr", "uniform-log-snr", "lambda", "exponential")
 class LogSNR(Spacing):
-    """Even in log-SNR, the variable of exponential solvers. Lu et al. 2022 (arXiv 2206.00927), section 3.4.
+    """Even in log-SNR, the variable of exponential solvers. Lu et al. 2022 (arXiv 2206.00927), section 3.
 
     Other tools call it "exponential", after what sigma/alpha does.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from unnoise.core.checks import check_whole
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -33,8 +34,7 @@ class ResolutionShifted(Spacing):
     def __init__(self, rule: str = "flux", patch: int = 2, inner: Spacing | None = None) -> None:
         if rule not in RULES:
             raise UnnoiseError(f"no shift by resolution is called {rule!r}", f"one of: {', '.join(RULES)}")
-        if patch < 1:
-            raise UnnoiseError(f"tokens of {patch} cells", "choose patch 1 or more; 2 is usual")
+        check_whole(1, patch=patch)
         self.rule, self.patch, self.inner = rule, patch, inner
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from unnoise.core.checks import check_between
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing
-from unnoise.errors import UnnoiseError
 from unnoise.spacings.trailing import Trailing
 
 
@@ -24,8 +25,7 @@ class Shifted(Spacing):
     """
 
     def __init__(self, shift: float = 3.0, inner: Spacing | None = None) -> None:
-        if shift <= 0:
-            raise UnnoiseError(f"a shift of {shift:g} makes no sense", "choose one above 0")
+        check_between(0, math.inf, shift=shift)
         self.shift, self.inner = shift, inner or Trailing()
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
