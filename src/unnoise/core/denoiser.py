@@ -39,6 +39,12 @@ class Denoiser(nn.Module):
         path: the path that the network was trained on.
         prediction: what its output means.
         noise_label: how it is told the level: "index", "time" or "log-sigma".
+
+    Attributes:
+        learned_variance: whether the network also says a fraction of variance, in as many channels again behind the
+            others; its config has a field of this name.
+        self_conditioning: whether it reads what it said a step earlier, in as many channels again behind the state's;
+            likewise.
     """
 
     def __init__(self, network: nn.Module, path: Path, prediction: Prediction, noise_label: str = "time") -> None:
@@ -48,6 +54,9 @@ class Denoiser(nn.Module):
         self.prediction = prediction
         self.noise_label = noise_label
         self._label = NOISE_LABELS[noise_label]
+        config = getattr(network, "config", None)
+        self.learned_variance = bool(getattr(config, "learned_variance", False))
+        self.self_conditioning = bool(getattr(config, "self_conditioning", False))
 
     def forward(
         self,
@@ -57,6 +66,7 @@ class Denoiser(nn.Module):
         cond: Condition | None = None,
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
+        previous: Estimate | None = None,
     ) -> Estimate:
         """E[x0 | x] and E[eps | x] at the level `here`.
 
@@ -67,6 +77,7 @@ class Denoiser(nn.Module):
             cond: what the picture is asked to be, B rows.
             edits: changes inside the network, for this call alone.
             read: names of features to bring back in ``Estimate.parts``.
+            previous: what was said a step earlier; only networks with self-conditioning use it, and do without.
 
         Raises:
             UnnoiseError: the prediction cannot be inverted at this level.
@@ -77,9 +88,11 @@ class Denoiser(nn.Module):
         own = self.path.at(t)
         self.prediction.check(own)
         x_own = x * over(_ratio(own, here), x)
-        output, features = self.output(x_own, t, own, cond, edits, read)
-        x0, eps = self.prediction.decode(output, x_own, own)
-        return Estimate(x0, eps, None, features or None)
+        again = self.fed_back(previous) if self.self_conditioning and previous is not None else None
+        output, features = self.output(x_own, t, own, cond, edits, read, again)
+        said, fraction = self.split(output)
+        x0, eps = self.prediction.decode(said, x_own, own)
+        return Estimate(x0, eps, fraction, features or None)
 
     def output(
         self,
@@ -89,8 +102,13 @@ class Denoiser(nn.Module):
         cond: Condition | None = None,
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
+        previous: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The network's raw output for a state on its own path; training compares it with ``prediction.encode``."""
+        """The network's raw output for a state on its own path; training compares it with ``prediction.encode``.
+
+        ``previous``, for networks with self-conditioning alone, is what ``fed_back`` made of an earlier estimate, shape
+        of the state; None is the same as zeros. The output of a network with learned variance is for ``split``.
+        """
         label = self._label(t, level)
         if not isinstance(label, Tensor):
             label = torch.full((x.shape[0],), float(label), dtype=torch.float32, device=x.device)
@@ -98,8 +116,31 @@ class Denoiser(nn.Module):
         # states stay in their own precision: rounded at every step they would drift, the more the more steps
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
         scaled = (x * over(self.prediction.scale_in(level), x)).to(dtype)
+        if previous is not None:
+            scaled = torch.cat([scaled, previous.to(dtype)], dim=1)
         output, features = self.network(scaled, label, cond, edits=tuple(edits), read=tuple(read))
         return output.to(x.dtype), features
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(what the prediction is of, fraction of variance) of a raw output, (B, C, ...) each.
+
+        Nichol and Dhariwal 2021 (arXiv 2102.09672), equation 15, as their code has it: the network says v, -1 for the
+        smaller variance and 1 for the larger, and the fraction is (v + 1)/2. None without learned variance.
+        """
+        if not self.learned_variance:
+            return output, None
+        said, v = output.chunk(2, dim=1)
+        return said, (v + 1) / 2
+
+    def fed_back(self, estimate: Estimate) -> Tensor:
+        """What a network with self-conditioning is shown of an earlier estimate, shape of the state.
+
+        The picture, or the noise where that is what the network predicts: a picture that is computed from predicted
+        noise is divided by alpha, and so without bounds near pure noise. The setting "auto" of the authors' code
+        (google-research/pix2seq, get_self_cond_estimate); the paper, arXiv 2208.04202, predicts pictures.
+        """
+        a, _ = self.prediction.target(NoiseLevel(0.6, 0.8))
+        return estimate.eps if a == 0 else estimate.x0
 
 
 def _ratio(own: NoiseLevel, here: NoiseLevel) -> Scalar:

@@ -17,7 +17,8 @@ class Estimate(NamedTuple):
     Attributes:
         x0: E[data | state], shape of the state.
         eps: E[noise | state], shape of the state.
-        fraction: for networks with learned variance, where between the two ancestral variances to step, in [0, 1].
+        fraction: for networks with learned variance, shape of the state: where between the logarithms of the two
+            ancestral variances to step, 0 for the smaller and 1 for the larger; nothing keeps a network inside them.
         parts: the estimates that guidance combined, by name, and what was read from the network; for looking at.
     """
 

@@ -9,6 +9,7 @@ from unnoise.objectives.weightings import Uniform
 from unnoise.paths.cosine import Cosine
 from unnoise.predictions.noise import Noise
 from unnoise.recipes.latent import latent_training
+from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
@@ -23,6 +24,9 @@ def emoji_ddpm(
     init: Path | None = None,
     text_rate: float = 0.2,
     drop: float = 0.1,
+    bound: float = Terms.bound,
+    feedback: float = Terms.feedback,
+    uncertainty: int = 0,
 ) -> Training:
     """The classic: 1000 levels on the cosine path, the noise predicted, its squared error unweighted.
 
@@ -38,6 +42,9 @@ def emoji_ddpm(
         init: a model folder whose denoiser and text tower the training starts from.
         text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
         drop: part of the samples whose prompt is dropped.
+        bound: weight of the bound that trains the variance, with --network.learned-variance.
+        feedback: share of the steps in which the network is shown its own estimate, with --network.self-conditioning.
+        uncertainty: features of a weight of levels that is learnt, 128 in EDM2; 0 for none.
     """
     return latent_training(
         recipe="emoji-ddpm",
@@ -49,6 +56,7 @@ def emoji_ddpm(
         noise_label="index",
         times=UniformTimes(),
         weighting=Uniform(),
+        terms=Terms(bound=bound, feedback=feedback, uncertainty=uncertainty),
         autoencoder=autoencoder,
         text=text,
         init=init,

@@ -9,6 +9,7 @@ from unnoise.objectives.weightings import Uniform
 from unnoise.paths.flow import Flow
 from unnoise.predictions.flow import FlowVelocity
 from unnoise.recipes.latent import latent_training
+from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
@@ -25,6 +26,9 @@ def emoji_flow(
     drop: float = 0.1,
     mean: float = 0.7,
     std: float = 1.2,
+    contrast: float = 0.0,
+    feedback: float = Terms.feedback,
+    uncertainty: int = 0,
 ) -> Training:
     """A rectified-flow denoiser: a straight path, the velocity, logit-normal times.
 
@@ -40,6 +44,9 @@ def emoji_flow(
         text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
         drop: part of the samples whose prompt is dropped.
         mean, std: of the logit of the training times.
+        contrast: weight of contrastive flow matching, 0.05 in the paper; 0 for none.
+        feedback: share of the steps in which the network is shown its own estimate, with --network.self-conditioning.
+        uncertainty: features of a weight of levels that is learnt, 128 in EDM2; 0 for none.
     """
     return latent_training(
         recipe="emoji-flow",
@@ -51,6 +58,7 @@ def emoji_flow(
         noise_label="time",
         times=LogitNormal(mean, std),
         weighting=Uniform(),
+        terms=Terms(contrast=contrast, feedback=feedback, uncertainty=uncertainty),
         autoencoder=autoencoder,
         text=text,
         init=init,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from unnoise.pictures import from_bytes, to_bytes
 from unnoise.pipelines.load import default_model, model_folder
 from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.pipelines.words import WORDS, vocabulary
+from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
+from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 from unnoise.weights.model import describe, load_model, read_file
@@ -55,7 +57,7 @@ PREVIEW_PROMPTS = (
 
 def weights_sha256(module: nn.Module) -> str:
     """What identifies a component: the SHA-256 (hex) of what it is and of its weights, wherever they are kept."""
-    what = json.dumps(describe(module), sort_keys=True)
+    what = json.dumps(without_what_is_off(describe(module)), sort_keys=True)
     return hashlib.sha256(f"{what} {content_sha256(module.state_dict())}".encode()).hexdigest()
 
 
@@ -85,7 +87,8 @@ def encode_captions(text: nn.Module, pictures: PictureSet, items: list[int], tok
         whole = Condition.cat(parts)
         return {"tokens": whole.tokens, "token_mask": whole.token_mask, "pooled": whole.pooled}  # type: ignore[dict-item]
 
-    transform = {"items": len(items), "what": "captions", "tokenizer": tokenizer.json}
+    which = hashlib.sha256(repr(items).encode()).hexdigest()
+    transform = {"items": which, "what": "captions", "tokenizer": tokenizer.json}
     key = feature_key(pictures.sha256, transform, weights_sha256(text))
     return Condition(**load_or_compute(pictures.path / "cache", key, compute))
 
@@ -108,25 +111,40 @@ def latent_training(
     drop: float,
     settings: Mapping[str, Any],
     defaults: Mapping[str, Any],
+    terms: Terms = Terms(),
+    prompts: Sequence[str] = PREVIEW_PROMPTS,
 ) -> Training:
     """A training of a denoiser on cached latents, by whichever recipe; see the recipes for what each argument means."""
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
     parts, tokenizer, history = given(autoencoder, text, init)
-    latents = encode_pictures(parts["autoencoder"], pictures)
-    fits(network, latents["mean"], parts["text"].config.width)
+    made = terms.made(network)
     torch.manual_seed(train.seed)
     denoiser = Denoiser(UNet(network).to(memory_format=torch.channels_last), path, prediction, noise_label)
     if init is not None:
         warm_start(denoiser, parts["denoiser"])
     denoiser.requires_grad_(True)
-    identity = {"recipe": recipe, "network": asdict(network), "text_rate": text_rate, "drop": drop, **settings}
+    tower = parts["text"].requires_grad_(text_rate > 0)
+    learnt = tower if text_rate > 0 else None
+    objective = DenoisingObjective(denoiser, times, weighting, learnt, text_rate, drop, **made)
+    latents = encode_pictures(parts["autoencoder"], pictures)  # the first that takes long: all else was refused before
+    fits(network, latents["mean"], parts["text"].config.width)
+    shape = without_what_is_off(asdict(network))
+    identity = {
+        "recipe": recipe,
+        "network": shape,
+        "text_rate": text_rate,
+        "drop": drop,
+        **settings,
+        **terms.identity(),
+    }
     identity["given"] = {name: weights_sha256(part) for name, part in parts.items()}
     identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
-    tower = parts["text"].requires_grad_(text_rate > 0)
-    features = None if text_rate > 0 else encode_captions(tower, pictures, items, tokenizer)
-    feed = LatentFeed(pictures, items, tokenizer, latents["mean"], latents["std"], features)
-    objective = DenoisingObjective(denoiser, times, weighting, tower if text_rate > 0 else None, text_rate, drop)
+
+    def feed(rows: list[int]) -> LatentFeed | WithOthers:
+        features = None if text_rate > 0 else encode_captions(tower, pictures, rows, tokenizer)
+        plain = LatentFeed(pictures, rows, tokenizer, latents["mean"], latents["std"], features)
+        return WithOthers(plain) if terms.contrast else plain
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         done = Denoiser(modules["denoiser"], path, prediction, noise_label).eval()
@@ -135,9 +153,23 @@ def latent_training(
     font = pictures.manifest.get("origin", {}).get("font", {})
     now = {"recipe": recipe, "samples": train.samples, "batch": train.batch, "font": font}
     info = {"name": recipe, "trained": {**history, "denoiser": [*history["denoiser"], now]}, "defaults": dict(defaults)}
-    taught = vocabulary(caption for i in items for caption in pictures.captions[i])
-    texts = {"tokenizer.json": tokenizer.json, WORDS: taught}
-    return Training(objective, feed, train, identity, finish, previewer(tokenizer, info), info, texts)
+    captions, known = [pictures.captions[i] for i in items], taught_words(model_folder(text or init or default_model()))
+    taught = vocabulary([*(known or () if init else ()), *(caption for said in captions for caption in said)])
+    kept = kept_items(pictures)
+    shown = [*prompts, *prompts_of(pictures, kept, tokenizer)]
+    return Training(
+        objective,
+        feed(items),
+        train,
+        identity,
+        finish,
+        previewer(tokenizer, info, shown or prompts_of(pictures, items, tokenizer)),
+        info,
+        texts={"tokenizer.json": tokenizer.json, WORDS: taught},
+        kept_back=kept_back(objective, kept, items, feed),
+        copied=copies(pictures, kept, items, parts["autoencoder"]),  # type: ignore[arg-type]
+        notes=strange_to(known, captions),
+    )
 
 
 def given(
@@ -190,19 +222,22 @@ def fits(network: UNetConfig, latents: Tensor, text_width: int) -> None:
     """
     wanted = {"channels_in": latents.shape[1], "size": latents.shape[-1], "text_width": text_width}
     for name, value in wanted.items():
-        if getattr(network, name) != value:
+        if getattr(network, name) != value and (name, network.text_width) != ("text_width", 0):
             raise UnnoiseError(
                 f"the network's {name} is {getattr(network, name)}, its data have {value}", f"set {name} to {value}"
             )
 
 
-def previewer(tokenizer: Tokenizer, info: Mapping[str, Any]) -> Callable[[Mapping[str, nn.Module]], Tensor]:
-    """Draws the preview prompts by the inference engine itself, with fixed seeds."""
+def previewer(
+    tokenizer: Tokenizer, info: Mapping[str, Any], prompts: Sequence[str]
+) -> Callable[[Mapping[str, nn.Module]], Tensor]:
+    """Draws prompts by the inference engine itself, each with seed 1; one that stands again, with the next."""
+    seeds = [1 + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
 
     def preview(parts: Mapping[str, nn.Module]) -> Tensor:
         device = next(parts["denoiser"].parameters()).device
         parts = {name: part.to(device) for name, part in parts.items()}
         pipeline = Pipeline(parts["denoiser"], parts["autoencoder"], parts["text"], tokenizer, info)  # type: ignore[arg-type]
-        return to_bytes(pipeline.draw(list(PREVIEW_PROMPTS), seeds=[1] * len(PREVIEW_PROMPTS), steps=20))
+        return to_bytes(pipeline.draw(prompts, seeds, steps=20))
 
     return preview

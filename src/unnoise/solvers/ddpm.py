@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.errors import UnnoiseError
+from unnoise.solvers.reverse import check_choice
 
 
 @register("ddpm", "ancestral")
@@ -17,15 +19,21 @@ class DDPM(Solver):
 
     Ho et al. 2020 (arXiv 2006.11239), algorithm 2. Meant for hundreds of steps. The step to sigma = 0 draws none.
 
+    The two variances of a step, beta~ and beta, differ by the factor (here.sigma/there.sigma)^2 alone, so that one with
+    its logarithm a fraction f of the way is beta~ times this to the f: Nichol and Dhariwal 2021 (arXiv 2102.09672),
+    equation 15, for the levels that are visited. The fraction is learnt on the levels of the network's own path.
+
     Args:
-        variance: of the fresh noise: "small", the posterior's for data of one point, or "large", the forward step's.
+        variance: of the fresh noise: "small", the posterior's for data of one point; "large", the forward step's;
+            "learned", between them as the network says; "auto", learned where the network says one, else small.
     """
 
     order = 1
     stochastic = True
     use = "to sample as the first papers did, with hundreds of steps"
 
-    def __init__(self, variance: Literal["small", "large"] = "small") -> None:
+    def __init__(self, variance: Literal["auto", "small", "large", "learned"] = "auto") -> None:
+        check_choice("variance", variance, "auto", "small", "large", "learned")
         self.variance = variance
 
     def step(
@@ -34,9 +42,14 @@ class DDPM(Solver):
         e = denoise(x, here, there)
         kept, fresh = there.split(here, 1.0)
         x = NoiseLevel(there.alpha, kept).mix(e.x0, e.eps)
-        if fresh and self.variance == "large":
-            ratio = float(here.alpha) / float(there.alpha)
-            fresh = math.sqrt(float(here.sigma) ** 2 - (ratio * float(there.sigma)) ** 2)  # sqrt(beta) of the step
         if fresh:
-            x = x + fresh * noise.between(here, there)
+            wider = (float(here.sigma) / float(there.sigma)) ** self._fraction(e)
+            x = x + fresh * wider * noise.between(here, there)
         return Move(x, e)
+
+    def _fraction(self, e: Estimate) -> float | Tensor:
+        if self.variance in ("small", "large"):
+            return float(self.variance == "large")
+        if e.fraction is None and self.variance == "learned":
+            raise UnnoiseError("this network has not learnt a variance", "choose ddpm(small) or ddpm(large)")
+        return 0.0 if e.fraction is None else e.fraction.to(e.x0)
