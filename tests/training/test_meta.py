@@ -43,7 +43,7 @@ class OneDevice(TorchDispatchMode):
     """Refuses every operation on tensors of two devices, but for copies from the processor to the device.
 
     Tensors without axes are no exception: a GPU takes them from the processor, but waits for it. Values cannot be read
-    on the meta device; with ``finite``, questions such as whether all are finite are answered yes.
+    on the meta device; with ``finite``, a single one that is asked for is said to be 1, or true: nothing is infinite.
     """
 
     def __init__(self, finite: bool = False) -> None:
@@ -55,8 +55,8 @@ class OneDevice(TorchDispatchMode):
         back = func in COPIES and found[0].device == META and (kwargs or {}).get("device", META) != META
         if back or (len({x.device.type for x in found}) > 1 and func not in COPIES):
             raise TwoDevices(f"{func}: {[(x.device.type, tuple(x.shape)) for x in found]}")
-        if self.finite and func is torch.ops.aten._local_scalar_dense.default and found[0].dtype == torch.bool:
-            return True
+        if self.finite and func is torch.ops.aten._local_scalar_dense.default:
+            return True if found[0].dtype == torch.bool else 1
         return func(*args, **(kwargs or {}))
 
 

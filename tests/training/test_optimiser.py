@@ -107,14 +107,17 @@ def test_convolutions_are_matrices_to_muon(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.allclose(conv.weight.reshape(8, 27), flat.weight, rtol=1e-12)
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("shape", [(4, 16, 16), (1, 8, 27), (3, 40, 6)])
-def test_orthogonalised_matrices_are_nearly_orthogonal(shape: tuple[int, int, int]) -> None:
+def test_orthogonalised_matrices_are_nearly_orthogonal(shape: tuple[int, int, int], half: bool) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    values = torch.linalg.svdvals(orthogonalise(x, steps=5))
+    values = torch.linalg.svdvals(orthogonalise(x, steps=5, half=half))
     assert float(values.min()) > 0.3
     assert float(values.max()) < 1.25
     u, _, v = torch.linalg.svd(x, full_matrices=False)
-    assert float(((orthogonalise(x) * (u @ v)).sum((1, 2)) / (u @ v).pow(2).sum((1, 2))).min()) > 0.8, "the same sense"
+    assert float(((orthogonalise(x, half=half) * (u @ v)).sum((1, 2)) / (u @ v).pow(2).sum((1, 2))).min()) > 0.8, (
+        "the same sense"
+    )
 
 
 def test_edges_and_vectors_are_not_muons() -> None:

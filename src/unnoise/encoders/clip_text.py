@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from unnoise.core.condition import Condition
 from unnoise.core.registry import register
+from unnoise.kernels.attention import attend, columns_used
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D)
         h = self.norm1(x)
         q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        h = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, L, D / heads)
+        h = attend(q, k, v, causal=True)  # (B, heads, L, D / heads)
         x = x + self.out(h.transpose(1, 2).flatten(2))  # (B, L, D)
         return x + self.down(self.activation(self.up(self.norm2(x))))  # (B, L, D)
 
@@ -89,12 +90,18 @@ class CLIPText(nn.Module):
         nn.init.normal_(self.position, std=0.01)
 
     def forward(self, ids: Tensor) -> Condition:  # (B, L) int64
-        """The condition of a row of ids: ``tokens`` (B, L, D), ``token_mask`` (B, L), ``pooled`` (B, D)."""
+        """The condition of a row of ids: ``tokens`` (B, L, D), ``token_mask`` (B, L), ``pooled`` (B, D).
+
+        In training L is cut down to where the longest prompt of the batch ends.
+        """
+        last = (ids == self.config.end).int().argmax(dim=1)  # (B,) the first end
+        mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]  # (B, L)
+        if self.training and torch.is_grad_enabled():  # attention is causal: what lies behind all ends changes nothing
+            used = columns_used(mask)
+            ids, mask = ids[:, :used], mask[:, :used]
         x = self.token(ids) + self.position[: ids.shape[1]]  # (B, L, D)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)  # (B, L, D)
-        last = (ids == self.config.end).int().argmax(dim=1)  # (B,) the first end
-        mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]  # (B, L)
         pooled = x[torch.arange(len(x), device=x.device), last]  # (B, D)
         return Condition(tokens=x, token_mask=mask, pooled=pooled)

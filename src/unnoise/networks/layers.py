@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit, Look, apply_edits
+from unnoise.kernels.attention import RMSNorm, attend, attention_map, columns_used
 
 
 def sinusoid(label: Tensor, width: int, period: float = 10_000.0) -> Tensor:
@@ -19,6 +22,14 @@ def sinusoid(label: Tensor, width: int, period: float = 10_000.0) -> Tensor:
     rates = torch.exp(-math.log(period) * torch.arange(half, dtype=torch.float32, device=label.device) / half)
     angles = label.float()[:, None] * rates  # (B, half)
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)  # (B, width)
+
+
+def without_padding(cond: Condition | None) -> Condition | None:
+    """The condition without the columns that are padding in every row: in training most are, and none is seen."""
+    if cond is None or cond.tokens is None or cond.token_mask is None:
+        return cond
+    used = columns_used(cond.token_mask)
+    return replace(cond, tokens=cond.tokens[:, :used], token_mask=cond.token_mask[:, :used])
 
 
 class Inside:
@@ -69,35 +80,31 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        self.query_norm = nn.RMSNorm(width // heads)
-        self.key_norm = nn.RMSNorm(width // heads)
+        self.query_norm = RMSNorm(width // heads)
+        self.key_norm = RMSNorm(width // heads)
 
-    def _split(self, x: Tensor) -> Tensor:  # (B, N, D) -> (B, heads, N, D / heads)
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def _split(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:  # (B, N, D) -> (B, heads, N, d)
+        x = x.unflatten(2, (self.heads, -1))  # (B, N, heads, d): normed here, where the rows lie side by side
+        return (x if norm is None else norm(x)).transpose(1, 2)
 
     def forward(
         self, x: Tensor, inside: Inside, site: str, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:  # x (B, N, D), context (B, L, C), mask (B, L) bool
         source = x if context is None else context
-        q = inside(f"{site}.query", self.query_norm(self._split(self.query(x))))  # (B, heads, N, d)
+        q = inside(f"{site}.query", self._split(self.query(x), self.query_norm))  # (B, heads, N, d)
 
         def keys(source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-            k = self.key_norm(self._split(self.key(source)))  # (B, heads, L, d)
+            k = self._split(self.key(source), self.key_norm)  # (B, heads, L, d)
             v = self._split(self.value(source))  # (B, heads, L, d)
             return k, v, None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
 
         def look(source: Tensor, mask: Tensor | None) -> Tensor:
-            k, v, bias = keys(source, mask)
-            h = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, d)
-            return h.transpose(1, 2).flatten(2)  # (B, N, D)
+            return attend(q, *keys(source, mask)).transpose(1, 2).flatten(2)  # (B, N, D)
 
         if inside.wants(site):  # the map itself, so it is computed in the open
-            k, v, bias = keys(source, mask)
-            logits = q @ k.mT / math.sqrt(q.shape[-1])
-            if bias is not None:
-                logits = logits.masked_fill(~bias, -math.inf)
-            weights = inside(site, logits.softmax(-1))  # (B, heads, N, L)
-            h = (weights @ v).transpose(1, 2).flatten(2)
+            k, v, seen = keys(source, mask)
+            weights = inside(site, attention_map(q, k, seen))  # (B, heads, N, L)
+            h = (weights @ v).transpose(1, 2).flatten(2)  # (B, N, D)
         else:
             h = look(source, mask)
         return self.out(inside.beside(f"{site}.out", h, None if context is None else look))  # (B, N, D)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import register
-from unnoise.networks.layers import MLP, Attention, Inside, sinusoid
+from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, without_padding
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class UNetConfig:
         width, depth, heads: of the transformer at half size.
         text_width: of the prompt's token vectors and of its pooled vector; 0 for a network that takes no prompt.
         embedding: width of the vector that tells blocks the noise level.
+        learned_variance: whether it also says a fraction of variance, in as many output channels again.
+        self_conditioning: whether it reads what it said a step earlier, in as many input channels again.
     """
 
     channels_in: int = 4
@@ -36,6 +38,8 @@ class UNetConfig:
     heads: int = 4
     text_width: int = 256
     embedding: int = 256
+    learned_variance: bool = False
+    self_conditioning: bool = False
 
 
 class Residual(nn.Module):
@@ -56,7 +60,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:  # x (B, C, h, w), e (B, E)
         h = self.conv1(F.silu(self.norm1(x)))  # (B, C, h, w)
         scale, shift = self.level(e)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1)
-        h = self.norm2(h) * (1 + scale) + shift
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)  # (B, C, h, w)
         return x + self.conv2(F.silu(h))  # (B, C, h, w)
 
 
@@ -95,12 +99,12 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, cond: Condition | None, inside: Inside, site: str) -> Tensor:
         scale1, shift1, scale2, shift2 = (level + self.constant)[:, None].chunk(4, dim=2)  # (B, 1, D) each
-        h = self.norm1(x) * (1 + scale1) + shift1  # (B, N, D)
+        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)  # (B, N, D)
         x = x + self.self_attention(h, inside, f"{site}.self")
         if cond is not None and cond.tokens is not None:
             h = self.norm2(x)
             x = x + self.cross_attention(h, inside, f"{site}.cross", cond.tokens, cond.token_mask)
-        h = self.norm3(x) * (1 + scale2) + shift2
+        h = torch.addcmul(shift2, self.norm3(x), 1 + scale2)
         return inside(site, x + self.mlp(h))  # (B, N, D)
 
 
@@ -118,7 +122,7 @@ class UNet(nn.Module):
     """
 
     Config = UNetConfig
-    edges = ("enter.", "leave.", "time.", "pooled.", "level.", "position")
+    edges = ("enter.", "leave.", "time.", "pooled.", "level.", "position", "previous.")
 
     def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()
@@ -128,19 +132,24 @@ class UNet(nn.Module):
         self.enter = nn.Conv2d(c.channels_in, c.channels, 3, padding=1)
         self.down = nn.ModuleList(Residual(c.channels, c.embedding) for _ in range(c.blocks))
         self.shrink = nn.Conv2d(c.channels, c.width, 2, stride=2)
-        self.position = nn.Parameter(torch.randn((c.size // 2) ** 2, c.width) * 0.02)
+        self.position = nn.Parameter(torch.empty((c.size // 2) ** 2, c.width))
+        nn.init.normal_(self.position, std=0.02)
         self.level = nn.Linear(c.embedding, 4 * c.width)
         self.mid = nn.ModuleList(TransformerBlock(c) for _ in range(c.depth))
         self.grow = nn.Conv2d(c.width, 4 * c.channels, 1)
         self.join = nn.ModuleList(nn.Conv2d(2 * c.channels, c.channels, 1) for _ in range(c.blocks))
         self.up = nn.ModuleList(Residual(c.channels, c.embedding) for _ in range(c.blocks))
         self.leave = nn.Sequential(
-            nn.GroupNorm(8, c.channels), nn.SiLU(), nn.Conv2d(c.channels, c.channels_in, 3, padding=1)
+            nn.GroupNorm(8, c.channels),
+            nn.SiLU(),
+            nn.Conv2d(c.channels, c.channels_in * (2 if c.learned_variance else 1), 3, padding=1),
         )
         if c.text_width:
             self.pooled = nn.Linear(c.text_width, c.embedding)
             self.down_cross = CrossAttention(c.channels, c.text_width)
             self.up_cross = CrossAttention(c.channels, c.text_width)
+        if c.self_conditioning:  # made last: all other weights begin as those of a network without it
+            self.previous = nn.Conv2d(c.channels_in, c.channels, 3, padding=1, bias=False)
         for module in (self.level, self.leave[2]):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
@@ -152,14 +161,19 @@ class UNet(nn.Module):
         cond: Condition | None = None,
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C, h, w), noise_label (B,)
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C or 2 C, h, w), noise_label (B,)
         inside = Inside(edits, read)
+        if self.training and torch.is_grad_enabled():
+            cond = without_padding(cond)
         prompted = cond is not None and cond.tokens is not None and self.config.text_width > 0
         e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
         if prompted and cond is not None and cond.pooled is not None:
             e = e + self.pooled(cond.pooled)
         e = F.silu(e)
+        x, previous = x[:, : self.config.channels_in], x[:, self.config.channels_in :]
         h = self.enter(x.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
+        if previous.shape[1]:  # beside the state rather than stacked on it: the same sum, and nothing to do without it
+            h = h + self.previous(previous.contiguous(memory_format=torch.channels_last))
         skips = []
         for number, block in enumerate(self.down):
             h = inside(f"down.{number}", block(h, e))
@@ -179,4 +193,4 @@ class UNet(nn.Module):
             h = inside(f"up.{number}", block(h, e))
         if prompted and cond is not None:
             h = self.up_cross(h, cond, inside, "up.cross")
-        return self.leave(h), inside.features  # (B, C, h, w)
+        return self.leave(h), inside.features  # (B, C or 2 C, h, w)

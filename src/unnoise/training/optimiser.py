@@ -12,13 +12,14 @@ from unnoise.training.settings import TrainSettings
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5, half: bool = False) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
 
-    Newton-Schulz iteration with the quintic of Muon (Jordan et al. 2024). (n, rows, columns) in, the same out.
+    Newton-Schulz iteration with the quintic of Muon (Jordan et al. 2024). (n, rows, columns) in, the same out. With
+    ``half``, and on a GPU always, it is computed in bfloat16 as its authors do: it is rough in any precision.
     """
     a, b, c = _NEWTON_SCHULZ
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = matrices.bfloat16() if half or matrices.is_cuda else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x  # (n, short, long)
@@ -43,12 +44,13 @@ class Optimiser:
         module: whose parameters are trained.
         settings: rates, decay and clipping.
         rate: factor on both learning rates for this module.
+        half: whether Muon's iteration runs in bfloat16; weights and all state keep their dtypes.
     """
 
     momentum, betas, eps = 0.95, (0.9, 0.95), 1e-8
 
-    def __init__(self, module: nn.Module, settings: TrainSettings, rate: float = 1.0) -> None:
-        self.settings, self.rate = settings, rate
+    def __init__(self, module: nn.Module, settings: TrainSettings, rate: float = 1.0, half: bool = False) -> None:
+        self.settings, self.rate, self.half = settings, rate, half
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         muon = settings.matrix_rate > 0
         self.matrices = {n: p for n, p in self.parameters.items() if muon and wants_muon(n, p, module)}
@@ -106,7 +108,7 @@ class Optimiser:
             torch._foreach_mul_(momenta, self.momentum)
             torch._foreach_add_(momenta, grads)
             ahead = torch._foreach_add(grads, momenta, alpha=self.momentum)  # Nesterov
-            updates = orthogonalise(torch.stack([g.reshape(rows, columns) for g in ahead]))
+            updates = orthogonalise(torch.stack([g.reshape(rows, columns) for g in ahead]), half=self.half)
             scale = rate * max(1.0, rows / columns) ** 0.5
             torch._foreach_mul_(params, 1 - rate * self.settings.weight_decay)
             torch._foreach_add_(

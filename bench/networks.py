@@ -1,0 +1,270 @@
+"""Our networks beside the same ones of diffusers' modules, and how long a picture takes.
+
+    python bench/networks.py forward
+    python bench/networks.py training
+    python bench/networks.py generate
+    python bench/networks.py profile
+
+Both hold the same weights, and must agree to 1e-4 in float32 before anything is timed. Each side then runs at its
+fastest setting, which is found by trying: float32 or bfloat16, channels last or first. ``--seconds`` bounds a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import Call, Ratio, Work, agree, clocked, fastest, machine, paired, peak, whole, work
+from same_shape import DiffusersUNet
+from torch import Tensor, nn
+
+from unnoise.core.condition import Condition
+from unnoise.networks.unet import UNet
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
+Asked = tuple[Tensor, Tensor, Condition]
+Make = Callable[[nn.Module, torch.dtype, torch.memory_format], Any]
+HEAD = "| {} | unnoise, ms | diffusers, ms | diffusers / unnoise | unnoise's part of the peak |\n|---|---|---|---|---|"
+
+
+def pair(amount: float = 0.02) -> tuple[UNet, DiffusersUNet]:
+    """The default U-Net and the same of diffusers' modules; noise on the weights gives everything in it a say."""
+    torch.manual_seed(0)
+    ours = UNet()
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.add_(amount * torch.randn_like(parameter))
+    theirs = DiffusersUNet(ours.config).take(ours)
+    return ours.to(memory_format=torch.channels_last).eval(), theirs.eval()  # type: ignore[call-overload]
+
+
+def question(rows: int) -> Asked:
+    """A state, labels, and prompts of 4 to 16 tokens in rows of 32: what 32 captions of the emoji set come to."""
+    noise = torch.Generator().manual_seed(1)
+    mask = torch.arange(32) < 4 + torch.arange(rows)[:, None] % 13
+    tokens, pooled = torch.randn(rows, 32, 256, generator=noise), torch.randn(rows, 256, generator=noise)
+    x, label = torch.randn(rows, 4, 16, 16, generator=noise), 1000 * torch.rand(rows, generator=noise)
+    return x, label, Condition(tokens, mask, pooled)
+
+
+def answer(network: nn.Module, asked: Asked) -> Tensor:
+    """The output of either."""
+    x, label, c = asked
+    said = network(x, label, c) if isinstance(network, UNet) else network(x, label, c.tokens, c.token_mask, c.pooled)
+    return said[0] if isinstance(said, tuple) else said  # type: ignore[no-any-return]
+
+
+def settings(network: nn.Module, make: Make) -> dict[str, Any]:
+    """What is made of it at each setting; ours chooses its layout by itself."""
+    layouts = {"channels last": torch.channels_last} if isinstance(network, UNet) else LAYOUTS
+    return {
+        f"{kind}, {layout}": make(network, dtype, order)
+        for kind, dtype in DTYPES.items()
+        for layout, order in layouts.items()
+    }
+
+
+def choices(ours: dict[str, Call], theirs: dict[str, Call], seconds: float) -> dict[str, tuple[str, str]]:
+    """{row: (our setting, theirs)}: either's fastest, and either's fastest in float32."""
+    both = []
+    for calls in (ours, theirs):
+        single = {name: call for name, call in calls.items() if name.startswith("float32")}
+        both.append(
+            (fastest(calls, seconds / 4), fastest(single, seconds / 4) if len(single) > 1 else next(iter(single)))
+        )
+    (a, a32), (b, b32) = both
+    return {"fastest": (a, b), "float32": (a32, b32)}
+
+
+def row(name: str, found: Ratio, ours: str, theirs: str, least: float) -> None:
+    """One line of a table; ``least`` is how many seconds the work takes at the processor's peak."""
+    spread = f"{found.ratio:.2f} ({found.low:.2f} to {found.high:.2f}, {found.rounds} rounds)"
+    mine, other = f"{1e3 * found.ours:.1f} ({ours})", f"{1e3 * found.theirs:.1f} ({theirs})"
+    share = f"{least / found.ours:.0%}" if least else ""
+    print(f"| {name} | {mine} | {other} | {spread} | {share} |", flush=True)
+
+
+def peaks_told() -> dict[str, Work]:
+    """The processor's peaks by dtype, printed."""
+    found = {name: peak(dtype) for name, dtype in DTYPES.items()}
+    for name, told in found.items():
+        print(f"peak, {name}: convolutions {told.convolutions / 1e9:.0f}, products {told.products / 1e9:.0f} GFLOP/s")
+    return found
+
+
+def forward(seconds: float) -> None:
+    """One call without gradients: a row, a picture with guidance, a batch."""
+    ours, theirs = pair()
+    peaks = peaks_told()
+
+    def make(asked: Asked) -> Make:
+        def call(network: nn.Module, dtype: torch.dtype, order: torch.memory_format) -> Call:
+            moved = copy.deepcopy(network).to(dtype=dtype, memory_format=order)  # type: ignore[call-overload]
+            x, label, cond = asked
+            told = (x.to(dtype).contiguous(memory_format=order), label, cond.to(dtype=dtype))
+            return lambda: answer(moved, told)
+
+        return call
+
+    print(HEAD.format("rows, setting"))
+    with torch.inference_mode():
+        for rows in (1, 2, 32):
+            asked = question(rows)
+            agree(answer(ours, asked), answer(theirs, asked))
+            mine, other = (settings(network, make(asked)) for network in (ours, theirs))
+            done = work(mine["float32, channels last"])
+            for name, (a, b) in choices(mine, other, 0.1 * seconds).items():
+                found = paired(whole(mine[a]), whole(other[b]), 0.1 * seconds)["all"]
+                row(f"{rows}, {name}", found, a, b, done.floor(peaks[a.split(",")[0]]))
+
+
+class Training:
+    """A training step of one network: squared error, weights and gradients in float32, bfloat16 by autocast, AdamW."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, order: torch.memory_format, asked: Asked) -> None:
+        self.network = copy.deepcopy(network).to(memory_format=order).train()  # type: ignore[call-overload]
+        self.dtype, (x, label, cond) = dtype, asked
+        self.asked = (x.contiguous(memory_format=order), label, cond)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-6)
+
+    def loss(self) -> Tensor:
+        """The mean squared error against the state."""
+        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
+            said = answer(self.network, self.asked)
+        return (said.float() - self.asked[0]).square().mean()
+
+    def __call__(self) -> dict[str, float]:
+        """A step; the seconds of its parts."""
+        self.network.zero_grad(set_to_none=True)
+        started = time.perf_counter()
+        loss = self.loss()
+        forward = time.perf_counter()
+        loss.backward()  # type: ignore[no-untyped-call]
+        backward = time.perf_counter()
+        self.optimiser.step()
+        done = time.perf_counter()
+        return {
+            "forward and loss": forward - started,
+            "backward": backward - forward,
+            "optimiser, AdamW": done - backward,
+            "together": done - started,
+        }
+
+
+def training(seconds: float, rows: int = 32) -> None:
+    """Steps of both sides, by their parts; then what our own optimiser takes."""
+    from unnoise.training.optimiser import Optimiser
+    from unnoise.training.settings import TrainSettings
+
+    ours, theirs = pair()
+    asked = question(rows)
+    agree(answer(ours, asked), answer(theirs, asked))
+    peaks = peaks_told()
+    mine, other = (settings(net, lambda n, d, o: Training(n, d, o, asked)) for net in (ours, theirs))
+    single: Training = mine["float32, channels last"]
+    onward, both = work(single.loss), work(single)
+    back = Work(both.convolutions - onward.convolutions, both.products - onward.products)
+    works = {"forward and loss": onward, "backward": back, "together": both}
+    print(HEAD.format(f"{rows} rows"))
+    for name, (a, b) in choices(mine, other, 0.1 * seconds).items():
+        for part, found in paired(mine[a], other[b], 0.4 * seconds).items():
+            least = works[part].floor(peaks[a.split(",")[0]]) if part in works else 0.0
+            row(f"{part}, {name}", found, a, b, least)
+    own = Optimiser(single.network, TrainSettings(samples=1000))
+    took = statistics.median(clocked(lambda: own.step(1e-6)) for _ in range(3))
+    print(f"unnoise's own optimiser, Muon and AdamW: {1e3 * took:.0f} ms")
+
+
+COLD = """
+import time; started = time.perf_counter()
+import torch; imported = time.perf_counter()
+import unnoise, unnoise.cli.generate, unnoise.pipelines.load; ours = time.perf_counter()
+pipeline = unnoise.load(); loaded = time.perf_counter()
+pipeline.generate("red apple", seed=1)[0].save("{}"); drawn = time.perf_counter()
+print(imported - started, ours - imported, loaded - ours, drawn - loaded)
+"""
+
+
+def generate(seconds: float) -> None:
+    """A prompt to a PNG file at the default settings: warm, by its parts, and as a command, process start included."""
+    import unnoise
+
+    pipeline, folder = unnoise.load(), Path(tempfile.mkdtemp())
+    file = folder / "a.png"
+    with torch.inference_mode():
+        cond = Condition.cat([pipeline.encode(["red apple"]), pipeline.encode([""])])
+        x, z = torch.randn(2, 4, 16, 16), torch.randn(1, 4, 16, 16)
+        picture = pipeline.decode(z)[0]
+        label = torch.full((2,), 500.0)
+        steps: dict[str, Call] = {
+            "prompt to PNG": lambda: pipeline.generate("red apple", seed=1)[0].save(file),
+            "prompt and empty prompt to vectors": lambda: (pipeline.encode(["red apple"]), pipeline.encode([""])),
+            "one call of the network for both": lambda: pipeline.denoiser.network(x, label, cond),
+            "latent to picture": lambda: pipeline.decode(z),
+            "picture to PNG": lambda: picture.save(file),
+        }
+        print(f"{pipeline.defaults}\n| part | ms, median | quartiles | times |\n|---|---|---|---|")
+        for name, call in steps.items():
+            call()
+            end, times = time.perf_counter() + seconds / 10, list[float]()
+            while len(times) < 5 or time.perf_counter() < end:
+                times.append(1e3 * clocked(call))
+            low, middle, high = statistics.quantiles(times, n=4)
+            print(f"| {name} | {middle:.1f} | {low:.1f} to {high:.1f} | {len(times)} |", flush=True)
+    command = [sys.executable, "-m", "unnoise", "generate", "red apple", "--seed", "1", "--out", str(folder)]
+    runs = [clocked(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(4)]
+    print(f"command, cold: first {runs[0]:.2f} s, then {statistics.median(runs[1:]):.2f} s")
+    said = subprocess.run([sys.executable, "-c", COLD.format(file)], check=True, capture_output=True, text=True)
+    names = ("import torch", "import unnoise", "load and check the model", "draw the first picture")
+    print("of it: " + ", ".join(f"{n} {float(s):.2f} s" for n, s in zip(names, said.stdout.split(), strict=True)))
+
+
+def profile(seconds: float, calls: int = 10) -> None:
+    """Where the time goes, ours and theirs: ten calls with two rows in float32, and a training step in bfloat16."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    for network in pair():
+        step = Training(network, torch.bfloat16, torch.channels_last, question(32))
+        asked = question(2)
+
+        def draw(network: nn.Module = network, asked: Asked = asked) -> None:
+            with torch.inference_mode():
+                for _ in range(calls):
+                    answer(network, asked)
+
+        for name, call in (("10 calls, 2 rows, float32", draw), ("training step, 32 rows, bfloat16", step)):
+            call()
+            with profiled(activities=[ProfilerActivity.CPU]) as seen:
+                call()
+            print(f"{type(network).__name__}, {name}")
+            table = seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=40)
+            print("\n".join(line[:105] for line in table.splitlines()))
+
+
+def main() -> None:
+    verbs: dict[str, Callable[[float], None]] = {
+        "forward": forward, "training": training, "generate": generate, "profile": profile
+    }  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*verbs])
+    parser.add_argument("--seconds", type=float, default=90.0, help="how long to measure, about; at most 180")
+    told = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(machine())
+    verbs[told.what](min(told.seconds, 180.0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The benchmark's two sides are the same network, its rounds are free of drift, and training leaves padding out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from networks.test_networks import call, network
+from tiny import UNET, lively
+from unnoise.networks.unet import UNet
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "bench"))
+
+from harness import agree, paired, work
+from same_shape import DiffusersUNet
+
+
+def both() -> tuple[Tensor, Tensor, DiffusersUNet]:
+    """What ours and theirs say to the same, and theirs."""
+    torch.manual_seed(0)
+    ours = lively(UNet(replace(UNET, depth=2, blocks=2)))
+    theirs = DiffusersUNet(ours.config).take(ours).eval()
+    x, label, c = call(ours)
+    with torch.no_grad():
+        return ours(x, label, c)[0], theirs(x, label, c.tokens, c.token_mask, c.pooled), theirs
+
+
+def test_both_sides_are_the_same_network() -> None:
+    ours, theirs, peer = both()
+    assert agree(ours, theirs, 1e-5) > 0, "computed by other code"
+    with torch.no_grad(), pytest.raises(AssertionError, match="differ"):
+        agree(ours, theirs + 1e-3 * theirs.abs().max())
+    with pytest.raises(AssertionError):
+        agree(ours, torch.zeros_like(ours))
+    assert sum(p.numel() for p in peer.parameters()) == sum(
+        p.numel() for p in UNet(replace(UNET, depth=2, blocks=2)).parameters()
+    )
+
+
+def test_rounds_are_free_of_drift() -> None:
+    """Of two whose times are 1 and 2 on a machine that slows down by 5 % a call, ABBA finds 2; AB would not."""
+    spent: list[float] = []
+
+    def drifting(seconds: float) -> dict[str, float]:
+        spent.append(seconds * (1 + 0.05 * len(spent)))
+        return {"all": spent[-1]}
+
+    found = paired(lambda: drifting(1.0), lambda: drifting(2.0), 0.0, least=3)["all"]
+    assert found.rounds == 3
+    assert found.low == pytest.approx(found.high) == pytest.approx(found.ratio) == pytest.approx(2.0)
+    assert abs(spent[3] / spent[2] - 2.0) > 0.05, "the control"
+    with pytest.raises(ValueError, match="quartiles"):
+        paired(lambda: drifting(1.0), lambda: drifting(2.0), 0.0, least=1)
+
+
+def test_work_is_counted() -> None:
+    matrix = torch.randn(70, 70)
+    x, kernel = torch.randn(1, 4, 8, 8), torch.randn(6, 4, 3, 3)
+    done = work(lambda: (torch.nn.functional.conv2d(x, kernel, padding=1), matrix @ matrix))
+    assert done.convolutions == 2 * 64 * 4 * 6 * 9
+    assert done.products == 2 * 70**3
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_training_leaves_out_padding_alone(masked: bool) -> None:
+    """In training columns that no row uses are left out: the same output, and the same gradient of the tokens."""
+    x, label, cond = call(network("unet"))
+    if not masked:
+        cond = replace(cond, token_mask=None)
+    net = UNet()
+    net.load_state_dict(network("unet").state_dict())
+    found = []
+    for mode in (False, True):
+        assert cond.tokens is not None
+        tokens = cond.tokens.clone().requires_grad_()
+        output = net.train(mode)(x, label, replace(cond, tokens=tokens))[0]
+        found.append([output, *torch.autograd.grad(output.square().sum(), tokens)])
+    for evaluated, trained in zip(*found, strict=True):
+        assert torch.allclose(evaluated, trained, rtol=0, atol=1e-5 * float(evaluated.detach().abs().max()))
+    used = int(cond.token_mask.any(0).sum()) if cond.token_mask is not None else cond.tokens.shape[1]
+    assert found[1][1][:, :used].any(dim=(0, 2)).all(), "what is a token in some row is seen"
