@@ -48,11 +48,16 @@ NETWORKS = {
     | {f"text.{name}": value for name, value in TEXT.items()},
     "emoji-flow": {f"network.{name}": value for name, value in UNET.items()},
     "emoji-ddpm": {f"network.{name}": value for name, value in UNET.items()},
+    "folder": {"init": "none", "size": "tiny"},
 }
 
 
-def picture_set(out: Path) -> Path:
-    """Nine pictures of 128 pixels with two captions each; one is kept from the autoencoder."""
+def picture_set(out: Path, kept: int = 0, captions: bool = True) -> Path:
+    """Nine pictures of 128 pixels with two captions each, or none; one is kept from the autoencoder.
+
+    Args:
+        kept: how many more, of a lighter colour, are kept back from all.
+    """
     rows = []
     for number, (colour, shape) in enumerate((c, s) for c in COLOURS for s in SHAPES):
         image = Image.new("RGB", (128, 128), "white")
@@ -61,10 +66,20 @@ def picture_set(out: Path) -> Path:
         data = io.BytesIO()
         image.save(data, "PNG")
         pixels = hashlib.sha256(image.tobytes()).hexdigest()
-        captions = [f"{colour} {shape}", f"a {shape} that is {colour}"]
+        said = [f"{colour} {shape}", f"a {shape} that is {colour}"]
         tier = ("autoencoder", "validation") if number == 4 else ("train", "train")
         family = shape if colour == "red" else f"{colour} {shape}"
-        rows.append(Row(f"p{number}", data.getvalue(), pixels, captions, {}, family, number, *tier))
+        rows.append(Row(f"p{number}", data.getvalue(), pixels, said if captions else [""], {}, family, number, *tier))
+    for number in range(kept):
+        image = Image.new("RGB", (128, 128), (250, 200 + 5 * number, 90))
+        image.paste((90, 40 * number % 256, 160), (16 + 4 * number, 24, 100, 80 + 4 * number))
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        said = [f"light {SHAPES[number % 3]}"] if captions else [""]
+        rows.append(
+            Row(f"k{number}", data.getvalue(), pixels, said, {}, f"k{number}", 9 + number, "tier1", "validation")
+        )
     write_set(out, rows, {})
     return out
 
@@ -90,7 +105,7 @@ def options(recipe: str, world: Path, **train: Any) -> list[str]:
     chosen = {f"train.{name}": value for name, value in TRAIN.items()} | NETWORKS[recipe]
     chosen |= {f"train.{name.replace('_', '-')}": value for name, value in train.items()}
     chosen["data"] = world / "pictures"
-    if recipe in ("emoji-flow", "emoji-ddpm"):
+    if recipe in ("emoji-flow", "emoji-ddpm", "folder"):
         chosen |= {"autoencoder": world / "encoders", "text": world / "encoders"}
     return [word for name, value in chosen.items() for word in (f"--{name}", *str(value).split())]
 

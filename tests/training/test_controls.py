@@ -22,7 +22,7 @@ from unnoise.training.trainer import Trainer
 
 CUT, STEPS = 8, 30
 BAD = range(5, 24)  # 19 steps on end: one more would stop the training
-LENIENT = ("samples", "cooldown", "checkpoint_every", "preview_every", "keep")
+LENIENT = ("samples", "cooldown", "checkpoint_every", "preview_every", "watch_every", "keep")
 
 
 def begin(folder: Path) -> Trainer:

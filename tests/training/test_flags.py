@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import tyro
@@ -26,8 +26,11 @@ def test_the_flags_are_frozen() -> None:
     )
 
 
-def another(flag: str, default: Any) -> tuple[list[str], Any]:
-    """(what is typed, what it must become): a value that is not the default."""
+def another(flag: str, default: Any, kind: Any) -> tuple[list[str], Any]:
+    """(what is typed, what it must become): a value of that kind that is not the default."""
+    if get_origin(kind) is Literal:
+        value = next(each for each in get_args(kind) if each != default)
+        return [str(value)], value
     if isinstance(default, tuple) and isinstance(default[0], tuple):
         return ["8", "1", "16", "2", "24", "3"], ((8, 1), (16, 2), (24, 3))
     if isinstance(default, tuple):
@@ -55,7 +58,8 @@ def test_every_setting_can_be_set(recipe: str) -> None:
     signature = inspect.signature(function, eval_str=True)
     take.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": None}
     for flag, default in settings(function):
-        typed, wanted = another(flag, default)
+        parameter = signature.parameters.get(flag.removeprefix("--").replace("-", "_"))
+        typed, wanted = another(flag, default, parameter and parameter.annotation)
         tyro.cli(take, args=[flag, *typed])
         got: Any = found
         for name in flag.removeprefix("--").replace("-", "_").split("."):

@@ -15,14 +15,15 @@ import tyro
 
 from unnoise.errors import UnnoiseError
 
-LAST_STEPS, LAST_BYTES = 30, 64_000
+LAST_STEPS, LAST_BYTES = 30, 256_000
+KEPT_BACK = "kept-back/loss"
 
 
 def runs(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("runs"),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """List trainings: what each is, how far it came, its last loss, and the command that goes on with it.
+    """List trainings: what each is, how far it came, its last losses, and the command that goes on with it.
 
     Args:
         folder: where the trainings lie, or one training's own folder.
@@ -43,7 +44,8 @@ def runs(
 def look(run: Path) -> dict[str, Any]:
     """What there is to know of the training in a folder, without loading it."""
     record, manifest, rows = _json(run / "run.json"), _json(newest(run) / "manifest.json"), last_rows(run)
-    losses = [value for row in rows if isinstance(value := loss_of(row), float) and math.isfinite(value)]
+    last = [loss_of(row) for row in rows[-LAST_STEPS:]]
+    losses = [value for value in last if isinstance(value, float) and math.isfinite(value)]
     settings = manifest.get("identity", {}).get("settings", {}) if isinstance(manifest.get("identity"), dict) else {}
     done = (run / "model" / "model.json").is_file()
     at = manifest.get("samples") if done or not rows else rows[-1].get("samples")
@@ -61,6 +63,7 @@ def look(run: Path) -> dict[str, Any]:
         "samples": at,
         "of": settings.get("samples"),
         "loss": round(sum(losses) / len(losses), 4) if losses else None,
+        "kept_back": next((row[KEPT_BACK] for row in reversed(rows) if isinstance(row.get(KEPT_BACK), float)), None),
         "idle_seconds": round(time.time() - max(seen)) if seen else None,
         "go_on": again,
     }
@@ -72,14 +75,14 @@ def newest(run: Path) -> Path:
 
 
 def last_rows(run: Path) -> list[dict[str, Any]]:
-    """The last steps that were logged; a line that is still being written is passed over."""
+    """The steps in the last part of the log; a line that is still being written is passed over."""
     rows = []
     with contextlib.suppress(OSError):
         with (run / "metrics.jsonl").open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - LAST_BYTES))
             lines = file.read().splitlines()
-        for line in lines[-LAST_STEPS:]:
+        for line in lines:
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 rows += [row] if isinstance(row, dict) else []
@@ -108,6 +111,7 @@ def show(told: list[dict[str, Any]]) -> None:
         length = f" of {run['of']:,}" if isinstance(run["of"], int) else ""
         far = f"{run['samples']:,}{length} samples" if isinstance(run["samples"], int) else "no checkpoint yet"
         loss = "" if run["loss"] is None else f", loss {run['loss']:g}"
+        loss += "" if run["kept_back"] is None else f", on pictures kept back {run['kept_back']:.4g}"
         idle = "" if run["idle_seconds"] is None else f", last heard of {_ago(run['idle_seconds'])}"
         print(f"{ascii(run['path'])[1:-1]}: {ascii(run['recipe'])[1:-1]}, {run['state']}, {far}{loss}{idle}")
         if run["go_on"]:

@@ -29,10 +29,31 @@ def thumbnails(pixels: Tensor) -> Tensor:
 
 def nearest(pixels: Tensor, training: Tensor) -> Tensor:
     """(N,) distance of each picture to the nearest training picture: root mean square over its thumbnail, 0 to 255."""
-    near, far = thumbnails(pixels), thumbnails(training)
+    return distances(pixels, thumbnails(training)).amin(1)
+
+
+def distances(pixels: Tensor, training: Tensor) -> Tensor:
+    """(N, M) distance of each picture to each of M training pictures, of which the ``thumbnails`` are given."""
+    near = thumbnails(pixels)
     exact = "donot_use_mm_for_euclid_dist"  # the fast form has no digits left for pictures that are equal
-    rows = [torch.cdist(x, far, compute_mode=exact).amin(1) for x in near.split(16)]
+    rows = [torch.cdist(x, training, compute_mode=exact) for x in near.split(16)]
     return torch.cat(rows) / near.shape[1] ** 0.5
+
+
+def singled_out(pixels: Tensor, training: Tensor, neighbours: int = 50) -> Tensor:
+    """(N,) distance of each picture to the nearest training picture, as a part of its mean distance to the nearest 50.
+
+    0 is a copy, 1 a picture that is as far from all. The distance itself calls whatever is blurred or plain a copy,
+    since such pictures are near to all: what early in a training is drawn. The measure of Carlini et al. 2023 (arXiv
+    2301.13188, on CIFAR-10), without their factor alpha, which a comparison of ranks does not see.
+
+    Args:
+        pixels: uint8 (N, 3, H, W).
+        training: (M, 3 * 32 * 32) ``thumbnails`` of the training pictures.
+        neighbours: how many, at most M.
+    """
+    near = distances(pixels, training).topk(min(neighbours, len(training)), dim=1, largest=False).values  # (N, k)
+    return near[:, 0] / near.mean(1).clamp_min(1e-12)
 
 
 def copied(drawn: Tensor, real: Tensor, seed: int = 0) -> Figure:
@@ -43,7 +64,8 @@ def copied(drawn: Tensor, real: Tensor, seed: int = 0) -> Figure:
     new pictures of the same kind would get, 1 is a copyist, and less than a half means far from everything.
 
     Args:
-        drawn, real: (N,) ``nearest`` of drawn pictures and of real ones, for the same N held-out prompts.
+        drawn, real: (N,) ``nearest`` or ``singled_out`` of drawn pictures and of real ones, for the same N held-out
+            prompts.
     """
     nearer = (drawn[:, None] < real).double() + 0.5 * (drawn[:, None] == real).double()  # (N, N)
     return bootstrap(lambda counts: ((counts @ nearer) * counts).sum(1) / counts.sum(1) ** 2, len(drawn), seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unnoise.core.objective import Objective
 from unnoise.training.settings import TrainSettings
 from unnoise.training.trainer import TrainData
+from unnoise.training.watch import KeptBack
 
 Modules = Mapping[str, nn.Module]
 
@@ -28,6 +29,10 @@ class Training:
         preview: pictures that show what such parts can do, uint8 (N, 3, H, W), drawn by the inference engine itself.
         info: what a model folder records beside the networks.
         texts: further files of a model folder, by name.
+        kept_back: pictures that are not trained, and how they are looked at.
+        copied: from the preview's pictures how much more than pictures kept back they single out a training picture:
+            (share, low, high, count), of which 0.5 is not at all and 1 a copyist.
+        notes: what a person should know before it begins, a line each.
     """
 
     objective: Objective
@@ -38,3 +43,6 @@ class Training:
     preview: Callable[[Modules], Tensor] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    kept_back: KeptBack | None = None
+    copied: Callable[[Tensor], tuple[float, float, float, int]] | None = None
+    notes: Sequence[str] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,6 +81,7 @@ class Report:
         self.seen = 0
         self.smooth: float | None = None
         self.levels: dict[str, float] = {}
+        self.looks: list[Mapping[str, Any]] = []  # the first at pictures kept back, and the last
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(None),
@@ -102,8 +104,17 @@ class Report:
         if self.board is not None:
             self.board.close()
 
-    def step(self, step: TrainStep) -> None:
-        """Takes note of one step."""
+    def watch(self, look: Mapping[str, Any]) -> None:
+        """Shows a look at pictures kept back (``Look.record``) from now on, beside the first one."""
+        self.looks = [*self.looks[:1], look]
+
+    def begin(self, look: Mapping[str, Any]) -> None:
+        """Takes note of the look before the first step."""
+        self.watch(look)
+        self._write({"step": 0, "samples": 0, **look}, 0, look.keys())
+
+    def step(self, step: TrainStep, look: Mapping[str, Any] | None = None) -> None:
+        """Takes note of one step, and of a look at pictures kept back after it."""
         self.busy += step.seconds
         self.seen += 1
         row: dict[str, Any] = {"step": step.step, "samples": step.samples, "rate": step.rate}
@@ -117,18 +128,28 @@ class Report:
             if torch.isfinite(loss.total):
                 keep = min(0.98, self.seen / (self.seen + 1))
                 self.smooth = keep * (self.smooth or float(loss.total)) + (1 - keep) * float(loss.total)
-        finite = {k: (v if not isinstance(v, float) or math.isfinite(v) else None) for k, v in row.items()}
-        self.file.write(json.dumps(finite) + "\n")
-        if self.board is not None and step.step % 10 == 0:
-            for key, value in finite.items():
-                if isinstance(value, float) and key != "seconds":
-                    self.board.add_scalar(key, value, step.samples)
+        if look is not None:
+            self.watch(look)
+        shown = row.keys() - {"seconds"} if step.step % 10 == 0 else set()
+        self._write({**row, **(look or {})}, step.samples, {*shown, *(look or {})})
         self._show(step, row)
+
+    def _write(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
+        """A line of the metrics, without what is no number; the figures of ``shown`` on the board too."""
+        finite = {key: _finite(value) for key, value in row.items()}
+        self.file.write(json.dumps(finite) + "\n")
+        if self.board is not None:
+            for key, value in finite.items():
+                if isinstance(value, float) and key in shown:
+                    self.board.add_scalar(key, value, samples)
 
     def _show(self, step: TrainStep, row: dict[str, Any]) -> None:
         speed = (step.samples - self.start) / max(self.busy, 1e-9)
         left = clock((self.total - step.samples) / max(speed, 1e-9))
         extra = "".join(f"  {k.split('/')[-1]} {v:.3g}" for k, v in row.items() if "/" in k and "log-snr" not in k)
+        if self.looks:
+            first, last = (look["kept-back/loss"] for look in (self.looks[0], self.looks[-1]))
+            extra += f"  kept back {last:.4f} (at first {first:.4f})"
         text = f"loss {self.smooth or math.nan:.4f}{extra}  {speed:.1f} pictures/s  ETA {left}"
         self.progress.update(self.task, completed=step.samples, text=text)
         if not self.live and (time.monotonic() - self.said > self.every or step.samples >= self.total):
@@ -140,6 +161,11 @@ class Report:
         """A line of its own, above the progress line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def mark(self, name: str, value: float, samples: int) -> None:
+        """A figure for the board alone."""
+        if self.board is not None:
+            self.board.add_scalar(name, value, samples)
+
     def flush(self) -> None:
         """Hands everything to the disk, as a checkpoint is about to be."""
         self.file.flush()
@@ -148,13 +174,23 @@ class Report:
 
     def table(self) -> None:
         """The loss by noise level, at the end."""
+        columns = {"loss": self.levels}
+        for name, look in zip(("kept back, first", "kept back, last"), self.looks, strict=False):
+            columns[name] = {key.removeprefix("kept-back/log-snr "): value for key, value in look.items()}
         if self.levels:
-            table = Table("log-SNR (noise to data)", "loss", title="Loss by noise level")
+            table = Table("log-SNR (noise to data)", *columns, title="Loss by noise level")
             for low, high in zip(LEVELS, LEVELS[1:], strict=False):
                 key = f"{low:g}..{high:g}"
-                if key in self.levels:
-                    table.add_row(f"{low:g} to {high:g}", f"{self.levels[key]:.4f}")
+                if any(key in column for column in columns.values()):
+                    figures = (f"{column[key]:.4f}" if key in column else "" for column in columns.values())
+                    table.add_row(f"{low:g} to {high:g}", *figures)
             self.console.print(table)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _board(folder: Path, start: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import shlex
 import signal
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unnoise.errors import UnnoiseError
 from unnoise.files import alone, explain, json_bytes, sweep, write_whole
@@ -22,7 +23,8 @@ from unnoise.training import checkpoint
 from unnoise.training.plan import Training
 from unnoise.training.probe import fastest_dtype
 from unnoise.training.report import Report
-from unnoise.training.trainer import Trainer
+from unnoise.training.trainer import Trainer, TrainStep
+from unnoise.training.watch import Watcher
 from unnoise.weights.model import save_model
 
 RUN, CHECKPOINTS, MODEL = "run.json", "checkpoints", "model"
@@ -70,8 +72,8 @@ def averaged(training: Training, trainer: Trainer, width: float | None = None) -
     return modules
 
 
-def save_preview(training: Training, trainer: Trainer, folder: Path) -> Path | None:
-    """Draws the preview sheet with the averaged weights; its path, or None where the training has none."""
+def save_preview(training: Training, trainer: Trainer, folder: Path) -> Tensor | None:
+    """Draws the preview sheet with the averaged weights; its pictures, or None where the training has none."""
     if training.preview is None:
         return None
     from unnoise.pictures import sheet
@@ -81,7 +83,7 @@ def save_preview(training: Training, trainer: Trainer, folder: Path) -> Path | N
     sheet(pictures).save(data, "PNG")
     path.parent.mkdir(exist_ok=True)
     write_whole(path, data.getvalue())
-    return path
+    return pictures
 
 
 def begun(folder: Path, resume: bool) -> Path | None:
@@ -136,7 +138,7 @@ def run(
             if record is not None:
                 write_whole(folder / RUN, json_bytes(record))
             with Report(folder, training.settings.samples, trainer.samples, say_every) as report:
-                for note in [*trainer.warnings, *_passed_over(folder, last)]:
+                for note in [*(training.notes if last is None else ()), *trainer.warnings, *_passed_over(folder, last)]:
                     report.say(f"note: {note}")
                 if last is None:
                     trainer.save()  # a disk that cannot be written is better found now than in an hour
@@ -169,7 +171,7 @@ def _loop(
     training: Training, trainer: Trainer, report: Report, folder: Path, flag: list[str], until: float | None
 ) -> None:
     """Trains, saves and shows until the end, a signal or the time limit."""
-    settings = training.settings
+    settings, watched = training.settings, watcher(training, trainer, report, folder)
 
     def save() -> Path:
         report.flush()
@@ -177,12 +179,14 @@ def _loop(
 
     def preview() -> None:
         try:
-            save_preview(training, trainer, folder)
+            pictures = save_preview(training, trainer, folder)
+            if pictures is not None and training.copied is not None:
+                likeness(report, trainer.samples, training.copied(pictures))
         except UnnoiseError as error:  # a picture to look at never ends a training
             report.say(f"note: no preview: {error}")
 
     for step in trainer.run():
-        report.step(step)
+        note_step(report, watched, step)
         if until is not None and time.monotonic() > until:
             flag.append("the time limit")
         if flag:
@@ -195,9 +199,45 @@ def _loop(
     if trainer.samples < settings.samples:
         again = f"unnoise train --resume {shlex.quote(str(folder))}"
         raise Stopped(f"stopped by {flag[0]} and saved as {path}", f"go on with `{again}`")
-    if settings.preview_every:
-        preview()
+    if settings.preview_every and not crossed(trainer, settings.preview_every):
+        preview()  # else the last step has drawn it
     report.table()
+
+
+def watcher(training: Training, trainer: Trainer, report: Report, folder: Path) -> Watcher | None:
+    """What looks at pictures kept back, with the looks of an earlier part of the training, or else with a first one."""
+    if training.kept_back is None or not training.settings.watch_every:
+        return None
+    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    watched = Watcher(trainer, training.kept_back, (json.loads(line) for line in lines if "kept-back/" in line))
+    for look in (watched.looks[:1] + watched.looks[-1:]) if watched.looks else ():
+        report.watch(look.record())
+    if not watched.looks and trainer.step == 0:
+        report.begin(watched.look()[0].record())
+    return watched
+
+
+def note_step(report: Report, watched: Watcher | None, step: TrainStep) -> None:
+    """Takes note of a step; where it is time for it, looks at pictures kept back and tells what is wrong."""
+    every = watched.trainer.settings.watch_every if watched is not None else 0
+    if watched is None or not (crossed(watched.trainer, every) or step.samples >= report.total):
+        report.step(step)
+        return
+    look, word = watched.look()
+    report.step(step, look.record())
+    if word is not None:
+        report.say(f"note: at {step.samples:,} samples {word.text}")
+
+
+def likeness(report: Report, samples: int, found: tuple[float, float, float, int]) -> None:
+    """Tells what a preview shows of memorisation, and warns where chance alone would seldom show so much."""
+    share, low, high, count = found
+    report.mark("likeness", share, samples)
+    line = (
+        f"at {samples:,} samples {count} drawn pictures single out a training picture more than pictures kept back do "
+        f"in {share:.0%} of comparisons ({low:.0%} to {high:.0%}; half is no copying)"
+    )
+    report.say(f"note: {line}: it copies; stop earlier, or add pictures" if low > 0.5 else line)
 
 
 def crossed(trainer: Trainer, every: int) -> bool:

@@ -27,6 +27,7 @@ class TrainSettings:
         seed: of data order, noise, times and dropout.
         checkpoint_every: samples between two checkpoints.
         preview_every: samples between two preview sheets; 0 for none.
+        watch_every: samples between two looks at pictures kept back, where the set has any; 0 for none.
         keep: how many checkpoints are kept.
     """
 
@@ -43,11 +44,12 @@ class TrainSettings:
     seed: int = 0
     checkpoint_every: int = 10_000
     preview_every: int = 20_000
+    watch_every: int = 5_000
     keep: int = 2
 
     def __post_init__(self) -> None:
         least = {"samples": 1, "batch": 1, "checkpoint_every": 1, "keep": 1, "micro_batch": 0, "preview_every": 0}
-        least |= {"rate": 0, "matrix_rate": 0, "weight_decay": 0, "warmup": 0}
+        least |= {"watch_every": 0, "rate": 0, "matrix_rate": 0, "weight_decay": 0, "warmup": 0}
         for name, low in least.items():
             value = getattr(self, name)
             if not low <= value < math.inf:

@@ -104,7 +104,8 @@ class Trainer:
         self.device, self.dtype = torch.device(device), dtype
         self.identity = dict(identity or {}) | {"data": data.identity, "settings": asdict(settings)}
         self.roles = {name: role for name, role in objective.roles().items() if role.trained}
-        self.optimisers = {name: Optimiser(role.module, settings, role.rate) for name, role in self.roles.items()}
+        half = dtype == torch.bfloat16
+        self.optimisers = {n: Optimiser(role.module, settings, role.rate, half) for n, role in self.roles.items()}
         self.averages = {
             f"{name}.average-{width:g}": PowerAverage(role.module, width)
             for name, role in self.roles.items()
@@ -201,7 +202,9 @@ class Trainer:
         return path
 
     def load(
-        self, path: Path, lenient: Sequence[str] = ("samples", "cooldown", "checkpoint_every", "preview_every", "keep")
+        self,
+        path: Path,
+        lenient: Sequence[str] = ("samples", "cooldown", "checkpoint_every", "preview_every", "watch_every", "keep"),
     ) -> None:
         """Goes on from a checkpoint, to the same bits as if it had never stopped.
 
