@@ -93,8 +93,7 @@ def load_models(
     models = {}
     for name, path in zip(distinct([label(path) for path in checkpoints]), checkpoints, strict=True):
         pipeline = load_pipeline(model_folder(path))
-        if pipeline.tokenizer.json == judge.tokenizer.json:
-            raise UnnoiseError(f"the judge and {name} have one tokenizer", "train a judge apart with emoji-judge")
+        not_kin(judge, pipeline, name)
         pipeline.tokenizer(captions)
         pipeline.settings(steps=steps)
         models[name] = pipeline
@@ -115,6 +114,16 @@ def load_judge(folder: Path) -> Judge:
     json_text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
     tokenizer = Tokenizer(json_text, int(getattr(parts["text"].config, "length", 0)))
     return Judge(parts["text"], parts["image"], parts["pair"], tokenizer)
+
+
+def not_kin(judge: Judge, pipeline: Pipeline, name: str) -> None:
+    """Sees that a judge and a model have not grown up together.
+
+    Raises:
+        UnnoiseError: they have one tokenizer.
+    """
+    if pipeline.tokenizer.json == judge.tokenizer.json:
+        raise UnnoiseError(f"the judge and {name} have one tokenizer", "train a judge apart with emoji-judge")
 
 
 def draw(pipeline: Pipeline, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:

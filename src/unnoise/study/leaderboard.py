@@ -13,6 +13,7 @@ from unnoise.data.store import PictureSet
 from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_bytes, to_bytes
 from unnoise.study.candidates import Candidates
+from unnoise.study.chart import escape
 from unnoise.study.distances import Figure, diversity_of, frechet_of, kernel_of, mean_of
 from unnoise.study.judge import Judge, first
 from unnoise.study.memorisation import copied, memoriser, nearest
@@ -90,14 +91,9 @@ class Board:
         self.candidates = Candidates(pictures)
         self.captions = judge.captions([captions[0] for captions in pictures.captions])
         self.real = pictures.pictures(prompts.items)
-        self.real_features = self._features(self.real)
+        self.real_features = features(judge, self.real)
         self.held = prompts.rows(*TIERS[1:])
         self.training = pictures.pictures(pictures.select("denoiser"))
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        """(P, D) of length sqrt(D), so that x . y / D in the kernel is their cosine."""
-        unit = self.judge.pictures(pixels)
-        return unit * unit.shape[1] ** 0.5
 
     def row(self, name: str, drawn: Tensor, copies: Tensor | None = None) -> Row:
         """The figures of drawn pictures.
@@ -111,19 +107,19 @@ class Board:
         """
         if drawn.shape[1] != len(self.prompts.items):
             raise UnnoiseError(f"{drawn.shape[1]} pictures for {len(self.prompts.items)} prompts", "draw one for each")
-        features = torch.stack([self._features(each) for each in drawn])  # (S, P, D)
-        found: dict[str, Figure | None] = dict(self._retrieval(features))
-        found["FD-local"] = frechet_of(features[0], self.real_features, self.seed)
-        found["KD-local"] = kernel_of(features[0], self.real_features, self.seed)
-        found["diversity"] = diversity_of(features[0], self.seed)
-        found["variety"] = mean_of(variety(features), self.seed) if len(drawn) > 1 else None
+        looks = torch.stack([features(self.judge, each) for each in drawn])  # (S, P, D)
+        found: dict[str, Figure | None] = dict(self._retrieval(looks))
+        found["FD-local"] = frechet_of(looks[0], self.real_features, self.seed)
+        found["KD-local"] = kernel_of(looks[0], self.real_features, self.seed)
+        found["diversity"] = diversity_of(looks[0], self.seed)
+        found["variety"] = mean_of(variety(looks), self.seed) if len(drawn) > 1 else None
         found["saturation"] = mean_of(saturation(drawn[0]) - saturation(self.real), self.seed)
         found["copied"] = None if copies is None else copied(self.distances(drawn[0]), copies, self.seed)
         return Row(name, found, drawn[0])
 
-    def _retrieval(self, features: Tensor) -> dict[str, Figure]:
+    def _retrieval(self, looks: Tensor) -> dict[str, Figure]:
         """By tier, the share of pictures (S, P, D) that chose their prompt; of a prompt the mean over its seeds."""
-        chosen = torch.stack([first(each, self.captions, self.prompts.items, self.candidates) for each in features])
+        chosen = torch.stack([first(each, self.captions, self.prompts.items, self.candidates) for each in looks])
         right = chosen.double().mean(0)  # (P,)
         return {tier: mean_of(right[self.prompts.rows(tier)], self.seed) for tier in TIERS}
 
@@ -142,12 +138,18 @@ class Board:
         copies = self.distances(ceiling)
         best = self.row(f"ceiling: real pictures after the autoencoder of {name}", ceiling[None])
         others = ceiling.roll(len(ceiling) // 2, 0)
-        chance = self._retrieval(self._features(others)[None])
+        chance = self._retrieval(features(self.judge, others)[None])
         floor = Row("floor: the ceiling with shuffled captions", {**best.figures, **chance}, others)
         latents = encode(autoencoder, self.training)
         seeds = [self.seed + row for row in range(len(self.prompts.items))]
         drawn = decode(autoencoder, memoriser(latents, seeds))
         return [best, floor, self.row("memoriser: draws training pictures", drawn[None], copies)], copies
+
+
+def features(judge: Judge, pixels: Tensor) -> Tensor:
+    """(P, D) looks of uint8 pictures, of length sqrt(D), so that x . y / D in the kernel is their cosine."""
+    unit = judge.pictures(pixels)
+    return unit * unit.shape[1] ** 0.5
 
 
 @torch.inference_mode()
@@ -215,15 +217,15 @@ def plot(rows: Sequence[Row], figure: str) -> str:
     ends = [end for _, value in shown for end in (value.low, value.high, value.value)] or [0.0]
     low, high = min(0.0, *ends), max(ends)
     span = (high - low) or 1.0
-    lines = [f'<text x="10" y="20" font-weight="bold">{_escape(figure)}</text>']
+    lines = [f'<text x="10" y="20" font-weight="bold">{escape(figure)}</text>']
     for number, (name, value) in enumerate(shown):
         y = 48 + 24 * number
         at = [420 + 340 * (each - low) / span for each in (value.low, value.value, value.high)]
         lines += [
-            f'<text x="10" y="{y + 4}">{_escape(name[:56])}</text>',
+            f'<text x="10" y="{y + 4}">{escape(name[:56])}</text>',
             f'<line x1="{at[0]:.1f}" x2="{at[2]:.1f}" y1="{y}" y2="{y}" stroke="#888" stroke-width="3"/>',
             f'<circle cx="{at[1]:.1f}" cy="{y}" r="5" fill="#06c"/>',
-            f'<text x="775" y="{y + 4}">{_escape(text_of(value))}</text>',
+            f'<text x="775" y="{y + 4}">{escape(text_of(value))}</text>',
         ]
     height = 60 + 24 * len(shown)
     style = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"'
@@ -231,7 +233,3 @@ def plot(rows: Sequence[Row], figure: str) -> str:
     return (
         f'<svg {style} width="960" height="{height}">\n<rect width="100%" height="100%" fill="#fff"/>\n{body}\n</svg>\n'
     )
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,106 @@
+"""``unnoise study``: what a model teaches, one study a command, with a table, curves and a sheet."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    from unnoise.study.judge import Judge
+
+
+def study(
+    name: Annotated[str, tyro.conf.Positional] = "",
+    model: tyro.conf.Positional[Path | None] = None,
+    judge: Path = Path("runs/emoji-judge"),
+    data: Path = Path("data/emoji"),
+    part: Literal["validation", "test"] = "validation",
+    prompts: int = 128,
+    seeds: int = 2,
+    seed: int = 0,
+    steps: int | None = None,
+    out: Path = Path("docs/studies"),
+    memory: Path = Path("runs/studies"),
+    threads: int | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Study what a model teaches; without a name, list the studies. A study that is stopped goes on where it was.
+
+    Args:
+        name: which study; see the list.
+        model: a model folder or a finished training; the model that comes with unnoise if left out.
+        judge: a folder trained by emoji-judge; some studies need none.
+        data: the picture set whose captions are drawn.
+        part: of the held-out pictures: validation, for choosing, or test, for the final report.
+        prompts: about how many, 2 to 1000, in fixed shares of plain things, skin tones and held-out combinations.
+        seeds: pictures a prompt where a study wants several, 1 to 16.
+        seed: of the first picture.
+        steps: solver steps, the model's own if left out; for the study of steps the largest number.
+        out: folder for table, curves and sheet; older ones of these names are replaced.
+        memory: folder that keeps what was drawn, so that it is drawn once.
+        threads: processor threads.
+        as_json: print the figures as JSON.
+    """
+    from unnoise.study.lessons import find, studies
+
+    if not name:
+        print("\n".join(f"{each:<12} {about}" for each, about in studies().items()))
+        return
+    run = find(name)
+    for option, value, least, most in (("--prompts", prompts, 2, 1000), ("--seeds", seeds, 1, 16)):
+        if not least <= value <= most:
+            raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
+    from unnoise.cli.eval import load_judge, make_folder, not_kin
+    from unnoise.data.store import open_set
+    from unnoise.pipelines.load import load_pipeline, model_folder
+    from unnoise.pipelines.metadata import weights_sha256
+    from unnoise.study.lab import Lab
+    from unnoise.study.page import record, write
+    from unnoise.study.prompts import choose
+    from unnoise.weights.model import read_record
+
+    pictures = open_set(data)
+    chosen = choose(pictures, part, prompts)
+    engine = load_pipeline(model, threads=threads)
+    engine.settings(steps=steps)  # refused before any work
+    weights = weights_sha256(engine.record)
+    eyes = model_folder(judge)
+
+    def stranger() -> Judge:
+        found = load_judge(eyes)
+        not_kin(found, engine, "the model")
+        return found
+
+    lab = Lab(
+        engine=engine,
+        weights=weights,
+        judge=stranger,
+        judged_by=lambda: weights_sha256(read_record(eyes)),
+        pictures=pictures,
+        prompts=chosen,
+        seed=seed,
+        seeds=seeds,
+        steps=steps,
+        memory=memory,
+    )
+    make_folder(out)
+    lesson = run(lab)
+    asked = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
+    given = " ".join(f"{option} {value}" for option, value in asked.items() if value is not None)
+    facts = {
+        "command": f"`unnoise study {name} {given}`, {date.today()}",
+        "model": f"{engine.record.get('name', '')}, weights {weights[:16]}",
+        "prompts": lesson.asked or lab.kinds(),
+        "settings": lab.told(),
+        **({"judge": lab.verdict()} if lab.judged else {}),
+        "picture set": pictures.sha256[:16],
+    }
+    files = write(out, name, lesson, facts)
+    said = "\n".join([*lesson.found, f"written to {files[0]}"])
+    print(json.dumps(record(lesson, facts), ensure_ascii=False) if as_json else said)

@@ -1,0 +1,103 @@
+"""What early and late steps decide: the prompt swapped at step k, and guidance switched off after k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unnoise.core.level import NoiseLevel
+from unnoise.core.notation import make
+from unnoise.guidances.plain import Plain
+from unnoise.study.chart import Chart, Series
+from unnoise.study.distances import mean_of
+from unnoise.study.film import evenly
+from unnoise.study.lab import Lab, Steer
+from unnoise.study.leaderboard import saturation
+from unnoise.study.page import Lesson, Table, Value, grid, half
+from unnoise.study.switched import Instead, Switched
+
+POINTS = 11
+
+
+def study(lab: Lab) -> Lesson:
+    """Draws each prompt A with the first k steps, and the rest with another prompt B or without guidance.
+
+    B is the prompt half the list away, so that kinds are mixed. At k = 0 all is B's, after the last step all is A's:
+    the curve's ends are its controls. Noise levels are what is switched at, so that a solver which calls the network
+    between two levels is switched there.
+    """
+    eyes = lab.eyes  # a judge that is not there is told of before anything is drawn
+    chosen = lab.engine.settings(steps=lab.steps)
+    levels = make("spacings", chosen.spacing).levels(
+        lab.engine.denoiser.path, chosen.steps, tuple(lab.engine.autoencoder.space.shape(lab.real.shape[-1]))
+    )
+    places = evenly(len(levels), POINTS)
+    turn = len(lab.captions) // 2
+    others = lab.captions[turn:] + lab.captions[:turn]
+    items = lab.prompts.items[turn:] + lab.prompts.items[:turn]
+    said_a, said_b = (lab.vectors[list(each)] for each in (lab.prompts.items, items))
+    rows: list[list[Value]] = []
+    follow, own, off, colour = [], [], [], []
+    frames = []
+    for k in places:
+        swapped = lab.draw(steer=swap(lab, others, levels[k]), note=f"prompt swapped at {k} for {others}").pixels
+        plain = lab.draw(steer=let_go(levels[k]), note=f"guidance off after {k}").pixels
+        frames.append(swapped)
+        looks = eyes.pictures(swapped)
+        follow.append(mean_of(follows(looks, said_a, said_b), lab.seed))
+        own.append(mean_of(lab.right(swapped), lab.seed))
+        off.append(mean_of(lab.right(plain), lab.seed))
+        colour.append(mean_of(saturation(plain) - saturation(lab.real), lab.seed))
+        rows.append([k, float(levels[k].sigma_hat), follow[-1], own[-1], off[-1], colour[-1]])
+    shown = evenly(len(lab.captions), 3)
+    at = half(places, [each.value for each in follow])
+    note = (
+        "sigma/alpha: the noise level at step k. Follows A: share of swapped pictures that the judge finds nearer to A "
+        "than to B. A first: A's caption comes first among its candidates. Off: the same where nothing is swapped and "
+        "guidance ends after k, and how much more saturated the ink then is than the real pictures'."
+    )
+    columns = ["k", "sigma/alpha", "follows A", "A first", "off: own first", "off: saturation"]
+    charts = [
+        Chart("Prompt A until step k, then B", "k", "share of pictures", [
+            Series("nearer to A than B", list(zip(places, follow, strict=True))),
+            Series("A first of 51", list(zip(places, own, strict=True))),
+        ]),
+        Chart("Guidance until step k, then none", "k", "share of pictures", [
+            Series("own caption first", list(zip(places, off, strict=True))),
+        ]),
+    ]  # fmt: skip
+    names = [f"{lab.captions[i]}, then {others[i]}" for i in shown]
+    return Lesson(
+        "Early and late steps",
+        [f"Half of the pictures follow the first prompt once it has held for {at:.3g} of {len(levels) - 1} steps."],
+        [Table(columns, rows, note)],
+        charts,
+        grid([torch.stack([frame[i] for frame in frames]) for i in shown], [f"k = {k}" for k in places], names),
+    )
+
+
+def swap(lab: Lab, others: Sequence[str], level: NoiseLevel) -> Steer:
+    """The model's own guidance, told other prompts from a level on."""
+
+    def steer(rows: slice, settings: object) -> Switched:
+        early = settings.steer()  # type: ignore[attr-defined]
+        late = settings.steer()  # type: ignore[attr-defined]
+        return Switched(early, Instead(late, lab.engine.encode(others[rows])), level)
+
+    return steer
+
+
+def let_go(level: NoiseLevel) -> Steer:
+    """The model's own guidance, and from a level on none."""
+    return lambda rows, settings: Switched(settings.steer(), Plain(), level)
+
+
+def follows(looks: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """(P,) 1 where a picture lies nearer to caption A than to B, 0 where to B, one half where it lies between.
+
+    Args:
+        looks, a, b: (P, D) unit vectors of pictures and of the two captions of each.
+    """
+    return (1 + torch.sign((looks * (a - b)).sum(1))) / 2

@@ -1,0 +1,42 @@
+"""How much of a picture lies at which fineness: radially averaged power."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EDGES = (0.5, 1.5, 3.0, 6.0, 12.0, 24.0, 48.0)  # cycles a picture's width: octaves, coarse to fine; corners left out
+NAMES = tuple(f"{low:g} to {high:g}" for low, high in zip(EDGES[:-1], EDGES[1:], strict=True))
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """(N, H, W) float64 mean of the channels in [0, 1], from uint8 (N, 3, H, W)."""
+    return pixels.double().mean(1) / 255
+
+
+def power(x: Tensor) -> Tensor:
+    """(N, 6) power in each band of ``EDGES``, from (N, H, W): |F|^2 of the two-dimensional DFT, a sum over a ring.
+
+    Normed by (H W)^2, so that a wave of amplitude a has a^2 / 2 in its own ring, and all rings together, corners
+    included, have the variance (Parseval). A sum, where curves over a frequency take the mean of a ring: a band's
+    share of what there is to draw is what a study of steps asks for.
+    """
+    height, width = x.shape[-2:]
+    down = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64)
+    across = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64)
+    radius = torch.hypot(down[:, None], across)  # (H, W) cycles a picture
+    found = torch.fft.fft2(x.double()).abs() ** 2 / (height * width) ** 2
+    rings = [(radius >= low) & (radius < high) for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)]
+    return torch.stack([found[:, ring].sum(1) for ring in rings], dim=1)
+
+
+def compared(pixels: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """(ratio, off), (6,) each: by band, the power of pictures over that of the last ones, and of their difference.
+
+    A blurred picture has a ratio below 1 in fine bands; a sharp one of something else has 1 there, and is off by 2.
+
+    Args:
+        pixels, last: uint8 (N, 3, H, W) of the same rows; powers are summed over rows before they are divided.
+    """
+    want = power(grey(last)).sum(0).clamp_min(1e-12)
+    return power(grey(pixels)).sum(0) / want, power(grey(pixels) - grey(last)).sum(0) / want
