@@ -1,46 +1,81 @@
-"""Puts a finished training in the place of the model that comes with unnoise, with its card.
+"""Puts a finished training in the place of the model that comes with unnoise, with its card and its training pictures.
 
     python tools/install_model.py runs/default-model [--steps 30] [--solver dpmpp-2m] [--cfg-scale 3]
+    python tools/install_model.py --data data/emoji
 
-The settings that are named become the model's defaults for drawing.
+The settings that are named become the model's defaults for drawing. ``--data`` names the picture set that it was
+trained on, of which the index is made that ``unnoise nearest`` searches; alone it leaves the model as it is.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from unnoise.pipelines.load import PARTS, default_model, model_folder
+from unnoise.data.store import open_set
+from unnoise.pipelines.load import PARTS, default_model, default_pictures, model_folder
+from unnoise.study.nearest import build, save
 from unnoise.weights.model import load_model, read_file, save_model
 
 CARD = Path(__file__).resolve().parent.parent / "docs" / "model-card.md"
 CARD_NAME = "MODEL_CARD.md"
 
 
+NOTICE = """The pictures in pictures.webp are drawn with Noto Color Emoji, {version}.
+Copyright Google Inc. Source: https://github.com/googlefonts/noto-emoji
+
+Of the font: {licence}
+(https://openfontlicense.org). The artwork that it is made of is licensed under the Apache License, Version 2.0.
+
+They are the pictures that the default model was trained on, at 64 x 64 pixels, so that what it draws can be compared
+with them. The captions in index.json are made from the names of the Unicode emoji tables (Unicode licence) and of the
+Python package "emoji" (3-clause BSD licence).
+"""
+
+
 def install(
-    run: tyro.conf.Positional[Path],
+    run: tyro.conf.Positional[Path | None] = None,
+    data: Path | None = None,
     steps: int | None = None,
     solver: str | None = None,
     cfg_scale: float | None = None,
 ) -> None:
-    """Write the default model's folder anew.
+    """Write the default model's folder anew, and the index of its training pictures beside it.
 
     Args:
-        run: a finished training, or a model folder.
+        run: a finished training, or a model folder; the model is left as it is without one.
+        data: the picture set that it was trained on; the index is left as it is without one.
         steps, solver, cfg_scale: defaults for drawing, in place of the run's own.
     """
+    if run is not None:
+        install_model(run, {"steps": steps, "solver": solver, "cfg_scale": cfg_scale})
+    if data is not None:
+        install_index(data)
+    folders = [default_model(), default_pictures()]
+    sizes = [sum(file.stat().st_size for file in folder.iterdir()) for folder in folders if folder.is_dir()]
+    for folder, size in zip(folders, sizes, strict=False):
+        print(f"{folder}: {size / 1e6:.2f} MB")
+
+
+def install_index(data: Path) -> None:
+    """Writes the index of a picture set, with whose pictures they are."""
+    pictures = open_set(data)
+    font = pictures.manifest["origin"]["font"]
+    save(build(pictures), default_pictures(), NOTICE.format(version=font["version"], licence=font["licence"]))
+
+
+def install_model(run: Path, changes: dict[str, Any]) -> None:
+    """Writes the model's folder."""
     folder = model_folder(run)
     modules, record = load_model(folder, PARTS)
-    changes = {"steps": steps, "solver": solver, "cfg_scale": cfg_scale}
     defaults = record["defaults"] | {name: value for name, value in changes.items() if value is not None}
     info = {"name": "unnoise-emoji", "trained": record["trained"], "defaults": defaults}
     kept = [name for name in record["files"] if not name.endswith((".safetensors", CARD_NAME))]
     texts = {name: read_file(folder, record, name).decode() for name in kept}
     texts[CARD_NAME] = CARD.read_text(encoding="utf-8")
     save_model(default_model(), modules, info, texts, replace=True)
-    size = sum(file.stat().st_size for file in default_model().iterdir())
-    print(f"{default_model()}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -29,6 +30,11 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
 def from_image(image: Image.Image) -> Tensor:
     """(3, H, W) uint8 from an RGB image."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def pixels_sha256(image: Image.Image) -> str:
+    """SHA-256 (hex) of an RGB image's size and pixels: whatever file they came from."""
+    return hashlib.sha256(f"{image.width} x {image.height} ".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 
 def sheet(pictures: Tensor | Sequence[Image.Image], columns: int | None = None, gap: int = 4) -> Image.Image:

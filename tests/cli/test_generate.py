@@ -57,6 +57,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         "spacing": "trailing",
         "guidance": "cfg",
         "noise": "independent",
+        "weights": True,
         "seed": 8,
         "row": 1,
         "batch": 2,
@@ -120,6 +121,24 @@ def test_words_never_taught_are_named(
     assert capsys.readouterr().err == ""  # type: ignore[attr-defined]
 
 
+def test_strict_pictures_are_drawn_alone(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+    draw("x", "--seed", "1", "--count", "3", "--strict", "--solver", "ddim(eta=1)")  # type: ignore[operator]
+    for seed in (1, 2, 3):
+        with Image.open(tmp_path / f"pictures/x-{seed}.png") as image:
+            assert image.tobytes() == pipeline.generate("x", seed=seed, solver="ddim(eta=1)")[0].tobytes()
+            record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
+        assert (record["row"], record["batch"]) == (0, 1)
+
+
+def test_brackets_weigh_words_or_are_taken_literally(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+    for args, weights in (((), True), (("--literal",), False)):
+        out = draw("(red:1.4) apple", "--seed", "1", "--out", f"of {weights}", *args)  # type: ignore[operator]
+        with Image.open(tmp_path / out.splitlines()[0].split("  ")[0]) as image:
+            wanted = pipeline.generate("(red:1.4) apple", seed=1, weights=weights)[0]
+            assert image.tobytes() == wanted.tobytes()
+            assert json.loads(image.text["unnoise"])["weights"] is weights  # type: ignore[attr-defined]
+
+
 def test_a_seed_is_chosen_and_printed(draw: object, tmp_path: Path) -> None:
     first, second = (draw("x") for _ in range(2))  # type: ignore[operator]
     seed = int(re.search(r"seed (\d+)$", first.splitlines()[0])[1])  # type: ignore[index]
@@ -146,7 +165,7 @@ def test_json(draw: object, tmp_path: Path) -> None:
     assert found["prompt"] == "rote Äpfel 🍎"
     assert found.keys() == {
         "pictures", "prompt", "negative", "steps", "cfg_scale", "solver", "spacing", "guidance", "model", "seconds",
-        "format", "made_by", "noise",
+        "format", "made_by", "noise", "weights",
     }  # fmt: skip
     assert all((tmp_path / each["path"]).is_file() for each in found["pictures"])
 

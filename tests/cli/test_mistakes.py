@@ -70,6 +70,33 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["red \x00"], "control characters"),
     (["red \udcff apple"], "control characters"),
     (["x", "--negative", "a\tb"], "control characters"),
+    (["x", "--prompts", "list.txt"], "there are a prompt and --prompts; leave one of them out"),
+    (["--prompts", "nowhere.txt"], "the prompts at nowhere.txt cannot be read (No such file or directory)"),
+    (["--prompts", "/"], "the prompts at / cannot be read (Is a directory)"),
+    (["--prompts", "/dev/zero"], "/dev/zero has more than 1,048,576 bytes"),
+    (["--prompts", "/dev/null"], "/dev/null has no prompts; write one a line"),
+    (["--prompts", "a\0b"], "cannot be read"),
+    (["--prompts", __file__], "test_mistakes.py, line "),
+    (["(apple:99)"], "a weight of 99 in the prompt draws nothing; stay below 10"),
+    (["x", "--negative", "(apple:99)"], "a weight of 99 in the prompt draws nothing"),
+    (["(apple) " * 99], "tokens, the model reads 30; use fewer words"),
+    (["x", "--grid", "stepz=1,2"], "--grid has no setting 'stepz'; one of: steps, cfg-scale, solver"),
+    (["x", "--grid", "steps=1,0"], "0 steps cannot be run"),
+    (["x", "--grid", "solver=euler,eulr"], "no solver is called 'eulr'; did you mean euler"),
+    (["x", "--grid", "guidance=1,3"], "no guidance is called '1'"),
+    (["x", "--grid", "noise=white"], "no noise is called 'white'"),
+    (["x", "--grid", "strength=0.5"], "--strength speaks of a picture to start from"),
+    (["x", "--grid", "steps=1,2", "--steps", "3"], "--steps and --grid steps do not agree"),
+    (["x", "--grid", "seed=1,2", "--count", "3"], "--count and --grid seed both say how many seeds"),
+    (["x", "--grid", "steps=1,2", "--gif"], "--gif is for single pictures"),
+    (["x", "--grid"], "--grid wants a value"),
+    (["x", "--nearest"], "--nearest knows the training pictures of the default model alone"),
+    (["x", "--show"], "--show wants a terminal, and the standard output is none"),
+    (["x", "--show", "--json"], "--show and --json both want the standard output"),
+    (["x", "--outpaint", "64"], "--outpaint speaks of a picture to start from; name it with --start"),
+    (["x", "--start", "nowhere.png", "--outpaint", "64"], "nowhere.png"),
+    (["x", "--start", "a.png", "--outpaint", "middle=3"], "'middle=3' names no margins; write pixels for all sides"),
+    (["x", "--start", "a.png", "--outpaint", "9", "--gif"], "--gif and --outpaint do not go together"),
     (["x", "--out", "/proc/nowhere/pictures"], "cannot be written"),
     (["x", "--out", "/dev/null"], "/dev/null is a file, not a folder"),
     (["x", "--out", "/dev/null/pictures"], "cannot be written"),
@@ -97,6 +124,12 @@ VERBATIM: list[tuple[list[str], str]] = [
     (["generate", "x", "--model", "nowhere"], "no model at nowhere; name a folder that holds model.json"),
     (["generate", "x", "--model", "m" * 5000], "no model at"),
     (["measure", "nowhere"], "no model at nowhere"),
+    (["nearest"], "the picture is missing; name 1 to 1000 picture files"),
+    (["nearest", "nowhere.png"], "there is no picture at nowhere.png"),
+    (["nearest", __file__], "cannot be used"),
+    (["nearest", "x.png", "--count", "0"], "--count 0 cannot be found; ask for 1 to 50"),
+    (["nearest", "x.png", "--show"], "--show wants a terminal"),
+    (["nearest", "x.png", "--show", "--json"], "both want the standard output"),
 ]
 
 
@@ -105,7 +138,7 @@ def test_verbs(args: list[str], said: str, here: Path, capsys: Said) -> None:
     assert said in complaint(capsys, *args)
 
 
-GIVEN = {verb: ["x"] for verb in ("generate", "replay", "noise", "inspect", "data folder")} | {
+GIVEN = {verb: ["x"] for verb in ("generate", "replay", "nearest", "noise", "inspect", "data folder")} | {
     "train": ["emoji-flow"],
     "average": ["x", "--width", "0.1", "--out", "y"],
 }

@@ -55,6 +55,23 @@ def test_every_picture_of_a_batch_is_equal(say: Say, drawn: list[Path], tiny_mod
         assert say("replay", path, "--model", tiny_model) == (0, f"{path}: equal, every pixel is the same\n", "")
 
 
+def test_a_record_without_weights_is_of_a_time_when_brackets_were_text(
+    say: Say, tiny_model: Path, tmp_path: Path
+) -> None:
+    for literal in (["--literal"], []):
+        args = ["(red:1.4) apple", "--seed", "1", "--out", f"of {len(literal)}", "--model", tiny_model, *literal]
+        assert say("generate", *args)[0] == 0
+        path = next((tmp_path / f"of {len(literal)}").iterdir())
+        assert say("replay", path, "--model", tiny_model)[0] == 0
+        with Image.open(path) as image:
+            record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
+            del record["weights"]
+            path.write_bytes(to_png(image.convert("RGB"), record))
+        status, out, _ = say("replay", path, "--model", tiny_model)
+        assert (": equal" in out) == bool(literal), "only what was drawn literally is equal"
+        assert status == (0 if literal else 1)
+
+
 def test_another_seed_or_setting_is_different(say: Say, drawn: list[Path], tiny_model: Path) -> None:
     for changes in (
         {"seed": 8},
@@ -112,6 +129,7 @@ def test_verdicts(gap: int, verdict: str) -> None:
         ({"solver": "os.system"}, "no solver is called"),
         ({"guidance": "interval(" * 50}, "deep"),
         ({"prompt": "word " * 5000}, "prompt"),
+        ({"weights": "yes"}, "damaged"),
     ],
 )
 def test_records_that_lie_are_refused(
@@ -137,3 +155,59 @@ def test_files_that_are_no_such_pictures(say: Say, drawn: list[Path], tmp_path: 
         status, out, err = say("replay", path)
         assert (status, out, err.count("\n")) == (1, "", 1)
         assert said in err
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> dict[str, Path]:
+    """Pictures to start from."""
+    grey = np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8)
+    half = np.zeros((96, 96), np.uint8)
+    half[:, 48:] = 255
+    made = {"start": Image.fromarray(grey), "mask": Image.fromarray(half), "other": Image.fromarray(255 - grey)}
+    for name, image in made.items():
+        image.save(tmp_path / f"{name}.png")
+    return {name: tmp_path / f"{name}.png" for name in made}
+
+
+HOW = {
+    "strength": ["--strength", "0.5"],
+    "mask": ["--mask", "mask.png"],
+    "invert": ["--invert", "blue heart", "--solver", "euler"],
+    "outpaint": ["--outpaint", "right=24,top=8"],
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_pictures_drawn_from_pictures(
+    how: str, say: Say, begun: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Equal with the pictures that were used, refused in one line without them or with others."""
+    more = ["--count", 2] if how == "strength" else []
+    args = ["red apple", "--seed", 3, "--start", "start.png", *HOW[how], *more, "--steps", 3, "--model", tiny_model]
+    assert say("generate", *args)[0] == 0
+    path = sorted((tmp_path / "pictures").iterdir())[-1]
+    if how == "outpaint":
+        with Image.open(path) as image:
+            assert image.size == (152, 136)
+    own = ["--start", "start.png", *(["--mask", "mask.png"] if how == "mask" else [])]
+    assert say("replay", path, *own, "--model", tiny_model)[:2] == (0, f"{path}: equal, every pixel is the same\n")
+    refused = {
+        (): f"{path} was drawn from a start, which is not in it; name it with --start",
+        ("--start", "other.png"): f"other.png is not the start that {path} was drawn from; name the one that was used",
+    }
+    if how == "mask":
+        refused["--start", "start.png"] = f"{path} was drawn from a mask, which is not in it; name it with --mask"
+    else:
+        refused[*own, "--mask", "mask.png"] = f"{path} was drawn without a mask; leave --mask out"
+    for wrong, said in refused.items():
+        assert say("replay", path, *wrong, "--model", tiny_model) == (1, "", f"unnoise: {said}\n")
+
+
+HALF = {"sha256": "x"}
+
+
+@pytest.mark.parametrize("start", [1, {}, HALF, HALF | {"strength": "1"}, HALF | {"outpaint": 3}, HALF | {"mask": 1}])
+def test_a_start_that_was_tampered_with(start: Any, say: Say, drawn: list[Path], tiny_model: Path) -> None:
+    path = edited(drawn[0], start=start)
+    said = f"unnoise: the record in {path} is damaged; generate the picture again\n"
+    assert say("replay", path, "--model", tiny_model) == (1, "", said)

@@ -47,6 +47,21 @@ def test_the_tower_reads_forwards() -> None:
     assert not torch.allclose(one.pooled, other.pooled, atol=1e-3)
 
 
+def test_training_leaves_out_what_lies_behind_all_ends() -> None:
+    """As many columns as the longest prompt has; what they hold is what evaluation says of them."""
+    t, text, prompts = tokenizer(), tower(), ["red apple", "", "a dog and a cat"]
+    whole, cut = text(t(prompts)), text.train()(t(prompts))
+    longest = max(t.count(p) for p in prompts) + 2
+    assert longest < t.length
+    assert cut.tokens.shape == (3, longest, 32)
+    assert torch.equal(cut.token_mask, whole.token_mask[:, :longest])
+    assert not whole.token_mask[:, longest:].any()
+    assert torch.allclose(cut.tokens, whole.tokens[:, :longest], rtol=0, atol=1e-5)
+    assert torch.allclose(cut.pooled, whole.pooled, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        assert text(t(prompts)).tokens.shape[1] == t.length, "where no gradient is wanted nothing is left out"
+
+
 def test_pictures_become_vectors() -> None:
     torch.manual_seed(0)
     encoder = lively(ImageConv(), 0.02)

@@ -28,6 +28,7 @@ class Verb(NamedTuple):
 VERBS = {
     "generate": Verb("unnoise.cli.generate:generate", "draw pictures for a prompt"),
     "replay": Verb("unnoise.cli.replay:replay", "make a picture again from what it carries: equal, close or different"),
+    "nearest": Verb("unnoise.cli.nearest:nearest", "find the training pictures that pictures are nearest to"),
     "noise": Verb("unnoise.cli.noise:noise", "show what noising does to a picture of your own"),
     "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or go on with a stopped training"),
     "runs": Verb("unnoise.cli.runs:runs", "list trainings, how far each came and how to go on with it"),
@@ -37,6 +38,7 @@ VERBS = {
     "data folder": Verb("unnoise.data.verbs:folder", "build a picture set from a folder of your own pictures"),
     "measure": Verb("unnoise.cli.measure:measure", "measure a model's parts on held-out pictures"),
     "eval": Verb("unnoise.cli.eval:evaluate", "judge models beside one another, and write the leaderboard"),
+    "study": Verb("unnoise.cli.study:study", "study what a model teaches, and write table, curves and sheet"),
     "search": Verb("unnoise.cli.search:search", "search for the noise levels that few steps should visit"),
     "inspect": Verb("unnoise.cli.inspect:inspect", "tell what a weight file is, from its header alone"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,8 @@ CLOSE_DB = 40.0
 
 def replay(
     picture: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")],
+    start: Path | None = None,
+    mask: Path | None = None,
     model: Path | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -31,6 +34,8 @@ def replay(
 
     Args:
         picture: a PNG that `unnoise generate` made.
+        start: the picture that it was drawn from, where it was.
+        mask: the mask that it was drawn with, where it was.
         model: the model folder it was made with; the model that comes with unnoise if left out.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto takes the recorded one.
@@ -40,12 +45,14 @@ def replay(
     """
     from unnoise.cli.output import ready_folder, save
     from unnoise.pipelines.load import load_pipeline
-    from unnoise.pipelines.metadata import read_picture, run_record, to_png, weights_sha256
+    from unnoise.pipelines.metadata import read_pictures, run_record, to_png, weights_sha256
 
-    old, record = read_picture(picture)
-    if "start" in record:
-        hint = "draw it again with `unnoise generate --start`"
-        raise UnnoiseError(f"{picture} was drawn from a picture, which is not in it", hint)
+    pairs = read_pictures(picture)
+    for _, each in pairs:
+        check_given(picture, each.get("start"), start, mask)
+    if out is not None and len(pairs) > 1:
+        raise UnnoiseError(f"{picture} is a grid, which is compared cell by cell", "leave --out out")
+    record = pairs[0][1]
     made_by = record["made_by"]
     then = made_by.get("dtype")
     if dtype == "auto" and then in ("float32", "bfloat16"):
@@ -53,38 +60,71 @@ def replay(
     if threads is None and isinstance(made_by.get("threads"), int) and 1 <= made_by["threads"] <= 256:
         threads = made_by["threads"]
     pipeline = load_pipeline(model, device, dtype, threads)
-    notes = []
-    if weights_sha256(pipeline.record) != record["model"]["sha256"]:
-        notes.append(f"made with other weights ({str(record['model'].get('name'))[:40]!r}); name theirs with --model")
-    new = again(pipeline, record)
-    verdict, distance = compare(old, new)
-    again_by = {**record, "made_by": run_record(pipeline, "", "", pipeline.defaults)["made_by"]}
+    new = [again(pipeline, each, start, mask) for _, each in pairs]
+    verdict, distance = worst([compare(old, image) for (old, _), image in zip(pairs, new, strict=True)])
+    here = run_record(pipeline, "", "", pipeline.defaults)["made_by"]
     with ready_folder(out) if out else nullcontext():
-        path = save(to_png(new, again_by), out, f"{picture.stem}-replayed") if out else None
-    here = again_by["made_by"]
-    notes += [
-        f"{key} is {now}, it was {str(made_by[key])[:40]!r}"
-        for key, now in here.items()
-        if made_by.get(key, now) != now
-    ]
+        data = to_png(new[0], {**record, "made_by": here})
+        path = save(data, out, f"{picture.stem}-replayed") if out else None
+    notes = changed(record, here, weights_sha256(pipeline.record))
     if as_json:
         print(json.dumps({"verdict": verdict, **distance, "notes": notes, "path": str(path) if path else None}))
     else:
-        print(
-            "\n".join(
-                [said(picture, verdict, distance), *(f"  {note}" for note in notes), *([str(path)] if path else [])]
-            )
-        )
+        shown = [said(picture, verdict, distance, len(pairs)), *(f"  {note}" for note in notes)]
+        print("\n".join([*shown, *([str(path)] if path else [])]))
     if verdict == "different":
         raise SystemExit(1)
 
 
-def again(pipeline: Any, record: dict[str, Any]) -> Image.Image:
+def changed(record: Mapping[str, Any], here: Mapping[str, Any], weights: str) -> list[str]:
+    """What is not as it was when the picture was made: weights, versions, device."""
+    notes = []
+    if weights != record["model"]["sha256"]:
+        notes.append(f"made with other weights ({str(record['model'].get('name'))[:40]!r}); name theirs with --model")
+    then = record["made_by"]
+    return notes + [
+        f"{key} is {now}, it was {str(then[key])[:40]!r}" for key, now in here.items() if then.get(key, now) != now
+    ]
+
+
+def check_given(picture: Path, told: Mapping[str, Any] | None, start: Path | None, mask: Path | None) -> None:
+    """Sees that the pictures that one was drawn from are named, and are those.
+
+    Raises:
+        UnnoiseError: one is missing, one too many, or another.
+    """
+    from unnoise.data.square import open_picture
+    from unnoise.pictures import pixels_sha256
+
+    told = told or {"sha256": None, "mask": None}
+    for option, path, wanted in (("--start", start, told["sha256"]), ("--mask", mask, told["mask"])):
+        what = option[2:]
+        if path is None and wanted:
+            raise UnnoiseError(f"{picture} was drawn from a {what}, which is not in it", f"name it with {option}")
+        if path is not None and not wanted:
+            raise UnnoiseError(f"{picture} was drawn without a {what}", f"leave {option} out")
+        if path is not None and pixels_sha256(open_picture(path)) != wanted:
+            raise UnnoiseError(f"{path} is not the {what} that {picture} was drawn from", "name the one that was used")
+
+
+def again(pipeline: Any, record: dict[str, Any], start: Path | None, mask: Path | None) -> Image.Image:
     """The picture of a record, drawn in a batch of the same size and at the same place in it."""
-    names = ("steps", "cfg_scale", "solver", "spacing", "guidance", "noise")
+    from unnoise.cli.draw import Given, grow
+    from unnoise.data.square import open_picture
+    from unnoise.pipelines.outpaint import Margins
+
+    names = ("steps", "cfg_scale", "solver", "spacing", "guidance", "noise", "weights")
     settings = pipeline.settings(**{name: record[name] for name in names})
+    prompt, negative, told = record["prompt"], record["negative"], record.get("start")
+    begin = None
+    if told is not None and "outpaint" in told:
+        assert start is not None
+        by = Margins(**told["outpaint"])
+        return grow(pipeline, prompt, negative, record["seed"], settings, open_picture(start), by)
+    if told is not None:
+        begin = Given(start, told["strength"], mask, told["invert"]).begin(pipeline, settings)
     seeds = [record["seed"] - record["row"] + i for i in range(record["batch"])]
-    for step in pipeline.run([record["prompt"]] * len(seeds), seeds, record["negative"], settings):
+    for step in pipeline.run([prompt] * len(seeds), seeds, negative, settings, begin):
         last = step
     image: Image.Image = pipeline.decode(last.run.x)[record["row"]]
     return image
@@ -103,10 +143,21 @@ def compare(old: Image.Image, new: Image.Image) -> tuple[str, dict[str, Any]]:
     return ("close" if psnr >= CLOSE_DB else "different"), {"largest": int(gap.max()), "psnr": round(psnr, 2)}
 
 
-def said(picture: Path, verdict: str, distance: dict[str, Any]) -> str:
-    """The answer in one line."""
+def worst(found: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
+    """Of what ``compare`` found, that which is farthest apart."""
+
+    def rank(each: tuple[str, dict[str, Any]]) -> tuple[int, float]:
+        psnr = each[1]["psnr"]
+        return ("equal", "close", "different").index(each[0]), -math.inf if psnr is None else -psnr
+
+    return max(found, key=rank)
+
+
+def said(picture: Path, verdict: str, distance: dict[str, Any], cells: int = 1) -> str:
+    """The answer in one line; of a grid it speaks of the worst cell."""
     if verdict == "equal":
-        return f"{picture}: equal, every pixel is the same"
+        return f"{picture}: equal, every pixel is the same" + f" in all {cells} pictures" * (cells > 1)
     if distance["psnr"] is None:
         return f"{picture}: different, not even the size is the same"
-    return f"{picture}: {verdict}, at most {distance['largest']} of 255 apart, {distance['psnr']} dB"
+    apart = f"at most {distance['largest']} of 255 apart, {distance['psnr']} dB"
+    return f"{picture}: {verdict}, {apart}" + f" in the worst of {cells} pictures" * (cells > 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BPE
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
@@ -67,16 +67,29 @@ class Tokenizer:
         bpe.train_from_iterator(captions, trainer)
         return cls(bpe.to_str(), length)
 
+    def _encoded(self, prompt: str) -> Encoding:
+        try:
+            return self.bpe.encode(prompt)
+        except TypeError:
+            raise UnnoiseError("the prompt is no Unicode text", "write it anew in UTF-8") from None
+
     def ids(self, prompt: str) -> list[int]:
         """The prompt's own ids, without start and end.
 
         Raises:
             UnnoiseError: it is no Unicode text.
         """
-        try:
-            return self.bpe.encode(prompt).ids
-        except TypeError:
-            raise UnnoiseError("the prompt is no Unicode text", "write it anew in UTF-8") from None
+        return self._encoded(prompt).ids
+
+    def spans(self, prompt: str) -> list[tuple[int, int]]:
+        """For each of ``ids`` the characters that it stands for, [start, stop), the space before a word among them.
+
+        Tokens that are parts of one character, such as the bytes of an emoji, share its span.
+
+        Raises:
+            UnnoiseError: it is no Unicode text.
+        """
+        return self._encoded(prompt).offsets
 
     def count(self, prompt: str) -> int:
         """How many tokens a prompt has, without start and end."""

@@ -24,6 +24,11 @@ def default_model() -> Path:
     return Path(__file__).resolve().parent.parent / "models" / "default"
 
 
+def default_pictures() -> Path:
+    """The folder of the index of that model's training pictures, which ``study.nearest`` opens."""
+    return default_model().with_name("default-pictures")
+
+
 def model_folder(path: Path | str) -> Path:
     """The model folder that a path means: itself, the ``model`` folder of a finished training, or "default"'s."""
     path = Path(path)

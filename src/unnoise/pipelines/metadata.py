@@ -1,7 +1,8 @@
 """What a picture carries: everything that is needed to make it again, and the text that other tools read.
 
 A PNG has two text chunks: ``unnoise``, one JSON record, and ``parameters``, the lines that other programs for diffusion
-models write and show (prompt, negative prompt, settings with commas between them).
+models write and show (prompt, negative prompt, settings with commas between them). A grid of pictures has its cells'
+records and boxes in ``unnoise-grid`` in place of the first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from unnoise import __version__
 from unnoise.errors import UnnoiseError
+from unnoise.pipelines.outpaint import SIDES, WIDEST
 from unnoise.pipelines.text_to_picture import Pipeline, Settings
 
-FORMAT = 1
+FORMAT, GRID = 1, "unnoise-grid"
 MAX_PIXELS = 2**26
 FIELDS = {
     "format": int, "prompt": str, "negative": str, "seed": int, "row": int, "batch": int, "steps": int,
@@ -51,6 +53,7 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
         "spacing": settings.spacing,
         "guidance": str(settings.guidance),
         "noise": settings.noise,
+        "weights": settings.weights,
         "model": {"name": str(pipeline.record.get("name", "")), "sha256": weights_sha256(pipeline.record)},
         "made_by": {
             "unnoise": __version__,
@@ -62,8 +65,8 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
     }
 
 
-def infotext(record: Mapping[str, Any]) -> str:
-    """The ``parameters`` text: the prompt, the negative prompt and one line of settings."""
+def infotext(record: Mapping[str, Any], more: Mapping[str, str] | None = None) -> str:
+    """The ``parameters`` text: the prompt, the negative prompt and one line of settings, ``more`` at its end."""
     fields = {
         "Steps": record["steps"],
         "Sampler": record["solver"],
@@ -74,6 +77,7 @@ def infotext(record: Mapping[str, Any]) -> str:
         "Model hash": record["model"]["sha256"][:10],
         "Model": record["model"]["name"],
         "Version": f"unnoise {record['made_by']['unnoise']}",
+        **(more or {}),
     }
     quoted = {k: json.dumps(str(v), ensure_ascii=False) if set(str(v)) & set(',:"') else v for k, v in fields.items()}
     lines = [record["prompt"], ", ".join(f"{key}: {value}" for key, value in quoted.items() if value != "")]
@@ -84,18 +88,49 @@ def infotext(record: Mapping[str, Any]) -> str:
 
 def to_png(image: Image.Image, record: Mapping[str, Any] | None) -> bytes:
     """A PNG file, with its record in it unless that is None."""
-    info = PngImagePlugin.PngInfo()
+    texts = {}
     if record is not None:
         record = {**record, "size": list(image.size)}
-        info.add_itxt("parameters", infotext(record))
-        info.add_itxt("unnoise", json.dumps(record, ensure_ascii=False))
+        texts = {"parameters": infotext(record), "unnoise": json.dumps(record, ensure_ascii=False)}
+    return _png(image, texts)
+
+
+def _png(image: Image.Image, texts: Mapping[str, str]) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    for key, text in texts.items():
+        info.add_itxt(key, text)
     data = io.BytesIO()
     image.save(data, "PNG", pnginfo=info)
     return data.getvalue()
 
 
-def read_picture(path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """(RGB picture, its record) of a PNG that ``generate`` made.
+def grid_to_png(
+    image: Image.Image,
+    axes: Mapping[str, Sequence[str]],
+    cells: Sequence[tuple[Mapping[str, Any], Sequence[int]]] | None,
+) -> bytes:
+    """A PNG file of a grid of pictures, which says of each cell how it was made.
+
+    Args:
+        axes: {setting: its values}, across and then down.
+        cells: (record, box) of each, row by row; None writes nothing of it.
+    """
+    if cells is None:
+        return _png(image, {})
+    whole: list[dict[str, Any]] = [
+        {"box": list(box), "record": {**record, "size": [box[2] - box[0], box[3] - box[1]]}} for record, box in cells
+    ]
+    more = {
+        f"{letter} {what}": said
+        for letter, (name, values) in zip("XY", axes.items(), strict=False)
+        for what, said in (("Type", name), ("Values", ", ".join(values)))
+    }  # as the web interface's script for such plots writes it, after the settings of the first cell
+    grid = {"format": FORMAT, "axes": {name: list(values) for name, values in axes.items()}, "cells": whole}
+    return _png(image, {"parameters": infotext(whole[0]["record"], more), GRID: json.dumps(grid, ensure_ascii=False)})
+
+
+def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
+    """(RGB picture, its record) of a PNG that ``generate`` made: one, or of a grid each cell's.
 
     Raises:
         UnnoiseError: no such file, no PNG, damaged or too large, without a record, or with one that was tampered with.
@@ -105,19 +140,42 @@ def read_picture(path: Path) -> tuple[Image.Image, dict[str, Any]]:
             if file.width * file.height > MAX_PIXELS:
                 raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "it was not made by unnoise")
             file.load()
-            text, image = file.info.get("unnoise"), file.convert("RGB")
+            text, grid, image = file.info.get("unnoise"), file.info.get(GRID), file.convert("RGB")
     except FileNotFoundError:
         raise UnnoiseError(f"there is no picture at {path}", "name a PNG that `unnoise generate` made") from None
     except UnidentifiedImageError:
         raise UnnoiseError(f"{path} is no PNG", "name a PNG that `unnoise generate` made") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again") from None
+    if grid is not None:
+        return [(image.crop(box), record) for box, record in parse_grid(grid, path, image.size)]
     if text is None:
         raise UnnoiseError(
             f"{path} does not say how it was made",
             "pictures of other programs, and of --no-metadata, cannot be replayed",
         )
-    return image, parse(text, path)
+    return [(image, parse(text, path))]
+
+
+def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[int, int, int, int], dict[str, Any]]]:
+    """(box, record) of each cell of a grid of that size.
+
+    Raises:
+        UnnoiseError: it is of a newer format, or not the record of a grid.
+    """
+    damaged = UnnoiseError(f"the record in {path} is damaged", "generate the grid again")
+    found = []
+    try:
+        for cell in json.loads(text)["cells"]:
+            left, top, right, bottom = (int(side) for side in cell["box"])
+            if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+                raise damaged
+            found.append(((left, top, right, bottom), parse(json.dumps(cell["record"]), path)))
+    except (LookupError, RecursionError, TypeError, ValueError):
+        raise damaged from None
+    if not found:
+        raise damaged
+    return found
 
 
 def parse(text: str, path: Path) -> dict[str, Any]:
@@ -135,7 +193,25 @@ def parse(text: str, path: Path) -> dict[str, Any]:
             raise damaged
     except (LookupError, RecursionError, TypeError, ValueError):
         raise damaged from None
+    record.setdefault("weights", False)  # made before there were any: brackets were text
     row, batch, seed = record["row"], record["batch"], record["seed"]
     if not (0 <= row < batch <= 64 and 0 <= seed - row < 2**63) or not isinstance(record["model"].get("sha256"), str):
         raise damaged
+    if not isinstance(record["weights"], bool) or not _sane_start(record.get("start")):
+        raise damaged
     return dict(record)
+
+
+def _sane_start(start: Any) -> bool:
+    """Whether a record's ``start`` is None or says, with the right types, how a picture was used and which."""
+    if start is None:
+        return True
+    if not isinstance(start, dict) or not isinstance(start.get("sha256"), str):
+        return False
+    if any(not isinstance(start.get(name), str | None) for name in ("mask", "invert")):
+        return False
+    if "outpaint" in start:
+        by = start["outpaint"]
+        sides = isinstance(by, dict) and by.keys() == set(SIDES)
+        return sides and all(type(value) is int and 0 <= value <= WIDEST for value in by.values())
+    return type(start.get("strength")) in (int, float)

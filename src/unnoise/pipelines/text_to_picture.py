@@ -23,11 +23,13 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
+from unnoise.pipelines import emphasis
 from unnoise.pipelines.start import Known, Start, cells, levels_from
 from unnoise.weights.config import from_json
 from unnoise.weights.model import MODEL
 
 SIZE = 128
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Settings:
         cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, too much fries the picture.
         guidance: how to steer, in the same notation or as an object; ``cfg_scale`` is the scale wherever none is given.
         noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine.
+        weights: whether brackets in prompts weigh words, as ``pipelines.emphasis`` tells; else they are text.
     """
 
     steps: int = 30
@@ -48,6 +51,7 @@ class Settings:
     cfg_scale: float = 3.0
     guidance: str | Guidance = "cfg"
     noise: Literal["independent", "brownian"] = "independent"
+    weights: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:
@@ -66,6 +70,16 @@ class Settings:
             return self.guidance
         made: Guidance = make("guidances", self.guidance, {"scale": self.cfg_scale, "inner": CFG(self.cfg_scale)})
         return made
+
+
+def batches(count: int, strict: bool = False) -> list[range]:
+    """Which of so many pictures are drawn together: at most sixteen, or each alone.
+
+    Libraries add a batch's numbers in another order than one picture's, so that a picture's bits depend, by rounding,
+    on how many are drawn beside it; drawn alone they are a function of its prompt, seed and settings.
+    """
+    size = 1 if strict else BATCH
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class PictureStep(NamedTuple):
@@ -132,12 +146,14 @@ class Pipeline:
         return Settings(**values | {name: value for name, value in changes.items() if value is not None})
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[str]) -> Condition:
-        """The condition of prompts, one row each.
+    def encode(self, prompts: Sequence[str], weights: bool = False) -> Condition:
+        """The condition of prompts, one row each; ``weights`` as in ``Settings``.
 
         Raises:
             UnnoiseError: a prompt is longer than the model reads.
         """
+        if weights:
+            return emphasis.encode(self.text, self.tokenizer, prompts, self.device)
         return self.text(self.tokenizer(prompts).to(self.device))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
@@ -171,7 +187,8 @@ class Pipeline:
         settings = settings or self.defaults
         path, shape = self.denoiser.path, start.x0.shape[1:]
         levels = levels_from(make("spacings", settings.spacing), path, settings.steps, start.strength, shape)
-        denoise = bind(CFG(1.0), batched(self.denoiser), {"cond": self.encode([prompt]).repeat(len(start.x0))})
+        cond = self.encode([prompt], settings.weights).repeat(len(start.x0))
+        denoise = bind(CFG(1.0), batched(self.denoiser), {"cond": cond})
         for state in invert(denoise, levels, start.x0.float(), rounds):
             start = start._replace(state=state)
         return start
@@ -200,8 +217,8 @@ class Pipeline:
             seeds, shape, torch.float32, self.device
         )  # whatever the networks' precision
         with torch.inference_mode():
-            conds: dict[str, Condition | None] = {"cond": self.encode(prompts)}
-            conds["uncond"] = self.encode([negative]).repeat(len(prompts))
+            conds: dict[str, Condition | None] = {"cond": self.encode(prompts, settings.weights)}
+            conds["uncond"] = self.encode([negative], settings.weights).repeat(len(prompts))
             steer = settings.steer()
             x = noise.initial() * levels[0].sigma
             if start is not None:
@@ -235,15 +252,19 @@ class Pipeline:
         solver: str | None = None,
         spacing: str | None = None,
         guidance: str | Guidance | None = None,
+        weights: bool = True,
+        strict: bool = False,
     ) -> list[Image.Image]:
         """Pictures for a prompt; picture i is drawn with seed + i.
 
         Args:
-            prompt: what to draw.
+            prompt: what to draw; brackets weigh words, see ``pipelines.emphasis``.
             negative: what to steer away from.
             count: how many, at least 1.
             seed: of the first; the same seed, settings and machine give the same bits.
             steps, cfg_scale, solver, spacing, guidance: see ``Settings``; None takes the model's default.
+            weights: False takes brackets in the prompts as text.
+            strict: draw each picture in a batch of its own: slower, and its bits do not depend on ``count``.
 
         Raises:
             UnnoiseError: a setting that cannot be run, an unknown name, or a prompt longer than the model reads.
@@ -251,9 +272,10 @@ class Pipeline:
         if count < 1:
             raise UnnoiseError(f"{count} pictures cannot be drawn", "ask for 1 or more")
         chosen = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver, "spacing": spacing, "guidance": guidance}
+        chosen["weights"] = weights
         pictures: list[Image.Image] = []
-        for start in range(0, count, 16):
-            seeds = [seed + i for i in range(start, min(start + 16, count))]
+        for batch in batches(count, strict):
+            seeds = [seed + i for i in batch]
             pictures += to_images(to_bytes(self.draw([prompt] * len(seeds), seeds, negative, **chosen)))
         return pictures
 
@@ -263,6 +285,6 @@ class Pipeline:
         >>> for step in pipeline.steps("red apple"):   # doctest: +SKIP
         ...     step.picture.save(f"{step.index}.png")
         """
-        settings = self.settings(**changes)
+        settings = self.settings(**{"weights": True} | changes)
         for step in self.run([prompt], [seed], negative, settings):
             yield PictureStep(step.index, settings.steps, step.here, step, self)

@@ -1,8 +1,9 @@
-"""Runs to look at: film strips and moving pictures of what happens between noise and picture."""
+"""Pictures in a row: film strips and moving pictures of what happens between noise and picture, and tables."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -44,6 +45,42 @@ def strip(rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], names:
         left = GAP + place * (across + GAP) + (across - font.getlength(text)) / 2
         pen.text((left, size[1] - MARGIN), text, INK, font)
     return out
+
+
+def table(
+    rows: Sequence[Sequence[Image.Image]], across: Sequence[str], down: Sequence[str] = ()
+) -> tuple[Image.Image, list[list[tuple[int, int, int, int]]]]:
+    """Pictures in rows and columns with a label above each column and one before each row.
+
+    Args:
+        rows: of the same length, of equally large RGB pictures.
+        across: a label for each column.
+        down: a label for each row; none if left out.
+
+    Returns:
+        The table, and for each picture the box (left, top, right, bottom) in which it lies there, pixel by pixel.
+    """
+    width, height = rows[0][0].size
+    font = ImageFont.load_default(11)
+    head = MARGIN if across else 0
+    side = GAP + max(math.ceil(font.getlength(text)) for text in down) if down else 0
+    column = max(width, *(math.ceil(font.getlength(text)) for text in across)) if across else width
+    size = (side + len(rows[0]) * (column + GAP) + GAP, head + len(rows) * (height + GAP) + GAP)
+    out = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(out)
+    lefts = [side + GAP + place * (column + GAP) for place in range(len(rows[0]))]
+    for left, text in zip(lefts, across, strict=False):
+        pen.text((left + (column - font.getlength(text)) / 2, GAP), text, INK, font)
+    boxes = []
+    for number, row in enumerate(rows):
+        top = head + GAP + number * (height + GAP)
+        for text in down[number : number + 1]:
+            pen.text((side - font.getlength(text), top + height / 2 - 6), text, INK, font)
+        corners = [(left + (column - width) // 2, top) for left in lefts]
+        for corner, image in zip(corners, row, strict=True):
+            out.paste(image, corner)
+        boxes.append([(x, y, x + width, y + height) for x, y in corners])
+    return out, boxes
 
 
 def gif(images: Sequence[Image.Image], milliseconds: int = 120, hold: int = 1500) -> bytes:

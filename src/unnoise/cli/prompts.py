@@ -1,0 +1,85 @@
+"""Which prompts are drawn: the one on the command line, or those of a file, one a line."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+from unnoise.errors import UnnoiseError
+
+MAX_BYTES, MAX_PROMPTS = 2**20, 1000
+
+
+class Prompt(NamedTuple):
+    """A prompt and where it stands: "the prompt", or "prompts.txt, line 3" and the like, for what is wrong with it."""
+
+    text: str
+    where: str = "the prompt"
+
+
+def read_prompts(prompt: str | None, file: Path | None) -> list[Prompt]:
+    """The prompts that were asked for, in their order; never none.
+
+    Raises:
+        UnnoiseError: there is none, or both a prompt and a file, or a file that cannot be read or has no prompts.
+    """
+    if prompt is not None and file is not None:
+        raise UnnoiseError("there are a prompt and --prompts", "leave one of them out")
+    if file is not None:
+        return parse(*_read(file))
+    if prompt is None:
+        raise UnnoiseError("the prompt is missing", "see `unnoise generate --help`")
+    return [checked(Prompt(prompt))]
+
+
+def _read(file: Path) -> tuple[bytes, str]:
+    """(bytes, name for errors) of a file, or of the standard input for "-"; of what is too long, a byte too many."""
+    if str(file) == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1), "the standard input"
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1), str(file)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no such name"
+        raise UnnoiseError(
+            f"the prompts at {file} cannot be read ({why})", "name a text file, or - for a pipe"
+        ) from None
+
+
+def parse(data: bytes, name: str) -> list[Prompt]:
+    """The prompts of a text: one a line, without blanks around it; empty lines and those that begin with # are skipped.
+
+    Raises:
+        UnnoiseError: more than 1 MiB or 1,000 prompts, no UTF-8, control characters, or no prompt at all.
+    """
+    if len(data) > MAX_BYTES:
+        raise UnnoiseError(f"{name} has more than {MAX_BYTES:,} bytes", "it is no list of prompts, or split it")
+    prompts = []
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        where = f"{name}, line {number}"
+        try:
+            text = line.decode("utf-8").strip(" \t\r")
+        except UnicodeDecodeError:
+            raise UnnoiseError(f"{where}: no UTF-8 text", "save the file as UTF-8") from None
+        if not text or text.startswith("#"):
+            continue
+        prompts.append(checked(Prompt(text, where)))
+        if len(prompts) > MAX_PROMPTS:
+            raise UnnoiseError(f"{where}: more than {MAX_PROMPTS:,} prompts", "split the file")
+    if not prompts:
+        raise UnnoiseError(f"{name} has no prompts", "write one a line; lines that begin with # are comments")
+    return prompts
+
+
+def checked(prompt: Prompt) -> Prompt:
+    """The prompt, if it is fit for one line.
+
+    Raises:
+        UnnoiseError: it has control characters.
+    """
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in prompt.text):
+        where = "" if prompt.where == "the prompt" else f"{prompt.where}: "
+        raise UnnoiseError(f"{where}the prompt has control characters", "remove line breaks and the like")
+    return prompt

@@ -1,0 +1,112 @@
+"""Weights in prompts: "a (red:1.3) apple" wants more red than "a red apple", "a [red] apple" less.
+
+The brackets are those of AUTOMATIC1111's web interface, which today's tools share: ``(word:1.3)`` weighs by 1.3,
+``(word)`` by 1.1, ``[word]`` by 1/1.1; nested weights multiply; a bracket that is never closed is closed at the end,
+one that was never opened is text; ``\\(``, ``\\)``, ``\\[``, ``\\]`` and ``\\\\`` are the signs themselves.
+
+What a weight w does is ComfyUI's rule: the word's vector z goes to e + w (z - e), where e is the vector at its place in
+the empty prompt; at 0 the word says nothing, above 1 it says more. The other common rule, the web interface's, scales
+z by w and then restores the mean of all numbers of the prompt by a common factor. Our text tower ends in a norm, which
+leaves a mean of about a thousandth of the spread: a factor made of two such means is chance. The pooled vector, which
+tells the denoiser of the prompt as a whole, is left as it is by both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.core.condition import Condition
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
+
+MORE = 1.1  # what a pair of round brackets without a number is worth
+HEAVIEST = 10.0
+_SIGNS = re.compile(r"\\[()\[\]\\]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[()\[\]]|[^\\()\[\]:]+|[\\:]")
+
+
+def parse(prompt: str) -> list[tuple[str, float]]:
+    """The prompt's pieces without their brackets, each with its weight; pieces of equal weight are joined.
+
+    >>> parse("a (red:1.3) apple")
+    [('a ', 1.0), ('red', 1.3), (' apple', 1.0)]
+
+    Raises:
+        UnnoiseError: a weight beyond 10 either way, which draws nothing.
+    """
+    pieces: list[tuple[str, float]] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}
+
+    def close(kind: str, factor: float) -> None:
+        start = opened[kind].pop()
+        pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
+
+    for found in _SIGNS.finditer(prompt):
+        sign, number = found[0], found[1]
+        if sign in opened:
+            opened[sign].append(len(pieces))
+        elif number is not None and opened["("]:
+            close("(", float(number))
+        elif sign == ")" and opened["("]:
+            close("(", MORE)
+        elif sign == "]" and opened["["]:
+            close("[", 1 / MORE)
+        else:
+            pieces.append((sign[1:] if sign[0] == "\\" and len(sign) > 1 else sign, 1.0))
+    for kind, factor in (("(", MORE), ("[", 1 / MORE)):
+        while opened[kind]:
+            close(kind, factor)
+    joined: list[tuple[str, float]] = []
+    for text, weight in pieces:
+        if not abs(weight) <= HEAVIEST:
+            hint = f"stay below {HEAVIEST:g}; \\( and \\) are brackets as text, and --literal takes all of them as text"
+            raise UnnoiseError(f"a weight of {weight:g} in the prompt draws nothing", hint)
+        if joined and joined[-1][1] == weight:
+            joined[-1] = (joined[-1][0] + text, weight)
+        else:
+            joined.append((text, weight))
+    return joined
+
+
+def plain(prompt: str) -> str:
+    """The prompt without its weights: what the tokenizer reads."""
+    return "".join(text for text, _ in parse(prompt))
+
+
+def token_weights(tokenizer: Tokenizer, prompt: str) -> Tensor:
+    """(length,) float32: the weight of each token of the row that the tokenizer makes of ``plain(prompt)``.
+
+    Tokens are those of the whole text, so that brackets inside of a word do not cut it. One that lies on both sides of
+    a bracket has the mean of its characters' weights; the space before a word is no part of it. Start and ends have 1.
+    """
+    pieces = parse(prompt)
+    text = "".join(piece for piece, _ in pieces)
+    each = [weight for piece, weight in pieces for _ in piece]
+    row = torch.ones(tokenizer.length)
+    for place, (start, stop) in enumerate(tokenizer.spans(text), 1):
+        inked = [i for i in range(start, stop) if not text[i].isspace()] or list(range(start, stop))
+        own = {each[i] for i in inked}
+        row[place] = own.pop() if len(own) == 1 else fmean(each[i] for i in inked)
+    return row
+
+
+@torch.inference_mode()
+def encode(text: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device | str) -> Condition:
+    """The condition of prompts with weights, one row each; where all weights are 1 it is that of the plain prompts.
+
+    Raises:
+        UnnoiseError: a prompt is longer than the model reads, or a weight draws nothing.
+    """
+    ids = tokenizer([plain(prompt) for prompt in prompts])
+    cond: Condition = text(ids.to(device))
+    weights = torch.stack([token_weights(tokenizer, prompt) for prompt in prompts])[:, :, None].to(device)  # (B, L, 1)
+    if cond.tokens is None or bool((weights == 1).all()):
+        return cond
+    empty = text(tokenizer([""]).to(device)).tokens  # (1, L, D)
+    moved = empty + weights.to(empty.dtype) * (cond.tokens - empty)  # (B, L, D)
+    return replace(cond, tokens=torch.where(weights == 1, cond.tokens, moved))
