@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from os.path import isfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +12,7 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.pipelines.words import WORDS, read_vocabulary
-from unnoise.weights.model import MODEL, build, load_model, read_file
+from unnoise.weights.model import MODEL, load_model, read_file
 
 PARTS = ("autoencoder", "text", "denoiser")
 
@@ -93,26 +91,27 @@ def load_pipeline(
     modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
     text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
     tokenizer = Tokenizer(text, int(getattr(modules["text"].config, "length", 0)))
+    taught = read_vocabulary(read_file(folder, record, WORDS).decode()) if WORDS in record["files"] else None
+    pipeline = Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
     try:
-        rehearse(record, tokenizer)
+        rehearse(pipeline)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
-    taught = read_vocabulary(read_file(folder, record, WORDS).decode()) if WORDS in record["files"] else None
-    return Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
+    return pipeline
 
 
 @torch.inference_mode()
-def rehearse(record: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Sends one row through all networks of a model on the meta device, where nothing but shapes is computed.
+def rehearse(pipeline: Pipeline) -> None:
+    """Sends one row of nothing through all networks of a model. The meta device, where nothing is computed, would do as
+    well, and takes twenty times as long: torch imports its compiler to use it.
 
     Raises:
         Exception: of any kind, where its parts do not fit one another.
     """
-    autoencoder, text, denoiser = (build(part, record["components"][part]) for part in PARTS)
-    if tokenizer.vocabulary > text.config.vocabulary or tokenizer.end != text.config.end:  # type: ignore[union-attr]
+    config, tokenizer = pipeline.text.config, pipeline.tokenizer
+    if tokenizer.vocabulary > config.vocabulary or tokenizer.end != config.end:  # type: ignore[union-attr,operator]
         raise ValueError("the tokenizer is not the text tower's")
-    cond = text(torch.empty(1, tokenizer.length, dtype=torch.int64, device="meta"))
-    z = torch.empty(1, *autoencoder.space.shape(SIZE), device="meta")  # type: ignore[union-attr,misc]
-    x0 = denoiser(z, NoiseLevel(0.6, 0.8), cond=cond).x0
-    if autoencoder.decode(x0).shape != (1, 3, SIZE, SIZE):  # type: ignore[operator]
+    z = torch.zeros(1, *pipeline.autoencoder.space.shape(SIZE), device=pipeline.device)
+    x0 = pipeline.denoiser(z, NoiseLevel(0.6, 0.8), cond=pipeline.encode([""])).x0
+    if pipeline.autoencoder.decode(x0.to(pipeline.dtype)).shape != (1, 3, SIZE, SIZE):
         raise ValueError(f"pictures are not of {SIZE} pixels")

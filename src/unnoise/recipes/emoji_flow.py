@@ -13,6 +13,9 @@ from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
+# nearest to a run of 1,000 steps of all that was compared (docs/benchmarks.md)
+FLOW_DEFAULTS = {"steps": 20, "solver": "dpmpp-2m", "spacing": "beta", "cfg_scale": 3.0}
+
 
 @register("emoji-flow")
 def emoji_flow(
@@ -65,5 +68,5 @@ def emoji_flow(
         text_rate=text_rate,
         drop=drop,
         settings={"mean": mean, "std": std},
-        defaults={"steps": 30, "solver": "dpmpp-2m", "spacing": "trailing", "cfg_scale": 3.0},
+        defaults=FLOW_DEFAULTS,
     )

@@ -18,6 +18,7 @@ from unnoise.paths.flow import Flow
 from unnoise.pipelines.load import default_model, model_folder
 from unnoise.pipelines.text_to_picture import SIZE
 from unnoise.predictions.flow import FlowVelocity
+from unnoise.recipes.emoji_flow import FLOW_DEFAULTS
 from unnoise.recipes.latent import latent_training
 from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
@@ -27,7 +28,6 @@ from unnoise.weights.model import build, read_record
 NONE = Path("none")
 SCALES = {"tiny": (1, 1, 2), "small": (2, 2, 4), "medium": (4, 2, 6), "large": (6, 3, 8)}  # scale, blocks, depth
 FLOW_TIMES = LogitNormal(0.7, 1.2)  # as emoji-flow has them, and why
-FLOW_DEFAULTS = {"steps": 30, "solver": "dpmpp-2m", "spacing": "trailing", "cfg_scale": 3.0}
 
 
 @register("folder")
