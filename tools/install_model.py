@@ -1,6 +1,7 @@
 """Puts a finished training in the place of the model that comes with unnoise, with its card and its training pictures.
 
-    python tools/install_model.py runs/default-model [--steps 30] [--solver dpmpp-2m] [--cfg-scale 3]
+    python tools/install_model.py runs/default-model [--steps 20] [--solver dpmpp-2m] [--cfg-scale 3]
+    python tools/install_model.py runs/default-model --autoencoder runs/decoder
     python tools/install_model.py --data data/emoji
 
 The settings that are named become the model's defaults for drawing. ``--data`` names the picture set that it was
@@ -15,7 +16,9 @@ from typing import Any
 import tyro
 
 from unnoise.data.store import open_set
+from unnoise.errors import UnnoiseError
 from unnoise.pipelines.load import PARTS, default_model, default_pictures, model_folder
+from unnoise.recipes.begin import same_latents
 from unnoise.study.nearest import build, save
 from unnoise.weights.model import load_model, read_file, save_model
 
@@ -38,8 +41,10 @@ Python package "emoji" (3-clause BSD licence).
 def install(
     run: tyro.conf.Positional[Path | None] = None,
     data: Path | None = None,
+    autoencoder: Path | None = None,
     steps: int | None = None,
     solver: str | None = None,
+    spacing: str | None = None,
     cfg_scale: float | None = None,
 ) -> None:
     """Write the default model's folder anew, and the index of its training pictures beside it.
@@ -47,10 +52,12 @@ def install(
     Args:
         run: a finished training, or a model folder; the model is left as it is without one.
         data: the picture set that it was trained on; the index is left as it is without one.
-        steps, solver, cfg_scale: defaults for drawing, in place of the run's own.
+        autoencoder: a training with --keep-latents, whose decoder is taken in place of the run's own.
+        steps, solver, spacing, cfg_scale: defaults for drawing, in place of the run's own.
     """
     if run is not None:
-        install_model(run, {"steps": steps, "solver": solver, "cfg_scale": cfg_scale})
+        changes = {"steps": steps, "solver": solver, "spacing": spacing, "cfg_scale": cfg_scale}
+        install_model(run, changes, autoencoder)
     if data is not None:
         install_index(data)
     folders = [default_model(), default_pictures()]
@@ -66,10 +73,16 @@ def install_index(data: Path) -> None:
     save(build(pictures), default_pictures(), NOTICE.format(version=font["version"], licence=font["licence"]))
 
 
-def install_model(run: Path, changes: dict[str, Any]) -> None:
+def install_model(run: Path, changes: dict[str, Any], autoencoder: Path | None = None) -> None:
     """Writes the model's folder."""
     folder = model_folder(run)
     modules, record = load_model(folder, PARTS)
+    if autoencoder is not None:
+        other, told = load_model(model_folder(autoencoder), ["autoencoder"])
+        if not same_latents(modules["autoencoder"], other["autoencoder"]):
+            raise UnnoiseError(f"{autoencoder} makes other latents than {run} knows", "train it with --keep-latents")
+        modules["autoencoder"] = other["autoencoder"]
+        record["trained"]["autoencoder"] = told["trained"]["autoencoder"]
     defaults = record["defaults"] | {name: value for name, value in changes.items() if value is not None}
     info = {"name": "unnoise-emoji", "trained": record["trained"], "defaults": defaults}
     kept = [name for name in record["files"] if not name.endswith((".safetensors", CARD_NAME))]

@@ -72,3 +72,31 @@ def test_mistakes_are_told_in_one_line(
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"unnoise: {MISTAKES[recipe, typed]}"), line
     assert not (tmp_path / "run").exists(), "nothing is left"
+
+
+def test_a_denoiser_goes_with_any_decoder_of_its_latents(
+    world: Path, begun: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Trained further with a decoder that was trained alone it has that decoder; other latents are refused."""
+
+    def flow(out: Path, autoencoder: Path, *options: object) -> int:
+        words = [str(word) for word in command("emoji-flow", world, out, *options)]
+        own = words.index("--autoencoder")
+        words[own + 1] = str(autoencoder)
+        if "--init" in words:
+            text = words.index("--text")
+            del words[text : text + 2]
+        return main(words)
+
+    first = begun["emoji-autoencoder"]
+    assert more("emoji-autoencoder", world, tmp_path / "decoder", "--init", first, "--keep-latents") == 0
+    assert more("emoji-autoencoder", world, tmp_path / "all", "--init", first) == 0
+    assert flow(tmp_path / "one", first) == 0
+    assert flow(tmp_path / "two", tmp_path / "decoder", "--init", tmp_path / "one") == 0
+    (wanted, _), (got, _) = (load_model(model_folder(tmp_path / name), ["autoencoder"]) for name in ("decoder", "two"))
+    wanted, got = wanted["autoencoder"].state_dict(), got["autoencoder"].state_dict()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    capfd.readouterr()
+    assert flow(tmp_path / "three", tmp_path / "all", "--init", tmp_path / "one") == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("unnoise: --autoencoder makes other latents than the denoiser of --init knows; ")

@@ -103,7 +103,7 @@ MISTAKES = {
     "--network.channels-in 5": "the network's channels_in is 5, its data have 4; set channels_in to 4",
     "--data nowhere": "no picture set at nowhere",
     "--autoencoder nowhere": "no model at nowhere",
-    "--init nowhere": "--init brings its own autoencoder and text tower; leave out --autoencoder and --text",
+    "--init nowhere": "--init brings its own text tower; leave out --text",
     "--run.threads 0": "0 threads cannot be used; ask for 1 up to the number of cores",
     "--run.threads -3": "-3 threads cannot be used; ask for 1 up to the number of cores",
     "--run.device tpu": "there is no device called 'tpu'; use cpu, cuda or auto",

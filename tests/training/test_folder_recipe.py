@@ -199,7 +199,10 @@ MISTAKES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "no such size": (lambda a: [*a, "--size", "huge"], "--size cannot be 'huge'; one of: own, tiny, small, medium"),
     "no such model": (lambda a: [*a, "--init", "nowhere"], "no model at nowhere"),
     "half a model": (lambda a: [*a, "--init", "ENCODERS"], "the model at ENCODERS has no denoiser"),
-    "another autoencoder": (lambda a: [*a, "--autoencoder", "ENCODERS"], "--init brings its own autoencoder"),
+    "another autoencoder": (
+        lambda a: [*a, "--autoencoder", "ENCODERS"],
+        "--autoencoder makes other latents than the denoiser of --init knows",
+    ),
     "no set": (lambda a: [*a, "--data", "nowhere"], "no picture set at nowhere"),
     "seldom": (lambda a: [*a, "--train.watch-every", "-1"], "watch_every is -1; choose 0 or more"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from unnoise.errors import UnnoiseError
@@ -36,6 +37,13 @@ def begin_from(init: Path, modules: Mapping[str, nn.Module], part: str, tokenize
     for name, module in modules.items():
         module.load_state_dict(parts[name].state_dict())
     return history(record, part)
+
+
+def same_latents(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two autoencoders differ in their decoders alone: what knows the latents of one knows the other's."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    names = {name for name in ours.keys() | theirs.keys() if not name.startswith("decoder.")}
+    return all(name in ours and name in theirs and torch.equal(ours[name], theirs[name]) for name in names)
 
 
 def history(record: Mapping[str, Any], part: str) -> list[Any]:

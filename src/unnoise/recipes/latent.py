@@ -29,6 +29,7 @@ from unnoise.pictures import from_bytes, to_bytes
 from unnoise.pipelines.load import default_model, model_folder
 from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.pipelines.words import WORDS, vocabulary
+from unnoise.recipes.begin import history, same_latents
 from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
 from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
 from unnoise.training.plan import Training
@@ -178,22 +179,23 @@ def given(
     """The parts that a training starts from, their tokenizer, and how each was trained.
 
     Raises:
-        UnnoiseError: ``init`` beside other parts than its own: a denoiser knows only the latents and the words that it
-            was trained with.
+        UnnoiseError: ``init`` beside another text tower or other latents than its own: a denoiser knows only the words
+            and the latents that it was trained with.
     """
-    if init is not None and (autoencoder or text):
-        raise UnnoiseError("--init brings its own autoencoder and text tower", "leave out --autoencoder and --text")
+    if init is not None and text is not None:
+        raise UnnoiseError("--init brings its own text tower", "leave out --text")
     auto_folder = model_folder(autoencoder or init or default_model())
     text_folder = model_folder(text or init or default_model())
     parts, auto_record = load_model(auto_folder, ["autoencoder"])
     others, record = load_model(text_folder, ["text", "denoiser"] if init else ["text"])
+    if init is not None and autoencoder is not None:
+        own, _ = load_model(text_folder, ["autoencoder"])
+        if not same_latents(own["autoencoder"], parts["autoencoder"]):
+            hint = "leave --autoencoder out, or name one that was trained with --keep-latents"
+            raise UnnoiseError("--autoencoder makes other latents than the denoiser of --init knows", hint)
     if "tokenizer.json" not in record["files"]:
         raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
     tokenizer = Tokenizer(read_file(text_folder, record, "tokenizer.json").decode(), others["text"].config.length)
-
-    def history(of: Mapping[str, Any], part: str) -> list[Any]:
-        trained_as = of.get("trained", {})
-        return list(trained_as.get(part, [])) if isinstance(trained_as, dict) else []
 
     told = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
     return parts | others, tokenizer, told | {"denoiser": history(record, "denoiser") if init else []}
