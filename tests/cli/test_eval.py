@@ -87,6 +87,12 @@ def test_the_board_is_right_about_what_is_known(shapes: Path) -> None:
         assert (right.figures[tier].value, wrong.figures[tier].value) == (1.0, 0.0)  # type: ignore[union-attr]
     for figure in ("FD-local", "KD-local", "saturation"):
         assert right.figures[figure].value == pytest.approx(0, abs=1e-9)  # type: ignore[union-attr]
+    toned = prompts.items[0]
+    pictures.attributes[toned]["tones"] = ["dark"]
+    spoilt = real.clone()
+    spoilt[0, 0] = 255
+    found = board.row("the toned one is lost", spoilt).figures
+    assert (found["trained"].value, found["plain"].value) == (pytest.approx(5 / 6), 1.0)  # type: ignore[union-attr]
     one = board.row("one", real[:, :1].expand_as(real))
     assert one.figures["diversity"].value == pytest.approx(0, abs=1e-9)  # type: ignore[union-attr]
     assert one.figures["FD-local"].low > 0  # type: ignore[union-attr]

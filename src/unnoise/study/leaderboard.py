@@ -21,6 +21,7 @@ from unnoise.study.memorisation import copied, memoriser, nearest
 TIERS = ("trained", "tier1", "tier2")
 FIGURES = {
     "trained": "own caption first among its candidates, prompts that were trained",
+    "plain": "the same, those of them without a skin tone",
     "tier1": "the same, a person and role in a skin tone that was held out",
     "tier2": "the same, a person and role that were held out in all tones",
     "FD-local": "Frechet distance to the real pictures of the prompts, in the judge's features",
@@ -117,11 +118,17 @@ class Board:
         found["copied"] = None if copies is None else copied(self.distances(drawn[0]), copies, self.seed)
         return Row(name, found, drawn[0])
 
-    def _retrieval(self, looks: Tensor) -> dict[str, Figure]:
-        """By tier, the share of pictures (S, P, D) that chose their prompt; of a prompt the mean over its seeds."""
+    def _retrieval(self, looks: Tensor) -> dict[str, Figure | None]:
+        """By tier and for plain prompts, the share of pictures (S, P, D) that chose theirs; the mean over its seeds."""
         chosen = torch.stack([first(each, self.captions, self.prompts.items, self.candidates) for each in looks])
         right = chosen.double().mean(0)  # (P,)
-        return {tier: mean_of(right[self.prompts.rows(tier)], self.seed) for tier in TIERS}
+        found = {tier: mean_of(right[self.prompts.rows(tier)], self.seed) for tier in TIERS}
+        plain = [row for row in self.prompts.rows("trained") if self._is_plain(row)]
+        return found | {"plain": mean_of(right[plain], self.seed) if plain else None}
+
+    def _is_plain(self, row: int) -> bool:
+        """Whether a prompt's thing has no skin tone: half of the pictures are tones of a few hundred things."""
+        return not self.pictures.attributes[self.prompts.items[row]].get("tones")
 
     def distances(self, drawn: Tensor) -> Tensor:
         """(H,) of the held-out prompts' pictures to the nearest training picture, from uint8 (P, 3, H, W)."""
