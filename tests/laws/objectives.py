@@ -48,6 +48,22 @@ def is_finite_at_the_ends(weighting: Any) -> None:
         assert (weight >= 0).all(), told
 
 
+def is_the_velocity_s_error(kind: Callable[..., Any]) -> None:
+    """weight x |output - target|^2 is |velocity - (eps - x0)|^2, whatever is said; capped where it would explode."""
+    x0, eps, wrong = torch.randn(3, 200, generator=torch.Generator().manual_seed(0)).double()
+    level = NoiseLevel(1 - torch.linspace(0.1, 0.9, 200).double(), torch.linspace(0.1, 0.9, 200).double())
+    for told in index("predictions"):
+        prediction = find("predictions", told)()
+        output = prediction.encode(x0, eps, level) + wrong
+        x0_hat, eps_hat = prediction.decode(output, level.mix(x0, eps), level)
+        error = kind(0.05).weight(level, prediction) * wrong**2
+        assert torch.allclose(error, (eps_hat - x0_hat - (eps - x0)) ** 2, rtol=1e-9), told
+    ends = NoiseLevel(torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 0.0]).double())
+    assert torch.allclose(kind(0.05).weight(ends, find("predictions", "noise")()), torch.tensor([400.0, 1.0]).double())
+    assert torch.allclose(kind(0.05).weight(ends, find("predictions", "data")()), torch.tensor([1.0, 400.0]).double())
+    assert torch.equal(kind(0.05).weight(ends, find("predictions", "flow")()), torch.ones(2).double())
+
+
 def min_snr_is_as_published(kind: Callable[..., Any]) -> None:
     """Hang et al. 2023: x0 min(S, g); noise min(S, g)/S; v min(S, g)/(S + 1); finite at S = 0, where noise counts 1."""
     level, gamma = levels(path("ddpm-linear")), 5.0

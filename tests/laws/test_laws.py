@@ -60,7 +60,7 @@ def test_paths_are_as_published() -> None:
     paths.vp_is_its_equation(find("paths", "vp"), find("paths", "sub-vp"))
 
 
-@pytest.mark.parametrize("name", ["uniform-weight", "min-snr", "edm-weight", "p2"])
+@pytest.mark.parametrize("name", ["uniform-weight", "min-snr", "edm-weight", "p2", "velocity-weight"])
 @pytest.mark.parametrize("law", [objectives.is_finite_at_the_ends])
 def test_weighting(law: Law, name: str) -> None:
     law(find("objectives", name)())
@@ -69,6 +69,13 @@ def test_weighting(law: Law, name: str) -> None:
 @pytest.mark.parametrize("name", ["min-snr", "edm-weight", "p2"])
 def test_weighting_of_x0(name: str) -> None:
     objectives.counts_x0_alike(find("objectives", name)())
+
+
+def test_weighting_of_velocity() -> None:
+    objectives.counts_x0_alike(find("objectives", "velocity-weight")(1e-9))
+    objectives.is_the_velocity_s_error(find("objectives", "velocity-weight"))
+    with pytest.raises(AssertionError):
+        objectives.is_the_velocity_s_error(lambda least: find("objectives", "uniform-weight")())
 
 
 @pytest.mark.parametrize("name", ["uniform-times", "logit-normal", "log-normal-sigma"])

@@ -36,11 +36,11 @@ def column(lesson: Lesson, name: str, table: int = 0) -> list[Any]:
 
 
 def test_the_list_of_studies() -> None:
-    names = {"guidance", "steps", "early-late", "spectrum", "one-jump", "words", "seeds", "hundred"}
+    names = {"arms", "guidance", "steps", "early-late", "spectrum", "one-jump", "words", "seeds", "hundred"}
     assert set(studies()) == names
     assert all(about.endswith(".") for about in studies().values())
     assert find("one-jump") is one_jump.study
-    with pytest.raises(UnnoiseError, match="one of: early-late, guidance"):
+    with pytest.raises(UnnoiseError, match="one of: arms, early-late, guidance"):
         find("unknown")
 
 

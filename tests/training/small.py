@@ -48,6 +48,8 @@ NETWORKS = {
     | {f"text.{name}": value for name, value in TEXT.items()},
     "emoji-flow": {f"network.{name}": value for name, value in UNET.items()},
     "emoji-ddpm": {f"network.{name}": value for name, value in UNET.items()},
+    "emoji-pixels": {f"network.{name}": value for name, value in UNET.items()},
+    "emoji-dit": {f"network.{name}": value for name, value in UNET.items() if name not in ("channels", "blocks")},
     "folder": {"init": "none", "size": "tiny"},
 }
 
@@ -105,8 +107,10 @@ def options(recipe: str, world: Path, **train: Any) -> list[str]:
     chosen = {f"train.{name}": value for name, value in TRAIN.items()} | NETWORKS[recipe]
     chosen |= {f"train.{name.replace('_', '-')}": value for name, value in train.items()}
     chosen["data"] = world / "pictures"
-    if recipe in ("emoji-flow", "emoji-ddpm", "folder"):
-        chosen |= {"autoencoder": world / "encoders", "text": world / "encoders"}
+    if recipe in ("emoji-flow", "emoji-ddpm", "emoji-dit", "emoji-pixels", "folder"):
+        chosen |= {"text": world / "encoders"}
+    if recipe in ("emoji-flow", "emoji-ddpm", "emoji-dit", "folder"):
+        chosen |= {"autoencoder": world / "encoders"}
     return [word for name, value in chosen.items() for word in (f"--{name}", *str(value).split())]
 
 

@@ -237,7 +237,7 @@ def test_pictures_of_another_size_are_refused(
 # what any training of a denoiser gets
 
 
-@pytest.mark.parametrize("recipe", ["emoji-flow", "emoji-ddpm", "folder"])
+@pytest.mark.parametrize("recipe", ["emoji-flow", "emoji-dit", "emoji-pixels", "emoji-ddpm", "folder"])
 @pytest.mark.parametrize("fixed", [False, True])
 def test_every_denoiser_is_watched_where_pictures_are_kept_back(
     recipe: str, fixed: bool, photos: Path, world: Path

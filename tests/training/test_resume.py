@@ -26,6 +26,8 @@ CUTS = {
     "emoji-judge": [("batch", 10), ("rename", 0)],  # at a first micro-batch: relatives are drawn anew
     "emoji-flow": [("update", 11), ("half save_file", 1)],  # one average has the step, the other has not
     "emoji-ddpm": [("step", 11), ("replace", 0)],  # one role has the step, the other has not
+    "emoji-dit": [("update", 13), ("replace", 0)],
+    "emoji-pixels": [("batch", 11), ("half save_file", 1)],  # its autoencoder is measured anew
     "folder": [("update", 9), ("rename", 1)],
 }
 

@@ -25,6 +25,7 @@ def study(
     seeds: int = 2,
     seed: int = 0,
     steps: int | None = None,
+    minutes: float | None = None,
     out: Path = Path("docs/studies"),
     memory: Path = Path("runs/studies"),
     threads: int | None = None,
@@ -34,16 +35,18 @@ def study(
 
     Args:
         name: which study; see the list.
-        model: a model folder or a finished training; the model that comes with unnoise if left out.
+        model: a model folder or a finished training; the model that comes with unnoise if left out. The study arms
+            takes autoencoder and text tower from it.
         judge: a folder trained by emoji-judge; some studies need none.
         data: the picture set whose captions are drawn.
         part: of the held-out pictures: validation, for choosing, or test, for the final report.
         prompts: about how many, 2 to 1000, in fixed shares of plain things, skin tones and held-out combinations.
-        seeds: pictures a prompt where a study wants several, 1 to 16.
-        seed: of the first picture.
+        seeds: pictures a prompt where a study wants several, 1 to 16; in arms, trainings of each arm.
+        seed: of the first picture, and of the first training.
         steps: solver steps, the model's own if left out; for the study of steps the largest number.
+        minutes: that each training of the study arms takes; 10 if left out.
         out: folder for table, curves and sheet; older ones of these names are replaced.
-        memory: folder that keeps what was drawn, so that it is drawn once.
+        memory: folder that keeps what was drawn and trained, so that it is done once.
         threads: processor threads.
         as_json: print the figures as JSON.
     """
@@ -57,6 +60,7 @@ def study(
         if not least <= value <= most:
             raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
     from unnoise.cli.eval import load_judge, make_folder, not_kin
+    from unnoise.cli.trials import Trials
     from unnoise.data.store import open_set
     from unnoise.pipelines.load import load_pipeline, model_folder
     from unnoise.pipelines.metadata import weights_sha256
@@ -77,6 +81,7 @@ def study(
         not_kin(found, engine, "the model")
         return found
 
+    given = {"data": data} | ({"autoencoder": model, "text": model} if model is not None else {})
     lab = Lab(
         engine=engine,
         weights=weights,
@@ -88,16 +93,20 @@ def study(
         seeds=seeds,
         steps=steps,
         memory=memory,
+        train=Trials(
+            given, {"model": weights, "set": pictures.sha256}, 10 if minutes is None else minutes, memory / "arms"
+        ),
     )
     make_folder(out)
     lesson = run(lab)
-    asked = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
-    given = " ".join(f"{option} {value}" for option, value in asked.items() if value is not None)
+    asked: dict[str, object] = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part}
+    asked |= {"--steps": steps, "--minutes": minutes}
+    typed = " ".join(f"{option} {value}" for option, value in asked.items() if value is not None)
     facts = {
-        "command": f"`unnoise study {name} {given}`, {date.today()}",
+        "command": f"`unnoise study {name} {typed}`, {date.today()}",
         "model": f"{engine.record.get('name', '')}, weights {weights[:16]}",
         "prompts": lesson.asked or lab.kinds(),
-        "settings": lab.told(),
+        "settings": lesson.drawn or lab.told(),
         **({"judge": lab.verdict()} if lab.judged else {}),
         "picture set": pictures.sha256[:16],
     }

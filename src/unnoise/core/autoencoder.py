@@ -18,9 +18,15 @@ class Posterior(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """Encodes pictures (B, 3, H, W) in [-1, 1] into latents of about zero mean and unit variance, and back."""
+    """Encodes pictures (B, 3, H, W) in [-1, 1] into latents of about zero mean and unit variance, and back.
+
+    Attributes:
+        space: of the latents.
+        exact: whether it only rearranges numbers: its posteriors have no spread, and are cheaper computed than kept.
+    """
 
     kind: ClassVar[str] = "autoencoders"
+    exact: ClassVar[bool] = False
     space: Space
 
     @abstractmethod

@@ -15,6 +15,7 @@ from unnoise.core.condition import Condition
 from unnoise.core.objective import Batch, Draws
 from unnoise.data.store import PictureSet
 from unnoise.errors import UnnoiseError
+from unnoise.pictures import from_bytes
 
 log = logging.getLogger(__name__)
 Tokenize = Callable[[Sequence[str]], Tensor]
@@ -98,19 +99,47 @@ class CaptionFeed:
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """ "pictures" (B, 3, H, W), "token_ids" (B, L), "same" (B,)."""
         x = self.pixels[self.items[items]].to(draws.device).float() / 127.5 - 1
-        ids = trim(self.captions(items, draws.on("cpu").uniform("caption")), self.captions.end)
+        ids = trim(self.captions(items, self.chosen(draws.on("cpu").uniform("caption"))), self.captions.end)
         return {
             "pictures": x.contiguous(memory_format=torch.channels_last),
             "token_ids": ids.to(draws.device),
             "same": self.same[items].to(draws.device),
         }
 
+    def chosen(self, u: Tensor) -> Tensor:
+        """Which caption of a picture is read, as a share of the way through its list, from uniform numbers."""
+        return u
+
+
+class Encoded:
+    """The latents of pictures, computed when they are asked for: for encoders so cheap that keeping what they say costs
+    more, in pixel space four bytes for each byte of a picture.
+
+    Args:
+        pixels: (N, 3, H, W) uint8.
+        encode: from floats (B, 3, H, W) in [-1, 1], on any device, to latents (B, C, h, w).
+
+    Attributes:
+        shape: (N, C, h, w), as of the tensor that it stands for.
+    """
+
+    def __init__(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
+        self.pixels, self.encode = pixels, encode
+        self.shape = (len(pixels), *encode(from_bytes(pixels[:1])).shape[1:])
+
+    def __getitem__(self, items: Tensor) -> Tensor:
+        return self.encode(from_bytes(self.pixels[items]))
+
+    def only(self, items: list[int]) -> Encoded:
+        """Those of some pictures."""
+        return Encoded(self.pixels[items], self.encode)
+
 
 class LatentFeed:
     """Latents with one of their captions; for training denoisers.
 
     Args:
-        mean, std: (N, C, h, w) posteriors of all pictures of the set.
+        mean, std: (N, C, h, w) posteriors of all pictures of the set; without std, the latents themselves.
         features: encoded captions, where the text tower is not trained: a Condition with a row for each row of
             ``CaptionIds.unique``; None hands out token ids.
     """
@@ -120,12 +149,13 @@ class LatentFeed:
         pictures: PictureSet,
         items: list[int],
         tokenizer: Tokenize,
-        mean: Tensor,
-        std: Tensor,
+        mean: Tensor | Encoded,
+        std: Tensor | None,
         features: Condition | None = None,
     ) -> None:
         self.identity = f"{pictures.sha256}/{len(items)}"
-        self.mean, self.std = mean[items], std[items]
+        self.mean = mean.only(items) if isinstance(mean, Encoded) else mean[items]
+        self.std = None if std is None else std[items]
         self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
         self.weights = weights_of(pictures, items)
         self.empty = tokenizer([""])[0]
@@ -133,8 +163,7 @@ class LatentFeed:
 
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """ "x0" (B, C, h, w) drawn from the posterior, and token ids with the empty prompt's, or conditions."""
-        noise = draws.normal("latent", *self.mean.shape[1:])
-        x0 = self.mean[items].to(draws.device) + self.std[items].to(draws.device) * noise
+        x0 = self.latents(items, draws, "latent")
         chosen = draws.on("cpu").uniform("caption")
         if self.features is not None:
             rows = self.captions.rows(items, chosen)
@@ -142,6 +171,13 @@ class LatentFeed:
             return {"x0": x0, "condition": cond.to(draws.device), "empty": empty.to(draws.device)}
         ids = trim(self.captions(items, chosen), self.captions.end)
         return {"x0": x0, "token_ids": ids.to(draws.device), "empty_ids": self.empty[: ids.shape[1]].to(draws.device)}
+
+    def latents(self, items: Tensor, draws: Draws, stream: str) -> Tensor:
+        """(B, C, h, w) latents of the items, drawn from their posteriors by that stream of noise."""
+        mean = self.mean[items].to(draws.device)
+        if self.std is None:
+            return mean
+        return mean + self.std[items].to(draws.device) * draws.normal(stream, *self.mean.shape[1:])
 
 
 class CaptionIds:

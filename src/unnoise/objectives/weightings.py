@@ -80,6 +80,32 @@ class EDMWeight(Weighting):
         return per_x0 / ((a * sigma - b * alpha) ** 2 + torch.zeros_like(sigma))
 
 
+@register("velocity-weight")
+class VelocityWeight(Weighting):
+    """The squared error of the velocity eps - x0, whatever the network says.
+
+    Networks that say different things are then trained by one loss, and only what they say sets them apart: the v-loss
+    of Li and He 2025 (arXiv 2511.13720), table 1. On the flow's path an error of x0 is divided by sigma for it, and one
+    of eps by alpha. Of the velocity itself it is `uniform-weight`.
+
+    Args:
+        least: divisors below this count as this, so that no level rules the training; 0.05 in their code.
+    """
+
+    def __init__(self, least: float = 0.05) -> None:
+        if not 0 < least <= 1:
+            raise UnnoiseError(f"a velocity weight with the least divisor {least:g}", "choose it above 0, up to 1")
+        self.least = least
+
+    def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
+        alpha, sigma = (torch.as_tensor(v) for v in level)
+        a, b = prediction.target(level)
+        # an error of x0 by d and of eps by -d alpha/sigma, which leave x as it is, are (a - b alpha/sigma) d in the
+        # output and -(1 + alpha/sigma) d in the velocity
+        share = (a * sigma - b * alpha).abs() / (alpha + sigma)
+        return share.clamp_min(self.least) ** -2
+
+
 @register("p2")
 class P2(Weighting):
     """The error of eps divided by (k + SNR)^gamma: levels of little noise, where nothing visible is learnt, count less.

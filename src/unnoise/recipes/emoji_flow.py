@@ -4,23 +4,16 @@ from pathlib import Path
 
 from unnoise.core.registry import register
 from unnoise.networks.unet import UNetConfig
-from unnoise.objectives.times import LogitNormal
-from unnoise.objectives.weightings import Uniform
-from unnoise.paths.flow import Flow
-from unnoise.predictions.flow import FlowVelocity
-from unnoise.recipes.latent import latent_training
+from unnoise.recipes.flow import FLOW_TRAIN, flow_training
 from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-
-# nearest to a run of 1,000 steps of all that was compared (docs/benchmarks.md)
-FLOW_DEFAULTS = {"steps": 20, "solver": "dpmpp-2m", "spacing": "beta", "cfg_scale": 3.0}
 
 
 @register("emoji-flow")
 def emoji_flow(
     data: Path = Path("data/emoji"),
-    train: TrainSettings = TrainSettings(samples=480_000, batch=64, warmup=4000, cooldown=0.4),
+    train: TrainSettings = FLOW_TRAIN,
     network: UNetConfig = UNetConfig(),
     autoencoder: Path | None = None,
     text: Path | None = None,
@@ -29,6 +22,7 @@ def emoji_flow(
     drop: float = 0.1,
     mean: float = 0.7,
     std: float = 1.2,
+    prediction: str = "flow",
     contrast: float = 0.0,
     feedback: float = Terms.feedback,
     uncertainty: int = 0,
@@ -37,6 +31,10 @@ def emoji_flow(
 
     Times lean toward noise. What a thing looks like as a whole is settled above t = 0.88, where Esser et al. 2024
     (arXiv 2403.03206), with mean 0 and std 1, put one sample in forty: too few to learn two thousand things by heart.
+
+    Whatever the network says, the loss is the squared error of the velocity (`velocity-weight`), so that predictions
+    are compared under one loss. Predicted noise says nothing where the signal is nil: such a model draws from
+    sigma/alpha = 80 on.
 
     Args:
         data: the picture set.
@@ -47,26 +45,24 @@ def emoji_flow(
         text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
         drop: part of the samples whose prompt is dropped.
         mean, std: of the logit of the training times.
+        prediction: what the network says: flow (the velocity), noise, data (the picture) or v.
         contrast: weight of contrastive flow matching, 0.05 in the paper; 0 for none.
         feedback: share of the steps in which the network is shown its own estimate, with --network.self-conditioning.
         uncertainty: features of a weight of levels that is learnt, 128 in EDM2; 0 for none.
     """
-    return latent_training(
+    return flow_training(
         recipe="emoji-flow",
         data=data,
         train=train,
-        network=network,
-        path=Flow(),
-        prediction=FlowVelocity(),
-        noise_label="time",
-        times=LogitNormal(mean, std),
-        weighting=Uniform(),
-        terms=Terms(contrast=contrast, feedback=feedback, uncertainty=uncertainty),
+        network="unet",
+        shape=network,
+        prediction=prediction,
         autoencoder=autoencoder,
         text=text,
         init=init,
         text_rate=text_rate,
         drop=drop,
-        settings={"mean": mean, "std": std},
-        defaults=FLOW_DEFAULTS,
+        mean=mean,
+        std=std,
+        terms=Terms(contrast=contrast, feedback=feedback, uncertainty=uncertainty),
     )

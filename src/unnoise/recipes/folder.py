@@ -13,12 +13,12 @@ from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.times import LogitNormal
 from unnoise.objectives.times import Uniform as UniformTimes
-from unnoise.objectives.weightings import Uniform
+from unnoise.objectives.weightings import Uniform, VelocityWeight
 from unnoise.paths.flow import Flow
 from unnoise.pipelines.load import default_model, model_folder
 from unnoise.pipelines.text_to_picture import SIZE
 from unnoise.predictions.flow import FlowVelocity
-from unnoise.recipes.emoji_flow import FLOW_DEFAULTS
+from unnoise.recipes.flow import FLOW_DEFAULTS
 from unnoise.recipes.latent import latent_training
 from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
@@ -70,12 +70,13 @@ def folder(
         recipe="folder",
         data=data,
         train=train,
-        network=begun.network.config,  # type: ignore[arg-type]
+        network=begun.network.name,  # type: ignore[arg-type]
+        shape=begun.network.config,
         path=begun.path,
         prediction=begun.prediction,
         noise_label=begun.noise_label,
         times=FLOW_TIMES if isinstance(begun.path, Flow) else UniformTimes(),
-        weighting=Uniform(),
+        weighting=VelocityWeight() if isinstance(begun.path, Flow) else Uniform(),
         terms=Terms(),
         autoencoder=autoencoder,
         text=text,
@@ -112,7 +113,7 @@ def beginning(folder: Path, size: str) -> tuple[Denoiser, Mapping[str, Any]]:
     """(the denoiser that a training goes on with, without weights, how the model draws).
 
     Raises:
-        UnnoiseError: there is none, its network is of a kind that is not trained here, or another size is asked for.
+        UnnoiseError: there is none, or another size is asked for.
     """
     if size != "own":
         raise UnnoiseError(f"a model that is trained further keeps its size, and is not made {size}", "add --init none")
@@ -120,8 +121,7 @@ def beginning(folder: Path, size: str) -> tuple[Denoiser, Mapping[str, Any]]:
     if "denoiser" not in record["components"]:
         raise UnnoiseError(f"the model at {folder} has no denoiser", "name a whole model with --init, or none")
     begun = build("denoiser", record["components"]["denoiser"])
-    if not isinstance(begun, Denoiser) or not isinstance(begun.network, UNet):
-        raise UnnoiseError(f"the network of the model at {folder} is no unet", "train it further by its own recipe")
+    assert isinstance(begun, Denoiser)
     return begun, record.get("defaults", FLOW_DEFAULTS)
 
 

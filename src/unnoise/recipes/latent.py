@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.path import Path as NoisePath
 from unnoise.core.prediction import Prediction
+from unnoise.core.registry import find
 from unnoise.data.cache import content_sha256, feature_key, load_or_compute
-from unnoise.data.feeds import CaptionIds, LatentFeed, trained
+from unnoise.data.feeds import CaptionIds, Encoded, LatentFeed, trained
 from unnoise.data.store import PictureSet, open_set
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
-from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
@@ -63,8 +64,14 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 @torch.no_grad()
-def encode_pictures(autoencoder: nn.Module, pictures: PictureSet) -> dict[str, Tensor]:
-    """{"mean", "std"}: (N, C, h, w) latents of all pictures, from the cache where the same encoder filled it before."""
+def encode_pictures(autoencoder: Autoencoder, pictures: PictureSet) -> dict[str, Any]:
+    """{"mean", "std"}: (N, C, h, w) latents of all pictures, from the cache where the same encoder filled it before.
+
+    Of an autoencoder that only rearranges numbers the mean is ``Encoded``, the std None, and nothing is kept.
+    """
+    if autoencoder.exact:
+        where = next(autoencoder.parameters())
+        return {"mean": Encoded(pictures.pictures(), lambda x: autoencoder.encode(x.to(where)).mean), "std": None}
 
     def compute() -> dict[str, Tensor]:
         parts = []
@@ -99,13 +106,14 @@ def latent_training(
     recipe: str,
     data: Path,
     train: TrainSettings,
-    network: UNetConfig,
+    network: str,
+    shape: Any,
     path: NoisePath,
     prediction: Prediction,
     noise_label: str,
     times: TimeSampler,
     weighting: Weighting,
-    autoencoder: Path | None,
+    autoencoder: Path | Autoencoder | None,
     text: Path | None,
     init: Path | None,
     text_rate: float,
@@ -115,25 +123,31 @@ def latent_training(
     terms: Terms = Terms(),
     prompts: Sequence[str] = PREVIEW_PROMPTS,
 ) -> Training:
-    """A training of a denoiser on cached latents, by whichever recipe; see the recipes for what each argument means."""
+    """A training of a denoiser on latents, by whichever recipe; see the recipes for what each argument means.
+
+    Args:
+        network, shape: its name in the registry, and its config.
+        autoencoder: a model folder, or the autoencoder itself.
+    """
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
     parts, tokenizer, history = given(autoencoder, text, init)
-    made = terms.made(network)
+    made = terms.made(shape)
     torch.manual_seed(train.seed)
-    denoiser = Denoiser(UNet(network).to(memory_format=torch.channels_last), path, prediction, noise_label)
+    built = find("networks", network)(shape).to(memory_format=torch.channels_last)
+    denoiser = Denoiser(built, path, prediction, noise_label)
     if init is not None:
         warm_start(denoiser, parts["denoiser"])
     denoiser.requires_grad_(True)
     tower = parts["text"].requires_grad_(text_rate > 0)
     learnt = tower if text_rate > 0 else None
     objective = DenoisingObjective(denoiser, times, weighting, learnt, text_rate, drop, **made)
-    latents = encode_pictures(parts["autoencoder"], pictures)  # the first that takes long: all else was refused before
-    fits(network, latents["mean"], parts["text"].config.width)
-    shape = without_what_is_off(asdict(network))
+    # the first that takes long: all else was refused before
+    latents = encode_pictures(parts["autoencoder"], pictures)  # type: ignore[arg-type]
+    fits(shape, latents["mean"].shape, parts["text"].config.width)  # type: ignore[arg-type]
     identity = {
         "recipe": recipe,
-        "network": shape,
+        "network": without_what_is_off(asdict(shape)),
         "text_rate": text_rate,
         "drop": drop,
         **settings,
@@ -174,7 +188,7 @@ def latent_training(
 
 
 def given(
-    autoencoder: Path | None, text: Path | None, init: Path | None
+    autoencoder: Path | Autoencoder | None, text: Path | None, init: Path | None
 ) -> tuple[dict[str, nn.Module], Tokenizer, dict[str, Any]]:
     """The parts that a training starts from, their tokenizer, and how each was trained.
 
@@ -184,9 +198,11 @@ def given(
     """
     if init is not None and text is not None:
         raise UnnoiseError("--init brings its own text tower", "leave out --text")
-    auto_folder = model_folder(autoencoder or init or default_model())
     text_folder = model_folder(text or init or default_model())
-    parts, auto_record = load_model(auto_folder, ["autoencoder"])
+    if isinstance(autoencoder, Autoencoder):
+        parts, auto_record = dict[str, nn.Module](autoencoder=autoencoder), dict[str, Any]()
+    else:
+        parts, auto_record = load_model(model_folder(autoencoder or init or default_model()), ["autoencoder"])
     others, record = load_model(text_folder, ["text", "denoiser"] if init else ["text"])
     if init is not None and autoencoder is not None:
         own, _ = load_model(text_folder, ["autoencoder"])
@@ -216,13 +232,13 @@ def warm_start(denoiser: Denoiser, begun: nn.Module) -> None:
     denoiser.load_state_dict(begun.state_dict())
 
 
-def fits(network: UNetConfig, latents: Tensor, text_width: int) -> None:
-    """Sees that a network has the shape of what it is trained on.
+def fits(network: Any, latents: Sequence[int], text_width: int) -> None:
+    """Sees that a network's config has the shape of what it is trained on: latents (N, C, h, w), and a text width.
 
     Raises:
         UnnoiseError: it has not.
     """
-    wanted = {"channels_in": latents.shape[1], "size": latents.shape[-1], "text_width": text_width}
+    wanted = {"channels_in": latents[1], "size": latents[-1], "text_width": text_width}
     for name, value in wanted.items():
         if getattr(network, name) != value and (name, network.text_width) != ("text_width", 0):
             raise UnnoiseError(

@@ -11,7 +11,6 @@ from torch import Tensor
 from unnoise.core.objective import Batch, Draws
 from unnoise.data.feeds import LatentFeed
 from unnoise.errors import UnnoiseError
-from unnoise.networks.unet import UNetConfig
 from unnoise.objectives.contrast import Contrast
 from unnoise.objectives.self_conditioning import USUAL as FEEDBACK
 from unnoise.objectives.self_conditioning import SelfConditioning
@@ -36,19 +35,19 @@ class Terms:
     uncertainty: int = 0
     contrast: float = 0.0
 
-    def made(self, network: UNetConfig) -> dict[str, Any]:
-        """The objective's settings that these mean for a network.
+    def made(self, network: Any) -> dict[str, Any]:
+        """The objective's settings that these mean for a network of that config.
 
         Raises:
             UnnoiseError: a number that makes no sense, or that is set for something the network does not have.
         """
         for name, usual, has in (("bound", BOUND, "learned_variance"), ("feedback", FEEDBACK, "self_conditioning")):
-            if getattr(self, name) != usual and not getattr(network, has):
+            if getattr(self, name) != usual and not getattr(network, has, False):
                 flag = has.replace("_", "-")
                 raise UnnoiseError(f"{name} is set for a network without {flag}", f"add --network.{flag}")
         return {
-            "bound": VariationalBound(self.bound) if network.learned_variance else None,
-            "feedback": SelfConditioning(self.feedback) if network.self_conditioning else None,
+            "bound": VariationalBound(self.bound) if getattr(network, "learned_variance", False) else None,
+            "feedback": SelfConditioning(self.feedback) if getattr(network, "self_conditioning", False) else None,
             "uncertainty": Uncertainty(self.uncertainty) if self.uncertainty else None,
             "contrast": Contrast(self.contrast) if self.contrast else None,
         }
@@ -73,8 +72,7 @@ class WithOthers:
         count = len(self._ends)
         found = torch.searchsorted(self._ends, draws.on("cpu").uniform("other") * self._ends[-1]).clamp(max=count - 1)
         found = torch.where(found == items, (found + 1) % count, found)
-        mean, std = self.feed.mean[found].to(draws.device), self.feed.std[found].to(draws.device)
-        return {**self.feed.batch(items, draws), "other": mean + std * draws.normal("other latent", *mean.shape[1:])}
+        return {**self.feed.batch(items, draws), "other": self.feed.latents(found, draws, "other latent")}
 
 
 def without_what_is_off(record: Any) -> Any:

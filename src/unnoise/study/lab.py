@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
@@ -34,6 +34,7 @@ class Engine(Protocol):
 
     denoiser: Denoiser
     autoencoder: Autoencoder
+    text: nn.Module
     tokenizer: Tokenizer
 
     def encode(self, prompts: Sequence[str]) -> Condition: ...
@@ -57,6 +58,37 @@ class Drawn(NamedTuple):
     seconds: Tensor
 
 
+class Wanted(NamedTuple):
+    """A training that a study wants.
+
+    Attributes:
+        name: what the study calls it.
+        recipe, options: what a person would type after ``unnoise train``.
+        seed: of the training.
+    """
+
+    name: str
+    recipe: str
+    options: tuple[str, ...]
+    seed: int
+
+
+class Trial(NamedTuple):
+    """What came of one.
+
+    Attributes:
+        engine: the model.
+        weights: a hash of it.
+        samples: seen.
+        seconds: that the optimiser's steps took, all together.
+    """
+
+    engine: Engine
+    weights: str
+    samples: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Lab:
     """What a study is given.
@@ -72,6 +104,8 @@ class Lab:
         seeds: pictures a prompt where a study wants several.
         steps: solver steps, None for the model's own.
         memory: a folder that keeps what was drawn, under keys that hash all that it depends on.
+        train: trains one after the other, each for as many seconds, when its turn comes; what was trained before it
+            gives back at once. Of use to studies of trainings alone.
     """
 
     engine: Engine
@@ -84,6 +118,7 @@ class Lab:
     seeds: int
     steps: int | None
     memory: Path
+    train: Callable[[Sequence[Wanted]], Iterator[Trial]] | None = None
 
     @cached_property
     def captions(self) -> list[str]:

@@ -41,6 +41,7 @@ class Lesson(NamedTuple):
         sheet: pictures to look at.
         key: a second page that must not be seen beside the first; left out if empty.
         asked: what was drawn, where that is not the lab's own prompts.
+        drawn: how, where that is not by the lab's own settings.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Lesson(NamedTuple):
     sheet: Image.Image
     key: str = ""
     asked: str = ""
+    drawn: str = ""
 
 
 def cell(value: Value) -> str:

@@ -28,10 +28,20 @@ from unnoise.training.watch import Watcher
 from unnoise.weights.model import save_model
 
 RUN, CHECKPOINTS, MODEL = "run.json", "checkpoints", "model"
+TIME_LIMIT = "the time limit"
 
 
 class Stopped(UnnoiseError):
-    """A training that was asked to stop, and did so after saving."""
+    """A training that was asked to stop, and did so after saving.
+
+    Args:
+        what, hint: as of any ``UnnoiseError``.
+        by: a signal's name, or ``TIME_LIMIT``.
+    """
+
+    def __init__(self, what: str, hint: str, by: str) -> None:
+        super().__init__(what, hint)
+        self.by = by
 
 
 @contextmanager
@@ -188,7 +198,7 @@ def _loop(
     for step in trainer.run():
         note_step(report, watched, step)
         if until is not None and time.monotonic() > until:
-            flag.append("the time limit")
+            flag.append(TIME_LIMIT)
         if flag:
             break
         if crossed(trainer, settings.checkpoint_every):
@@ -198,7 +208,7 @@ def _loop(
     path = save()
     if trainer.samples < settings.samples:
         again = f"unnoise train --resume {shlex.quote(str(folder))}"
-        raise Stopped(f"stopped by {flag[0]} and saved as {path}", f"go on with `{again}`")
+        raise Stopped(f"stopped by {flag[0]} and saved as {path}", f"go on with `{again}`", flag[0])
     if settings.preview_every and not crossed(trainer, settings.preview_every):
         preview()  # else the last step has drawn it
     report.table()

@@ -1,0 +1,81 @@
+"""What the recipes on the flow's path share: one loss for whatever the network says, and how such a model draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unnoise.core.autoencoder import Autoencoder
+from unnoise.core.prediction import Prediction
+from unnoise.core.registry import find
+from unnoise.errors import UnnoiseError
+from unnoise.objectives.times import LogitNormal
+from unnoise.objectives.weightings import VelocityWeight
+from unnoise.paths.flow import Flow
+from unnoise.recipes.latent import latent_training
+from unnoise.recipes.terms import Terms
+from unnoise.training.plan import Training
+from unnoise.training.settings import TrainSettings
+
+# nearest to a run of 1,000 steps of all that was compared (docs/benchmarks.md)
+FLOW_DEFAULTS = {"steps": 20, "solver": "dpmpp-2m", "spacing": "beta", "cfg_scale": 3.0}
+SHORT_OF_NOISE = "karras(sigma_max=80)"  # alpha is 1/81 at its start
+FLOW_TRAIN = TrainSettings(samples=480_000, batch=64, warmup=4000, cooldown=0.4)
+
+
+def flow_training(
+    *,
+    recipe: str,
+    data: Path,
+    train: TrainSettings,
+    network: str,
+    shape: Any,
+    prediction: str,
+    autoencoder: Path | Autoencoder | None,
+    text: Path | None,
+    init: Path | None,
+    text_rate: float,
+    drop: float,
+    mean: float,
+    std: float,
+    terms: Terms = Terms(),
+) -> Training:
+    """A denoiser on the flow's path, by whichever recipe; see ``emoji_flow`` for what each argument means.
+
+    Args:
+        network, shape: its name in the registry, and its config.
+
+    Raises:
+        UnnoiseError: no prediction has that name, or what ``latent_training`` refuses.
+    """
+    said = find("predictions", prediction)()
+    told = {} if said.name == "flow" else {"prediction": said.name}  # trainings from before there was a choice go on
+    return latent_training(
+        recipe=recipe,
+        data=data,
+        train=train,
+        network=network,
+        shape=shape,
+        path=Flow(),
+        prediction=said,
+        noise_label="time",
+        times=LogitNormal(mean, std),
+        weighting=VelocityWeight(),
+        terms=terms,
+        autoencoder=autoencoder,
+        text=text,
+        init=init,
+        text_rate=text_rate,
+        drop=drop,
+        settings={"mean": mean, "std": std, **told},
+        defaults=FLOW_DEFAULTS if begins_at_noise(said) else {**FLOW_DEFAULTS, "spacing": SHORT_OF_NOISE},
+    )
+
+
+def begins_at_noise(prediction: Prediction) -> bool:
+    """Whether a run can begin where the signal is nil: predicted noise says nothing of a picture there."""
+    try:
+        prediction.check(Flow().at(1.0))
+    except UnnoiseError:
+        return False
+    return True

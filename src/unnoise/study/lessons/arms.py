@@ -1,0 +1,259 @@
+"""What a second of training buys: pixels or latents, U-Net or transformer, text tower, prediction, in equal seconds.
+
+One baseline and four arms, each another in one thing alone. All predict the picture but the one that does not: pixels
+folded 8 x 8 want it (Li and He 2025, arXiv 2511.13720), and the baseline then differs from the pixels in the space
+alone. All are trained by the squared error of the velocity (`velocity-weight`), drawn from the same noise, with the
+same solver on the same levels, which stop short of pure noise, where predicted noise says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from unnoise.core.level import NoiseLevel
+from unnoise.errors import UnnoiseError
+from unnoise.study.chart import Chart, Series
+from unnoise.study.distances import Figure, kernel_of
+from unnoise.study.film import evenly
+from unnoise.study.lab import Engine, Lab, Trial, Wanted
+from unnoise.study.leaderboard import features
+from unnoise.study.measure import noise_error
+from unnoise.study.page import Lesson, Table, Value, grid
+
+BASELINE = "baseline"
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {  # name: (recipe, options)
+    BASELINE: ("emoji-flow", ("--prediction", "data")),
+    "pixels": ("emoji-pixels", ()),
+    "transformer": ("emoji-dit", ("--prediction", "data")),
+    "frozen text": ("emoji-flow", ("--prediction", "data", "--text-rate", "0")),
+    "noise": ("emoji-flow", ("--prediction", "noise")),
+}
+DRAWN: dict[str, Any] = {"solver": "dpmpp-2m", "spacing": "karras(sigma_max=80)", "cfg_scale": 3.0}
+LOG_SNRS = tuple(place - 4.5 for place in range(10))
+LOOKED_AT = 64  # pictures kept back, at most
+OF_ARMS = (
+    "In brackets the lowest and the highest of the seeds of training, before them their mean. Own caption first: among "
+    "its candidates, under the judge. Less: that, less the baseline's of the same seed. KD-local: kernel distance to "
+    "the real pictures of the prompts. Both judge pictures, and so compare spaces too."
+)
+OF_ERRORS = (
+    "Mean squared error of the predicted noise on pictures kept back, with their captions; 1 is knowing nothing, and a "
+    "predicted picture near the data, where its fault is divided by sigma, may do worse. It compares trainings in one "
+    "space. It does not compare spaces: the same log-SNR hides more of a picture in latents, where it has 48 times "
+    "fewer numbers, and a pixel's neighbours tell what it was."
+)
+OF_COSTS = (
+    "Bytes: of a state in float32, what a training reads and a run carries. GFLOP: of one call of the network for one "
+    "picture, and of the way back to pixels, a multiplication and an addition counted as two."
+)
+
+
+class Found(NamedTuple):
+    """The figures of one training.
+
+    Attributes:
+        samples, seconds: seen, and taken.
+        own, far: share of prompts whose own caption came first; KD-local.
+        errors: of the noise, by ``LOG_SNRS``.
+        pixels: uint8 (P, 3, H, W).
+        space: what the model's states are.
+        cost: by column.
+    """
+
+    samples: int
+    seconds: float
+    own: float
+    far: float
+    errors: list[float]
+    pixels: Tensor
+    space: str
+    cost: dict[str, Value]
+
+
+def study(lab: Lab) -> Lesson:
+    """Trains each arm with each seed, measures each when it is trained, and draws one row of pictures an arm.
+
+    Raises:
+        UnnoiseError: the set keeps no pictures back, or the lab cannot train.
+    """
+    if lab.train is None:
+        raise UnnoiseError("this study trains, and nothing was given to train with", "use `unnoise study arms`")
+    real = features(lab.eyes, lab.real)  # a judge that is not there is told of before anything is trained
+    items = kept_back(lab)
+    wanted = [
+        Wanted(name, recipe, options, lab.seed + turn)
+        for turn in range(lab.seeds)
+        for name, (recipe, options) in ARMS.items()
+    ]
+    found: dict[str, list[Found]] = {name: [] for name in ARMS}
+    for each, trial in zip(wanted, lab.train(wanted), strict=True):
+        found[each.name].append(measure(lab, trial, real, items))
+    spaces: dict[str, list[str]] = {}
+    for name, seeds in found.items():
+        spaces.setdefault(seeds[0].space, []).append(name)
+    rows: list[list[Value]] = [row(name, found) for name in found]
+    costs: list[list[Value]] = [[name, *seeds[0].cost.values()] for name, seeds in found.items()]
+    columns = evenly(len(lab.captions), 8)
+    return Lesson(
+        "What a second buys",
+        [*(sentence(name, found) for name in found if name != BASELINE), how(lab)],
+        [
+            Table(["arm", "samples", "seconds", "samples/s", "own caption first", "less", "KD-local"], rows, OF_ARMS),
+            Table(["arm", *found[BASELINE][0].cost], costs, OF_COSTS),
+            *(errors(names, found, OF_ERRORS if number == 0 else "") for number, names in enumerate(spaces.values())),
+        ],
+        [beside(spaces[found[BASELINE][0].space], found), *(curves(space, spaces[space], found) for space in spaces)],
+        grid(
+            [seeds[0].pixels[columns] for seeds in found.values()],
+            [lab.captions[i] for i in columns],
+            [f"{name}, seed {lab.seed}" for name in found],
+        ),
+        drawn=", ".join(f"{name} {value}" for name, value in {"steps": steps(lab), **DRAWN}.items()),
+    )
+
+
+def kept_back(lab: Lab) -> list[int]:
+    """The pictures on which the error of the noise is measured, spread over those kept for choosing.
+
+    Raises:
+        UnnoiseError: there are none.
+    """
+    items = sorted(lab.pictures.held_out("tier1", "validation") + lab.pictures.held_out("tier2", "validation"))
+    if not items:
+        raise UnnoiseError(f"{lab.pictures.path} keeps no pictures back", "name a set with a held-out split")
+    return [items[place] for place in evenly(len(items), LOOKED_AT)]
+
+
+def steps(lab: Lab) -> int:
+    """Solver steps of every arm: the lab's, or its model's own."""
+    return int(lab.engine.settings(steps=lab.steps).steps)
+
+
+def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found:
+    """The figures of a trained model; what is slow is remembered."""
+    own = replace(lab, engine=trial.engine, weights=trial.weights)
+    pixels = own.draw(**{"steps": steps(lab), **DRAWN}).pixels
+    asked = {"noise error": LOG_SNRS, "set": lab.pictures.sha256, "items": list(items)}
+    errors = own.kept(asked, partial(_errors, own, items))["errors"]
+    return Found(
+        trial.samples,
+        trial.seconds,
+        float(lab.right(pixels).mean()),
+        kernel_of(features(lab.eyes, pixels), real, lab.seed).value,
+        errors.tolist(),
+        pixels,
+        str(getattr(trial.engine.autoencoder, "name", "unnamed")),
+        cost(trial.engine, lab.captions[0], lab.real.shape[-1]),
+    )
+
+
+def _errors(lab: Lab, items: Sequence[int]) -> dict[str, Tensor]:
+    engine = lab.engine
+    parts = (engine.denoiser, engine.text, engine.autoencoder, engine.tokenizer)
+    found = noise_error(*parts, lab.pictures, items, LOG_SNRS)
+    return {"errors": torch.tensor([found[level] for level in LOG_SNRS], dtype=torch.float64)}
+
+
+@torch.inference_mode()
+def cost(engine: Engine, caption: str, size: int) -> dict[str, Value]:
+    """What one picture of ``size`` pixels costs: its state, the network's weights, one call, and the way to pixels."""
+    weights = next(engine.denoiser.parameters())
+    x = torch.zeros(1, *engine.autoencoder.space.shape(size), device=weights.device)
+    cond = engine.encode([caption])
+    with FlopCounterMode(display=False) as call:
+        x0 = engine.denoiser(x, NoiseLevel(0.6, 0.8), cond=cond).x0
+    with FlopCounterMode(display=False) as back:
+        engine.autoencoder.decode(x0.to(weights.dtype))
+    return {
+        "state": " x ".join(str(side) for side in x.shape[1:]),
+        "bytes": 4 * x.numel(),
+        "weights": sum(each.numel() for each in engine.denoiser.parameters()),
+        "GFLOP a call": call.get_total_flops() / 1e9,
+        "GFLOP to pixels": back.get_total_flops() / 1e9,
+    }
+
+
+def over_seeds(values: Sequence[float]) -> Figure:
+    """The mean, with the lowest and the highest in the interval's place."""
+    return Figure(sum(values) / len(values), min(values), max(values), len(values))
+
+
+def less(name: str, found: Mapping[str, Sequence[Found]]) -> list[float]:
+    """By seed, the share of prompts whose own caption came first, less the baseline's."""
+    return [mine.own - theirs.own for mine, theirs in zip(found[name], found[BASELINE], strict=True)]
+
+
+def row(name: str, found: Mapping[str, Sequence[Found]]) -> list[Value]:
+    """A line of the first table."""
+    seeds = found[name]
+    return [
+        name,
+        round(over_seeds([each.samples for each in seeds]).value),
+        over_seeds([each.seconds for each in seeds]),
+        over_seeds([each.samples / each.seconds for each in seeds]),
+        over_seeds([each.own for each in seeds]),
+        None if name == BASELINE else over_seeds(less(name, found)),
+        over_seeds([each.far for each in seeds]),
+    ]
+
+
+def sentence(name: str, found: Mapping[str, Sequence[Found]]) -> str:
+    """What an arm changes, and whether its seeds agree."""
+    apart = less(name, found)
+    mean, low, high, count = over_seeds(apart)
+    agreed = "of one sign" if low > 0 or high < 0 else "not of one sign"
+    seeds = f"{agreed} in its {count} seeds" if count > 1 else "of a single seed, which tells little"
+    return f"{name}: own caption first {mean:+.3f} [{low:+.3f}, {high:+.3f}] beside the baseline, {seeds}."
+
+
+def how(lab: Lab) -> str:
+    """How arms were trained, in two sentences."""
+    options = "; ".join(f"{name}: `{' '.join(('train', recipe, *own))}`" for name, (recipe, own) in ARMS.items())
+    return (
+        f"Trainings: {options}; seeds from {lab.seed} on, autoencoder and text tower from the model above. Each has as "
+        "many samples as its speed in a short trial promised for its time, so that its schedule knew its length."
+    )
+
+
+def errors(names: Sequence[str], found: Mapping[str, Sequence[Found]], note: str) -> Table:
+    """The error of the noise by level, of the arms of one space."""
+    rows: list[list[Value]] = [
+        [level, *(over_seeds([each.errors[place] for each in found[name]]) for name in names)]
+        for place, level in enumerate(LOG_SNRS)
+    ]
+    return Table(["log-SNR", *(f"error, {name}" for name in names)], rows, note)
+
+
+def logarithm(figure: Figure) -> Figure:
+    """To the base 10, of a figure above 0; errors span five powers of ten."""
+    return Figure(*(math.log10(max(each, 1e-12)) for each in figure[:3]), figure.count)
+
+
+def beside(names: Sequence[str], found: Mapping[str, Sequence[Found]]) -> Chart:
+    """The arms' errors over the baseline's of the same seed, by level; for arms of its space."""
+
+    def ratio(name: str, place: int) -> Figure:
+        pairs = zip(found[name], found[BASELINE], strict=True)
+        return logarithm(over_seeds([mine.errors[place] / theirs.errors[place] for mine, theirs in pairs]))
+
+    series = [Series(name, [(level, ratio(name, k)) for k, level in enumerate(LOG_SNRS)]) for name in names]
+    return Chart("Error of the noise beside the baseline's", "log-SNR, noise to data", "log10 of the ratio", series)
+
+
+def curves(space: str, names: Sequence[str], found: Mapping[str, Sequence[Found]]) -> Chart:
+    """The errors of the arms of one space."""
+
+    def error(name: str, place: int) -> Figure:
+        return logarithm(over_seeds([each.errors[place] for each in found[name]]))
+
+    series = [Series(name, [(level, error(name, k)) for k, level in enumerate(LOG_SNRS)]) for name in names]
+    title = f"Error of the noise, autoencoder {space}"
+    return Chart(title, "log-SNR, noise to data", "log10 of the squared error", series)

@@ -1,0 +1,174 @@
+"""``unnoise study arms``: trains each arm once, for equal seconds, goes on where it was stopped, writes its page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.test_eval import save_judge
+from study.judged import write_shapes
+from training.small import NETWORKS
+from unnoise.cli import trials
+from unnoise.cli.main import main
+from unnoise.cli.train import read_run
+from unnoise.cli.trials import Trials, read_steps
+from unnoise.data.store import open_set
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.study.lab import Wanted
+from unnoise.study.lessons import arms
+from unnoise.training.runner import Stopped
+
+MINUTES = 0.004
+
+
+def tiny(recipe: str, *options: str) -> tuple[str, tuple[str, ...]]:
+    shape = [word for name, value in NETWORKS[recipe].items() for word in (f"--{name}", str(value))]
+    return recipe, (*options, *shape, "--train.batch", "4", "--train.averages", "0.1")
+
+
+TINY = {
+    "baseline": tiny("emoji-flow", "--prediction", "data"),
+    "pixels": tiny("emoji-pixels"),
+    "transformer": tiny("emoji-dit", "--prediction", "data"),
+    "noise": tiny("emoji-flow", "--prediction", "noise", "--text-rate", "0"),
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("sets") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def eyes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    captions = [captions[0] for captions in open_set(shapes).captions]
+    return save_judge(tmp_path_factory.mktemp("judges") / "eyes", Tokenizer.train(captions, 280, 16))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What is handed to ``unnoise train``, which then does it."""
+    made: list[list[str]] = []
+    whole = trials.train
+
+    def train(args: Any) -> None:
+        made.append(list(args))
+        whole(args)
+
+    monkeypatch.setattr(trials, "train", train)
+    return made
+
+
+def test_one_command_trains_measures_and_writes(
+    tiny_model: Path,
+    shapes: Path,
+    eyes: Path,
+    tmp_path: Path,
+    calls: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(arms, "ARMS", TINY)
+    out, memory = tmp_path / "docs", tmp_path / "memory"
+    args = ["study", "arms", tiny_model, "--judge", eyes, "--data", shapes, "--out", out, "--memory", memory]
+    args += ["--prompts", 6, "--steps", 2, "--seeds", 1, "--minutes", MINUTES]
+    assert main([str(each) for each in [*args, "--json"]]) == 0
+    said, told = capfd.readouterr()
+    record = json.loads(said)
+    assert [row[0] for row in record["tables"][0]["rows"]] == list(TINY)
+    assert f"--seeds 1 --seed 0 --part validation --steps 2 --minutes {MINUTES}`" in record["facts"]["command"]
+    assert record["facts"]["settings"] == "steps 2, solver dpmpp-2m, spacing karras(sigma_max=80), cfg_scale 3.0"
+    for number, name in enumerate(TINY, 1):
+        assert f"training {number} of 4: {name}, seed 0; about 0:00:0" in told
+    assert len(calls) == 2 * len(TINY), "a probe and a training of each"
+    for row, (recipe, _) in zip(record["tables"][0]["rows"], TINY.values(), strict=True):
+        (length,) = (
+            json.loads(file.read_text())
+            for file in memory.glob(f"arms/{recipe}-*/length.json")
+            if json.loads(file.read_text())["samples"] == row[1]
+        )
+        wanted = length["samples a second"] * 60 * MINUTES
+        assert abs(row[1] - max(4, wanted)) <= 4, "as many samples as the time holds, to a batch"
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(f"arms-{k}.svg" for k in (1, 2, 3)),
+        "arms.json",
+        "arms.md",
+        "arms.png",
+    ]
+    assert not list(memory.glob("arms/*/probe"))
+    calls.clear()
+    assert main([str(each) for each in args]) == 0
+    assert calls == [], "nothing is trained twice"
+    assert "training" not in capfd.readouterr().err
+
+
+WANTED = Wanted("baseline", *TINY["baseline"], 3)
+
+
+def made(tiny_model: Path, shapes: Path, out: Path, minutes: float = MINUTES, weights: str = "a") -> Trials:
+    return Trials({"data": shapes, "autoencoder": tiny_model, "text": tiny_model}, {"model": weights}, minutes, out)
+
+
+def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
+    tiny_model: Path, shapes: Path, tmp_path: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = made(tiny_model, shapes, tmp_path)
+    other = WANTED._replace(seed=4)
+    whole = trials.train
+
+    def stopped(args: Any) -> None:
+        """Stopped at its first step, as by Ctrl-C."""
+        try:
+            whole([*args, "--run.minutes", "0"])
+        except Stopped as stop:
+            raise Stopped(stop.what, stop.hint, "SIGINT") from None
+
+    trainer.length(WANTED)
+    monkeypatch.setattr(trials, "train", stopped)
+    with pytest.raises(Stopped):
+        list(trainer([WANTED, other]))
+    assert not trainer.finished(WANTED)
+    with pytest.raises(Stopped):
+        trainer.probe(other)  # a probe that a person stops is no probe
+    monkeypatch.setattr(trials, "train", whole)
+    calls.clear()
+    first, second = trainer([WANTED, other])
+    assert [call[0] for call in calls] == ["--resume", "emoji-flow"], "and the length is not sought again"
+    assert first.samples == second.samples == trainer.length(WANTED)["samples"]
+    assert first.weights != second.weights
+    steps = read_steps(trainer.folder(WANTED))
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert first.seconds == pytest.approx(sum(step["seconds"] for step in steps))
+    calls.clear()
+    again, _ = trainer([WANTED, other])
+    assert calls == []
+    assert again.weights == first.weights
+    shutil.rmtree(trainer.folder(WANTED))
+    next(trainer([WANTED]))
+    assert len(calls) == 1, "the control: what is not there is trained"
+
+
+def test_what_tells_trainings_apart(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
+    trainer = made(tiny_model, shapes, tmp_path)
+    folders = {trainer.folder(each) for each in (WANTED, WANTED._replace(seed=4), WANTED._replace(options=()))}
+    folders |= {made(tiny_model, shapes, tmp_path, *own).folder(WANTED) for own in ((1.0, "a"), (MINUTES, "b"))}
+    assert len(folders) == 5
+    assert trainer.folder(WANTED._replace(name="another word for it")) in folders
+
+
+def test_the_schedule_knows_its_end(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
+    trainer = made(tiny_model, shapes, tmp_path)
+    (trial,) = trainer([WANTED])
+    _, typed = read_run(trainer.folder(WANTED))
+    options = dict(zip(typed[::2], typed[1::2], strict=True))
+    assert int(options["--train.samples"]) == trial.samples
+    assert int(options["--train.warmup"]) == trial.samples // 10
+    assert options["--train.seed"] == "3"
+    assert options["--run.dtype"] in ("float32", "bfloat16")
+    steps = read_steps(trainer.folder(WANTED))
+    assert steps[-1]["rate"] == min(step["rate"] for step in steps[len(steps) // 2 :]), "it cools down"
+    assert trial.engine.settings().steps == 20
