@@ -10,6 +10,7 @@ import torch
 
 from study.judged import ROLES, judge, people, write_shapes
 from unnoise.core.objective import Draws
+from unnoise.data.feeds import CaptionFeed
 from unnoise.data.store import PictureSet, open_set
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
@@ -158,6 +159,13 @@ def test_groups_of_three(shapes: PictureSet) -> None:
     same = fed.batch(torch.tensor([0, 5, 3, 3, 7, 1, 2]), Draws(0, 0, 7, slice(None)))["same"].tolist()
     assert same[0::3] == [0, 3, 2], "the first of each group is as it was drawn"
     assert all(same[row] in candidates.hardest(same[row // 3 * 3]) for row in (1, 2, 4, 5))
+
+
+def test_half_of_the_rows_have_the_canonical_caption() -> None:
+    u = (torch.arange(1000) + 0.5) / 1000
+    read = (JudgeFeed.chosen(None, u) * 4).floor().long()  # type: ignore[arg-type]
+    assert read.bincount().tolist() == [625, 125, 125, 125], "one half, and a quarter of the other"
+    assert int((CaptionFeed.chosen(None, u) * 4).floor().long().bincount().max()) == 250  # type: ignore[arg-type]
 
 
 def test_micro_batches_of_an_even_size_are_the_same_rows(shapes: PictureSet) -> None:

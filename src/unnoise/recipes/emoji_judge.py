@@ -23,11 +23,12 @@ SHIFT, SCALE, COLOUR = 5.0, 0.08, 0.06  # at most: pixels of 128, share of the s
 
 
 class JudgeFeed(CaptionFeed):
-    """Rows come in groups, a picture and its hard relatives, and all pictures are a little disturbed.
+    """Rows come in groups, a picture and its hard relatives, half with the captions that a judge is asked about.
 
     A batch drawn at random holds few pictures that could be mistaken for one another. Here each group's first has
     others beside it from ``Candidates.hardest``: the same thing in another tone, the same tone in another role, a
-    shared noun.
+    shared noun. Half of the rows have the picture's canonical caption, the first: it tells a picture from its
+    relatives, where another may be true of several. All pictures are a little disturbed.
 
     Args:
         pictures, items, tokenizer: as for ``CaptionFeed``.
@@ -45,7 +46,7 @@ class JudgeFeed(CaptionFeed):
         # a picture without relatives is its own: the loss takes equal pictures for one
         rows = [torch.tensor(each or [number]) for number, each in enumerate(near)]
         self.relatives = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (n, at most HARD)
-        self.identity = f"{self.identity}/candidates {REVISION}/groups of {group}"
+        self.identity = f"{self.identity}/candidates {REVISION}/groups of {group}/half canonical"
 
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """As ``CaptionFeed.batch``."""
@@ -57,6 +58,10 @@ class JudgeFeed(CaptionFeed):
         batch = dict(super().batch(items, draws))
         batch["pictures"] = disturb(batch["pictures"], draws.uniform("disturb", 10).float())
         return batch
+
+    def chosen(self, u: Tensor) -> Tensor:
+        """As ``CaptionFeed.chosen``: the first caption in half of the rows."""
+        return (2 * u - 1).clamp_min(0)
 
 
 def disturb(pictures: Tensor, u: Tensor) -> Tensor:
@@ -87,19 +92,19 @@ def disturb(pictures: Tensor, u: Tensor) -> Tensor:
 def emoji_judge(
     data: Path = Path("data/emoji"),
     train: TrainSettings = TrainSettings(
-        samples=96_000,
+        samples=200_000,
         batch=128,
         warmup=4000,
         cooldown=0.6,
         seed=1,
-        checkpoint_every=24_000,
+        checkpoint_every=40_000,
         preview_every=0,
         averages=(0.05,),
     ),
     text: CLIPTextConfig = CLIPTextConfig(vocabulary=3072, width=192, hidden=768),
     image: ImageConvConfig = ImageConvConfig(stages=((128, 2), (224, 3)), width=224),
     width: int = 192,
-    group: int = 4,
+    group: int = 8,
     init: Path | None = None,
 ) -> Training:
     """The judge of `unnoise eval`: a contrastive pair of its own, trained on all pictures, held-out ones included.
