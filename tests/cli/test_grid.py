@@ -109,7 +109,12 @@ def test_the_worst_is_told() -> None:
     assert worst([size]) == size
 
 
-@pytest.mark.parametrize("change", [{"cells": []}, {"cells": [{"box": [0, 0, 9999, 1], "record": {}}]}, {"cells": 3}])
+BOXES = ([0, 0, 9999, 1], [0, 0, float("inf"), 1])
+
+
+@pytest.mark.parametrize(
+    "change", [{"cells": []}, *({"cells": [{"box": box, "record": {}}]} for box in BOXES), {"cells": 3}]
+)
 def test_records_that_lie_are_refused(change: dict[str, object], grid: Path, tiny_model: Path, capsys: Said) -> None:
     from PIL import PngImagePlugin
 

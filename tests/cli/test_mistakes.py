@@ -96,6 +96,7 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["x", "--outpaint", "64"], "--outpaint speaks of a picture to start from; name it with --start"),
     (["x", "--start", "nowhere.png", "--outpaint", "64"], "nowhere.png"),
     (["x", "--start", "a.png", "--outpaint", "middle=3"], "'middle=3' names no margins; write pixels for all sides"),
+    (["x", "--start", "a.png", "--outpaint", "9" * 5000], "names no margins"),
     (["x", "--start", "a.png", "--outpaint", "9", "--gif"], "--gif and --outpaint do not go together"),
     (["x", "--out", "/proc/nowhere/pictures"], "cannot be written"),
     (["x", "--out", "/dev/null"], "/dev/null is a file, not a folder"),

@@ -206,7 +206,11 @@ def test_pictures_drawn_from_pictures(
 HALF = {"sha256": "x"}
 
 
-@pytest.mark.parametrize("start", [1, {}, HALF, HALF | {"strength": "1"}, HALF | {"outpaint": 3}, HALF | {"mask": 1}])
+WHOLE = HALF | {"mask": None, "invert": None}
+LIES = [1, {}, HALF, HALF | {"strength": 0.5}, WHOLE | {"strength": "1"}, WHOLE | {"outpaint": 3}, WHOLE | {"mask": 1}]
+
+
+@pytest.mark.parametrize("start", LIES)
 def test_a_start_that_was_tampered_with(start: Any, say: Say, drawn: list[Path], tiny_model: Path) -> None:
     path = edited(drawn[0], start=start)
     said = f"unnoise: the record in {path} is damaged; generate the picture again\n"

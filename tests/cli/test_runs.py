@@ -69,13 +69,33 @@ def test_for_people(tmp_path: Path, capsys: Said) -> None:
     assert capsys.readouterr().out.splitlines()[0] == first
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"recipe": 3, "arguments": 4}', "[" * 50_000])
+DAMAGE = ["", "{", "[]", '{"recipe": 3, "arguments": 4}', '{"identity": {"settings": [1]}}', "[" * 50_000]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_records_are_no_end(damage: str, tmp_path: Path, capsys: Said) -> None:
     run = make(tmp_path / "x", 24)
     for name in ("run.json", "metrics.jsonl", "checkpoints/step-00000003/manifest.json"):
         (run / name).write_text(damage)
     assert main(["runs", str(tmp_path)]) == 0
     assert "x: " in capsys.readouterr().out
+
+
+def test_a_record_cannot_command_a_terminal(tmp_path: Path, capsys: Said) -> None:
+    run = make(tmp_path / "x", checkpoint=False)
+    (run / "run.json").write_text(json.dumps({"recipe": "\x1b[2J", "arguments": ["\x1b[31m", "größe"]}))
+    assert main(["runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "größe" in said
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE[:3], DAMAGE[-1]])
+def test_a_damaged_record_is_not_resumed(damage: str, tmp_path: Path, capsys: Said) -> None:
+    run = make(tmp_path / "x", 24)
+    (run / "run.json").write_text(damage)
+    assert main(["train", "--resume", str(run)]) == 1
+    assert "run.json is damaged; start the training with its recipe" in capsys.readouterr().err
 
 
 def test_where_there_are_none(tmp_path: Path, capsys: Said) -> None:

@@ -18,6 +18,7 @@ from unnoise.cli.train import read_run
 from unnoise.cli.trials import Trials, read_steps
 from unnoise.data.store import open_set
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
 from unnoise.study.lab import Wanted
 from unnoise.study.lessons import arms
 from unnoise.training.runner import Stopped
@@ -158,6 +159,19 @@ def test_what_tells_trainings_apart(tiny_model: Path, shapes: Path, tmp_path: Pa
     folders |= {made(tiny_model, shapes, tmp_path, *own).folder(WANTED) for own in ((1.0, "a"), (MINUTES, "b"))}
     assert len(folders) == 5
     assert trainer.folder(WANTED._replace(name="another word for it")) in folders
+    ten, ten_too = (made(tiny_model, shapes, tmp_path, minutes).folder(WANTED) for minutes in (10, 10.0))
+    assert ten == ten_too, "left out, and typed"
+
+
+def test_damaged_notes_are_told_in_a_line(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
+    trainer = made(tiny_model, shapes, tmp_path)
+    for file in (trainer.arm(WANTED) / "length.json", trainer.folder(WANTED) / "metrics.jsonl"):
+        file.parent.mkdir(parents=True)
+        file.write_text('{"samples": 4')
+    with pytest.raises(UnnoiseError, match=r"length\.json is damaged; delete it"):
+        trainer.length(WANTED)
+    with pytest.raises(UnnoiseError, match=r"the metrics in .* are damaged; delete that folder"):
+        read_steps(trainer.folder(WANTED))
 
 
 def test_the_schedule_knows_its_end(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:

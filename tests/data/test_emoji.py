@@ -12,7 +12,7 @@ import torch
 from unnoise.data import splits, write
 from unnoise.data.attributes import concept_of, family_of
 from unnoise.data.emoji import build_emoji
-from unnoise.data.font import check_font, find_font
+from unnoise.data.font import _names, check_font, find_font
 from unnoise.data.render import Renderer, sequences
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
@@ -186,6 +186,11 @@ def test_a_font_of_another_kind(tmp_path: Path) -> None:
         renamed.write_bytes(content)
         with pytest.raises(UnnoiseError, match="font"):
             check_font(renamed)
+
+
+@pytest.mark.parametrize("table", [b"", b"\0\0\0\1\0\x12", b"\0\0\xff\xff\0\6" + bytes(60)])
+def test_a_damaged_table_of_names_says_nothing(table: bytes) -> None:
+    assert _names(table, {"name": (0, len(table))}) == {}
 
 
 def test_a_pillow_without_raqm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.data.cache import feature_key, load_or_compute
 from unnoise.data.sheet import contact_sheet
 from unnoise.data.store import PictureSet, open_set
-from unnoise.data.write import Row, write_set
+from unnoise.data.write import Row, manifest_at, write_set
 from unnoise.errors import UnnoiseError
+from unnoise.files import sha256
 
 
 def test_a_missing_set(tmp_path: Path) -> None:
@@ -34,11 +37,17 @@ def test_a_damaged_set(small: Path) -> None:
         open_set(small)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1', '{"format": "x", "parquet_sha256": 3}'])
-def test_a_damaged_manifest(small: Path, text: str) -> None:
-    (small / "manifest.json").write_text(text)
+NO_NUMBERS = ['{"format": "x", "parquet_sha256": 3}', '{"format": Infinity, "parquet_sha256": 3}']
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1', *NO_NUMBERS, "[" * 100_000])
+def test_a_damaged_manifest(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "pictures.parquet").touch()
     with pytest.raises(UnnoiseError, match="damaged"):
-        open_set(small)
+        open_set(tmp_path)
+    with pytest.raises(UnnoiseError, match="holds something else"):
+        manifest_at(tmp_path)
 
 
 def test_a_changed_or_newer_manifest(small: Path) -> None:
@@ -69,22 +78,72 @@ def test_the_datasets_library_reads_it(folder: Path, emoji_set: PictureSet, tmp_
 
 
 def test_other_sets_are_all_trained(tmp_path: Path) -> None:
-    import io
-
-    from PIL import Image
-
     rows = []
     for index in range(3):
         file = io.BytesIO()
-        Image.new("RGB", (16, 8), (index, 0, 0)).save(file, "PNG")
+        Image.new("RGB", (32, 16), (index, 0, 0)).save(file, "PNG")
         rows.append(Row(f"{index}", file.getvalue(), f"{index}", [f"red {index}"], {"shade": index}, f"{index}", index))
     write_set(tmp_path / "mine", rows, {})
     mine = open_set(tmp_path / "mine")
-    assert mine.pictures().shape == (3, 3, 8, 16)
+    assert mine.pictures().shape == (3, 3, 16, 32)
     assert mine.pictures()[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert mine.attributes == [{"shade": 0}, {"shade": 1}, {"shade": 2}]
     assert mine.select("autoencoder") == mine.select("denoiser") == [0, 1, 2]
     assert mine.held_out("tier1", "test") == []
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def canvas(side: int) -> bytes:
+    """A WebP picture that says of itself that it is so large, and has not a row."""
+    size = (side - 1).to_bytes(3, "little")
+    return b"RIFF" + (22).to_bytes(4, "little") + b"WEBPVP8X" + (10).to_bytes(4, "little") + bytes(4) + size + size
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (png(32, 16), ""),
+        (png(16, 32), "of another size"),
+        (png(32, 16)[:-20], "damaged"),
+        (canvas(16_000), "too large"),
+        (b"no picture", "not a picture"),
+    ],
+)
+def test_pictures_of_a_stranger_s_set_are_looked_at_before_they_are_opened(
+    second: bytes, said: str, tmp_path: Path
+) -> None:
+    """Its hashes are right: whoever made it made them too. The first case is the control."""
+    rows = [Row(f"{k}", data, f"{k}", ["red"], {}, f"{k}", k) for k, data in enumerate((png(32, 16), second))]
+    write_set(tmp_path / "mine", rows, {})
+    mine = open_set(tmp_path / "mine")
+    if not said:
+        assert len(mine.pictures()) == 2
+        return
+    with pytest.raises(UnnoiseError, match=f"picture '1' of the set at .* is {said}"):
+        mine.pictures()
+
+
+def test_another_table_with_the_right_hash_is_damaged(small: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file, manifest = small / "pictures.parquet", json.loads((small / "manifest.json").read_text("utf-8"))
+    table = pq.read_table(file)
+    no_record = table.drop_columns(["image"]).append_column("image", pa.array([b"x"] * len(table)))
+    no_captions = table.drop_columns(["captions"])
+    for data in (b"PAR1 and no more", no_record, no_captions, table.select(["id"]), pa.table({"id": [1]})):
+        if isinstance(data, bytes):
+            file.write_bytes(data)
+        else:
+            pq.write_table(data, file)
+        (small / "manifest.json").write_text(json.dumps(manifest | {"parquet_sha256": sha256(file)}))
+        with pytest.raises(UnnoiseError, match="is damaged; remove the folder"):
+            open_set(small)
 
 
 def test_a_key_tells_all_apart() -> None:

@@ -52,7 +52,7 @@ def test_words() -> None:
     assert warning("", known) == ""
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000])
-def test_word_lists_that_are_none_are_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000, b'["\xff"]'])
+def test_word_lists_that_are_none_are_refused(text: str | bytes) -> None:
     with pytest.raises(UnnoiseError, match=r"words\.json"):
         read_vocabulary(text)

@@ -142,7 +142,10 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         checkpoint.verify(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 1}', '{"format": "x", "files": {}}', "\x00"])
+NO_NUMBERS = ['{"format": "x", "files": {}}', '{"format": Infinity, "files": {}}']
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 1}', *NO_NUMBERS, "\x00", "[" * 100_000])
 def test_a_manifest_that_is_none(text: str, tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     (path / checkpoint.MANIFEST).write_text(text)

@@ -140,6 +140,12 @@ def test_without_captions_it_takes_no_prompt(world: Path, tmp_path: Path, capsys
     assert plain == prompted, "what is said to it makes no difference"
 
 
+def test_no_words_are_learnt_of_pictures_without_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = small.picture_set(tmp_path / "pictures", captions=False)
+    assert main(["train", "emoji-text", "--data", str(data), "--run.out", str(tmp_path / "run")]) == 1
+    assert "have no captions to learn from; write some" in capsys.readouterr().err
+
+
 # trained further
 
 
@@ -229,9 +235,12 @@ def test_pictures_of_another_size_are_refused(
         Image.effect_noise((90, 80), 60).convert("RGB").save(tmp_path / f"{number}.png")
     assert unnoise("data", "folder", tmp_path, "--size", 64, "--out", tmp_path.parent / "small") == 0
     capfd.readouterr()
-    assert main([*further(model, photos, tmp_path / "run"), "--data", str(tmp_path.parent / "small")]) == 1
-    (line,) = capfd.readouterr().err.splitlines()
-    assert "are 64 x 64, models draw 128 x 128; import them with `unnoise data folder` and --size 128" in line
+    of_small = ["--data", str(tmp_path.parent / "small")]
+    fresh = ["train", "emoji-flow", "--run.out", str(tmp_path / "fresh")]
+    for typed in (further(model, photos, tmp_path / "run"), fresh, ["measure", str(model)]):
+        assert main([*typed, *of_small]) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert "are 64 x 64, models draw 128 x 128; import them with `unnoise data folder` and --size 128" in line
 
 
 # what any training of a denoiser gets

@@ -110,6 +110,13 @@ def test_other_files_are_refused(data: bytes, said: str, tmp_path: Path) -> None
         read_header(tmp_path / "a")
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x4B50])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(length: int, tmp_path: Path) -> None:
+    """640, 896, 1152 and 19,280 bytes: all lengths that the library, which pads them to eights, may write."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode().ljust(length)
+    assert read_header(raw(tmp_path / "a.safetensors", header)).parameters == 4
+
+
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UnnoiseError, match="no file"):
         read_header(tmp_path / "none")

@@ -106,14 +106,12 @@ def load_judge(folder: Path) -> Judge:
     Raises:
         UnnoiseError: it holds no contrastive pair.
     """
-    from unnoise.encoders.tokenizer import Tokenizer
+    from unnoise.pipelines.load import read_tokenizer
     from unnoise.study.judge import Judge
-    from unnoise.weights.model import load_model, read_file
+    from unnoise.weights.model import load_model
 
     parts, record = load_model(folder, ("text", "image", "pair"))
-    json_text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
-    tokenizer = Tokenizer(json_text, int(getattr(parts["text"].config, "length", 0)))
-    return Judge(parts["text"], parts["image"], parts["pair"], tokenizer)
+    return Judge(parts["text"], parts["image"], parts["pair"], read_tokenizer(folder, record, parts["text"]))
 
 
 def not_kin(judge: Judge, pipeline: Pipeline, name: str) -> None:

@@ -35,8 +35,8 @@ def measure(
         as_json: print the figures as JSON.
     """
     from unnoise.data.store import open_set
-    from unnoise.encoders.tokenizer import Tokenizer
-    from unnoise.pipelines.load import default_model, model_folder
+    from unnoise.pipelines.load import default_model, model_folder, read_tokenizer
+    from unnoise.recipes.latent import check_size
     from unnoise.study import measure as study
     from unnoise.weights.model import load_model, read_record
 
@@ -45,7 +45,9 @@ def measure(
     folder = model_folder(model) if model else default_model()
     parts = list(read_record(folder)["components"])
     pictures = open_set(data)
-    modules, _ = load_model(folder, parts)
+    if "denoiser" in parts:
+        check_size(pictures)
+    modules, record = load_model(folder, parts)
     tiers = {tier: pictures.held_out(tier, part) for tier in ("autoencoder", "tier1", "tier2")}
     held = [item for items in tiers.values() for item in items]
     if not held:
@@ -53,9 +55,7 @@ def measure(
             f"{data} has no held-out pictures of the part {part}", "name a set that has, or another --part"
         )
     figures: dict[str, Any] = {"model": str(folder), "part": part, "pictures": len(held)}
-    tokenizer = None
-    if "text" in modules:
-        tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), modules["text"].config.length)
+    tokenizer = read_tokenizer(folder, record, modules["text"]) if "text" in modules else None
     if "autoencoder" in modules:
         result = study.reconstruction(modules["autoencoder"], pictures, held)  # type: ignore[arg-type]
         named = [{"caption": pictures.captions[i][0], "psnr": round(db, 2)} for i, db in result.worst()]
@@ -116,8 +116,7 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
 
     import torch
 
-    from unnoise.encoders.tokenizer import Tokenizer
-    from unnoise.pipelines.load import load_pipeline
+    from unnoise.pipelines.load import load_pipeline, read_tokenizer
     from unnoise.study.measure import adherence
     from unnoise.weights.model import load_model
 
@@ -131,8 +130,8 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
         for start in range(0, len(captions), 20)
     ]
     seconds = round(time.perf_counter() - started, 1)
-    parts, _ = load_model(judge, ("text", "image", "pair"))
-    tokenizer = Tokenizer((judge / "tokenizer.json").read_text("utf-8"), parts["text"].config.length)
+    parts, record = load_model(judge, ("text", "image", "pair"))
+    tokenizer = read_tokenizer(judge, record, parts["text"])
     found = adherence(torch.cat(drawn), captions, parts["text"], parts["image"], parts["pair"], tokenizer)
     return {**found._asdict(), "seconds": seconds}
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from unnoise.data.intake import printable
 from unnoise.errors import UnnoiseError
 
 LAST_STEPS, LAST_BYTES = 30, 256_000
@@ -46,7 +47,7 @@ def look(run: Path) -> dict[str, Any]:
     record, manifest, rows = _json(run / "run.json"), _json(newest(run) / "manifest.json"), last_rows(run)
     last = [loss_of(row) for row in rows[-LAST_STEPS:]]
     losses = [value for value in last if isinstance(value, float) and math.isfinite(value)]
-    settings = manifest.get("identity", {}).get("settings", {}) if isinstance(manifest.get("identity"), dict) else {}
+    settings = _inside(_inside(manifest, "identity"), "settings")
     done = (run / "model" / "model.json").is_file()
     at = manifest.get("samples") if done or not rows else rows[-1].get("samples")
     state = "running" if locked(run) else "finished" if done else "stopped" if manifest else "begun"
@@ -115,7 +116,7 @@ def show(told: list[dict[str, Any]]) -> None:
         idle = "" if run["idle_seconds"] is None else f", last heard of {_ago(run['idle_seconds'])}"
         print(f"{ascii(run['path'])[1:-1]}: {ascii(run['recipe'])[1:-1]}, {run['state']}, {far}{loss}{idle}")
         if run["go_on"]:
-            print(f"  {run['go_on']}")
+            print(f"  {printable(run['go_on'])}")
 
 
 def _ago(seconds: int) -> str:
@@ -124,6 +125,12 @@ def _ago(seconds: int) -> str:
             count = seconds // size
             return f"{count} {name}{'s' if count > 1 else ''} ago"
     return "just now"
+
+
+def _inside(record: dict[str, Any], key: str) -> dict[str, Any]:
+    """The record that lies in a record under that key; empty where there is none."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

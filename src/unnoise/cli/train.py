@@ -135,7 +135,7 @@ def read_run(folder: Path) -> tuple[str, list[str]]:
         raise UnnoiseError(
             f"no training at {folder}", "name the folder that an earlier `unnoise train` wrote"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, OSError, RecursionError, TypeError, ValueError):
         raise UnnoiseError(
             f"{folder / RUN} is damaged", "start the training with its recipe and --run.resume"
         ) from None

@@ -50,8 +50,9 @@ class Trials:
 
     def __init__(self, given: Mapping[str, Path], what: Mapping[str, Any], minutes: float, out: Path) -> None:
         if not 0 < minutes <= 10_000:
-            raise UnnoiseError(f"{minutes:g} minutes are no time to train", "ask for 1 to 1000")
-        self.given, self.what, self.minutes, self.out = given, dict(what), minutes, out
+            raise UnnoiseError(f"{minutes:g} minutes are no time to train", "ask for more than 0, at most 10,000")
+        self.given, self.what, self.out = given, dict(what), out
+        self.minutes = float(minutes)  # 10 and 10.0 are one length, and one folder
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Trial]:
         """Trains them in turn, and tells before each what it is and how long all that is left will take."""
@@ -101,7 +102,10 @@ class Trials:
             batch, speed, dtype = self.probe(each)
             samples = max(1, round(speed * 60 * self.minutes / batch)) * batch
             write_whole(file, json_bytes({"samples": samples, "samples a second": speed, "dtype": dtype}))
-        return dict(json.loads(file.read_bytes()))
+        try:
+            return dict(json.loads(file.read_bytes()))
+        except (TypeError, ValueError):
+            raise UnnoiseError(f"{file} is damaged", "delete it, and the speed is tried again") from None
 
     def probe(self, each: Wanted) -> tuple[int, float, str]:
         """(samples a step, samples a second, dtype) of the training, run for a part of its time and thrown away."""
@@ -114,7 +118,10 @@ class Trials:
                 raise
         steps = read_steps(folder)
         last = checkpoint.latest(folder / CHECKPOINTS)
-        assert last is not None
+        if last is None:
+            raise UnnoiseError(
+                f"the short trial of {each.name} came to numbers that are not finite", "look at the recipe's rates"
+            )
         dtype = str(checkpoint.verify(last)["machine"]["dtype"])
         shutil.rmtree(folder)
         taken = [step["seconds"] for step in steps]
@@ -138,5 +145,14 @@ class Trials:
 
 
 def read_steps(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, one a step."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    """The lines of a run's metrics, one a step.
+
+    Raises:
+        UnnoiseError: they are damaged.
+    """
+    try:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    except ValueError:
+        raise UnnoiseError(
+            f"the metrics in {folder} are damaged", "delete that folder, and it is trained again"
+        ) from None

@@ -126,14 +126,18 @@ def _tables(data: bytes, path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _names(data: bytes, tables: dict[str, tuple[int, int]]) -> dict[int, str]:
-    """Name id -> text of the ``name`` table (1 family, 5 version, 13 licence), from its UTF-16 records."""
+    """Name id -> text of the ``name`` table (1 family, 5 version, 13 licence), from its UTF-16 records; none if it is
+    damaged, as pictures do without it."""
     if "name" not in tables:
         return {}
     table = data[tables["name"][0] : sum(tables["name"])]
-    _, count, strings = struct.unpack(">HHH", table[:6])
     names: dict[int, str] = {}
-    for i in range(count):
-        platform, _, language, name, length, offset = struct.unpack(">6H", table[6 + 12 * i : 18 + 12 * i])
+    try:
+        _, count, strings = struct.unpack(">HHH", table[:6])
+        records = [struct.unpack(">6H", table[6 + 12 * i : 18 + 12 * i]) for i in range(count)]
+    except struct.error:
+        return {}
+    for platform, _, language, name, length, offset in records:
         if platform in (0, 3) and language in (0, 0x409):  # Unicode, or Windows in American English
             raw = table[strings + offset : strings + offset + length]
             names.setdefault(name, raw.decode("utf-16-be", "replace").strip())

@@ -66,13 +66,6 @@ class Quarantine:
         if entry not in self.entries[-8:]:  # a reader that stumbles twice over one thing says so once
             self.entries.append(entry)
 
-    def by_kind(self) -> dict[str, list[dict[str, str]]]:
-        """The entries by kind, the most frequent kind first."""
-        kinds: dict[str, list[dict[str, str]]] = {}
-        for entry in self.entries:
-            kinds.setdefault(entry["kind"], []).append(entry)
-        return dict(sorted(kinds.items(), key=lambda pair: -len(pair[1])))
-
 
 def printable(text: str) -> str:
     """Text that every terminal and file takes: what is no Unicode or would steer a terminal is spelt out."""

@@ -36,6 +36,7 @@ CARRIED: dict[str, type] = {
     "caption_suffix": str, "metadata_file": str, "enable_wildcard": bool, "is_reg": bool,
     "keep_tokens_separator": str, "secondary_separator": str, "caption_separator": str,
 }  # fmt: skip
+SPELT = {str: '"a text"', int: "a whole number", bool: "true or false"}
 SUBSET_ONLY = ("image_dir", "metadata_file", "is_reg")
 _OF_TRAINING = """
     batch_size enable_bucket min_bucket_reso max_bucket_reso bucket_reso_steps bucket_no_upscale network_multiplier
@@ -45,6 +46,7 @@ _OF_TRAINING = """
 """
 TRAINING = frozenset(_OF_TRAINING.split())
 MAX_WORDINGS = 64  # of one caption, from its {alternatives}
+MAX_REPEATS = 1_000_000
 
 
 class Kohya(NamedTuple):
@@ -135,7 +137,9 @@ def table(path: Path, where: str, value: Any, more: tuple[str, ...], above: bool
             raise UnnoiseError(f"{path}: {where} has no setting {key!r}", hint)
         kind = CARRIED.get(key)
         if kind is not None and type(setting) is not kind:
-            raise UnnoiseError(f"{path}: {key} in {where} is {setting!r}", f"write a {kind.__name__}")
+            raise UnnoiseError(f"{path}: {key} in {where} is {setting!r}", f"write {SPELT[kind]}")
+        if key == "num_repeats" and setting > MAX_REPEATS:
+            raise UnnoiseError(f"{path}: {key} in {where} is too large", f"write at most {MAX_REPEATS:,}")
     return value
 
 

@@ -63,7 +63,7 @@ def report_lines(path: Path, shown: int = 5) -> list[str]:
         return list(summary(json.loads((path / REPORT).read_text("utf-8")), shown))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
         return [f"{path / REPORT} is damaged, and not shown"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from unnoise.data.intake import LeftOut
+from unnoise.data.square import decoded
 from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, content_hashes
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
@@ -38,16 +39,19 @@ def open_set(path: Path | str) -> PictureSet:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         version, expected = int(manifest["format"]), str(manifest["parquet_sha256"])
         count, content, pictures = manifest["pictures"], manifest["sha256"], manifest["pictures_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, OSError, OverflowError, RecursionError, TypeError, ValueError):
         raise damaged from None
     if version > FORMAT:
         raise UnnoiseError(f"the picture set at {path} has format {version}, this is for {FORMAT}", "update unnoise")
     if sha256(path / PICTURES) != expected:
         raise damaged
-    table = pq.read_table(path / PICTURES)
-    if (len(table), content_hashes(table)) != (count, {"sha256": content, "pictures_sha256": pictures}):
-        raise damaged
-    return PictureSet(path, manifest, table)
+    try:
+        table = pq.read_table(path / PICTURES)
+        if (len(table), content_hashes(table)) != (count, {"sha256": content, "pictures_sha256": pictures}):
+            raise damaged
+        return PictureSet(path, manifest, table)
+    except (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError):
+        raise damaged from None  # its hash is right, and it is another table or none
 
 
 class PictureSet:
@@ -104,12 +108,18 @@ class PictureSet:
     @cached_property
     def _pictures(self) -> torch.Tensor:
         import numpy as np
-        from PIL import Image
 
         out: torch.Tensor | None = None
         for index, encoded in enumerate(self._encoded):
-            with Image.open(io.BytesIO(encoded.as_py())) as picture:
-                pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+            try:
+                pixels = decoded(encoded.as_py(), lambda picture: torch.from_numpy(np.array(picture.convert("RGB"))))
+                if out is not None and pixels.shape[:2] != out.shape[2:]:
+                    raise LeftOut("of another size", "pictures of a set have one")
+            except LeftOut as why:
+                raise UnnoiseError(
+                    f"picture {self.ids[index]!r} of the set at {self.path} is {why}", "build the set again"
+                ) from None
+            pixels = pixels.permute(2, 0, 1)
             out = torch.empty(len(self), *pixels.shape, dtype=torch.uint8) if out is None else out
             out[index] = pixels
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8) if out is None else out

@@ -59,7 +59,7 @@ def manifest_at(out: Path) -> dict[str, Any] | None:
         manifest = json.loads((out / MANIFEST).read_text("utf-8"))
         if {"format", "origin", "parquet_sha256"} <= manifest.keys() and (out / PICTURES).is_file():
             return dict(manifest)
-    except (OSError, ValueError, AttributeError):
+    except (AttributeError, OSError, RecursionError, ValueError):
         pass
     raise UnnoiseError(f"{out} holds something else", HINT)
 

@@ -48,7 +48,7 @@ class Contrast:
             raise UnnoiseError(
                 f"contrastive flow matching pushes velocities apart, and the network predicts "
                 f"{getattr(prediction, 'name', type(prediction).__name__)}",
-                "train it with emoji-flow",
+                "leave the contrast out, or predict the velocity: flow",
             )
 
     def penalty(self, prediction: Prediction, output: Tensor, other: Tensor, level: NoiseLevel, draws: Draws) -> Tensor:

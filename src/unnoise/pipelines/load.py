@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os.path import isfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from unnoise.core.level import NoiseLevel
 from unnoise.encoders.tokenizer import Tokenizer
@@ -89,15 +92,24 @@ def load_pipeline(
     where = choose_device(device)
     folder = model_folder(model) if model is not None else default_model()
     modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
-    text = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
-    tokenizer = Tokenizer(text, int(getattr(modules["text"].config, "length", 0)))
-    taught = read_vocabulary(read_file(folder, record, WORDS).decode()) if WORDS in record["files"] else None
+    tokenizer = read_tokenizer(folder, record, modules["text"])
+    taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None
     pipeline = Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
     try:
         rehearse(pipeline)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
     return pipeline
+
+
+def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module) -> Tokenizer:
+    """The tokenizer in a model folder, for its text tower.
+
+    Raises:
+        UnnoiseError: there is none, or a damaged one.
+    """
+    data = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
+    return Tokenizer(data, int(getattr(text.config, "length", 0)))
 
 
 @torch.inference_mode()

@@ -171,7 +171,7 @@ def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[i
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
                 raise damaged
             found.append(((left, top, right, bottom), parse(json.dumps(cell["record"]), path)))
-    except (LookupError, RecursionError, TypeError, ValueError):
+    except (LookupError, OverflowError, RecursionError, TypeError, ValueError):
         raise damaged from None
     if not found:
         raise damaged
@@ -208,7 +208,7 @@ def _sane_start(start: Any) -> bool:
         return True
     if not isinstance(start, dict) or not isinstance(start.get("sha256"), str):
         return False
-    if any(not isinstance(start.get(name), str | None) for name in ("mask", "invert")):
+    if any(not isinstance(start.get(name, ...), str | None) for name in ("mask", "invert")):
         return False
     if "outpaint" in start:
         by = start["outpaint"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,7 +39,8 @@ def margins(text: str) -> Margins:
     if len(pairs) == 1 and not pairs[0][1]:
         pairs = [(side, "=", pairs[0][0]) for side in SIDES]
     sides = [side for side, _, _ in pairs]
-    if not set(sides) <= set(SIDES) or len(set(sides)) < len(sides) or not all(v.isdecimal() for _, _, v in pairs):
+    numbers = all(re.fullmatch(r"\d{1,9}", value) for _, _, value in pairs)
+    if not numbers or not set(sides) <= set(SIDES) or len(set(sides)) < len(sides):
         raise UnnoiseError(f"{text!r} names no margins", how)
     found = Margins(**{side: int(value) for side, _, value in pairs})
     if not 0 < max(found) <= WIDEST:

@@ -22,8 +22,8 @@ def vocabulary(captions: Iterable[str]) -> str:
     return json.dumps(sorted({word for caption in captions for word in words_of(caption)}), ensure_ascii=False)
 
 
-def read_vocabulary(text: str) -> frozenset[str]:
-    """The words in the file's text.
+def read_vocabulary(text: str | bytes) -> frozenset[str]:
+    """The words in the file's text, or in its bytes.
 
     Raises:
         UnnoiseError: it is no list of words.

@@ -19,7 +19,7 @@ from unnoise.study.candidates import REVISION, Candidates
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
-SHIFT, SCALE, COLOUR = 5.0, 0.08, 0.06  # at most: pixels of 128, share of the size, share of a channel's range
+SHIFT, SCALE, COLOUR = 5.0, 0.08, 0.06  # at most: pixels of 128, share of the size, share of half a channel's range
 
 
 class JudgeFeed(CaptionFeed):
@@ -35,7 +35,7 @@ class JudgeFeed(CaptionFeed):
         group: rows of a group, at least 1, which is a batch drawn at random.
     """
 
-    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenizer, group: int = 2) -> None:
+    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenizer, group: int) -> None:
         super().__init__(pictures, items, tokenizer)
         if group < 1:
             raise UnnoiseError(f"group is {group}, the rows of a group", "choose 1 or more")

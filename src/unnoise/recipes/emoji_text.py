@@ -7,6 +7,7 @@ from unnoise.data.feeds import CaptionFeed, trained
 from unnoise.data.store import open_set
 from unnoise.encoders.clip_text import CLIPTextConfig
 from unnoise.encoders.image_conv import ImageConvConfig
+from unnoise.errors import UnnoiseError
 from unnoise.recipes.contrastive import contrastive_training
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
@@ -35,9 +36,14 @@ def emoji_text(
     """
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
+    captions = [caption for i in items for caption in pictures.captions[i]]
+    if not any(captions):
+        raise UnnoiseError(
+            f"the pictures at {pictures.path} have no captions to learn from", "write some, one a picture"
+        )
     return contrastive_training(
         recipe="emoji-text",
-        captions=[caption for i in items for caption in pictures.captions[i]],
+        captions=captions,
         feed=lambda tokenizer: CaptionFeed(pictures, items, tokenizer),
         train=train,
         text=text,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.registry import register
 from unnoise.data.feeds import trained
-from unnoise.data.store import PictureSet, open_set
+from unnoise.data.store import open_set
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.times import LogitNormal
@@ -59,7 +59,6 @@ def folder(
     """
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
-    check_size(pictures)
     speechless = not any(caption for i in items for caption in pictures.captions[i])
     further = model_folder(init) if init != NONE or NONE.exists() else None
     if further is not None:
@@ -93,20 +92,6 @@ def folder(
     if training.kept_back is None:
         notes.append("no picture is kept back, so that nothing tells whether it learns or copies; see --keep-back")
     return replace(training, notes=notes)
-
-
-def check_size(pictures: PictureSet) -> None:
-    """Sees that pictures are as large as what the pipeline draws.
-
-    Raises:
-        UnnoiseError: they are not.
-    """
-    side = pictures.pictures([0]).shape[-1]
-    if side != SIZE:
-        raise UnnoiseError(
-            f"the pictures at {pictures.path} are {side} x {side}, models draw {SIZE} x {SIZE}",
-            f"import them with `unnoise data folder` and --size {SIZE}",
-        )
 
 
 def beginning(folder: Path, size: str) -> tuple[Denoiser, Mapping[str, Any]]:

@@ -28,7 +28,7 @@ from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
 from unnoise.pictures import from_bytes, to_bytes
 from unnoise.pipelines.load import default_model, model_folder
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.pipelines.words import WORDS, vocabulary
 from unnoise.recipes.begin import history, same_latents
 from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
@@ -131,6 +131,7 @@ def latent_training(
     """
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
+    check_size(pictures)
     parts, tokenizer, history = given(autoencoder, text, init)
     made = terms.made(shape)
     torch.manual_seed(train.seed)
@@ -185,6 +186,20 @@ def latent_training(
         copied=copies(pictures, kept, items, parts["autoencoder"]),  # type: ignore[arg-type]
         notes=strange_to(known, captions),
     )
+
+
+def check_size(pictures: PictureSet) -> None:
+    """Sees that pictures are as large as what the pipeline draws.
+
+    Raises:
+        UnnoiseError: they are not.
+    """
+    side = pictures.pictures([0]).shape[-1]
+    if side != SIZE:
+        raise UnnoiseError(
+            f"the pictures at {pictures.path} are {side} x {side}, models draw {SIZE} x {SIZE}",
+            f"import them with `unnoise data folder` and --size {SIZE}",
+        )
 
 
 def given(

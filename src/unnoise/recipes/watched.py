@@ -105,7 +105,7 @@ def taught_words(folder: Path) -> frozenset[str] | None:
     record = read_record(folder)
     if WORDS not in record["files"]:
         return None
-    return read_vocabulary(read_file(folder, record, WORDS).decode("utf-8", "replace"))
+    return read_vocabulary(read_file(folder, record, WORDS))
 
 
 def strange_to(known: frozenset[str] | None, captions: Sequence[Sequence[str]], shown: int = 12) -> list[str]:

@@ -61,7 +61,7 @@ def verify(path: Path) -> dict[str, Any]:
         files, version = dict(manifest["files"]), int(manifest["format"])
     except FileNotFoundError:
         raise UnnoiseError(f"no checkpoint at {path}", f"name a folder that holds {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, OSError, OverflowError, RecursionError, TypeError, ValueError):
         raise UnnoiseError(f"{path / MANIFEST} is damaged", "use an older checkpoint") from None
     if version != FORMAT:
         raise UnnoiseError(f"{path} has format {version}, this program reads {FORMAT}", "use the unnoise that wrote it")

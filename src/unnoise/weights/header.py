@@ -95,7 +95,8 @@ def read_header(path: Path) -> Header:
         size = path.stat().st_size
         with path.open("rb") as file:
             begin = file.read(8)
-            if begin[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+            # zeros behind it are those of a length: a header of 640 bytes begins as a pickle does
+            if begin[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04") and begin[2:].strip(b"\0"):
                 raise UnnoiseError(f"{path} is a pickle, which can run code", "convert it to safetensors elsewhere")
             if begin[:4] == b"GGUF":
                 raise UnnoiseError(f"{path} is a GGUF file, which is not read yet", "name a safetensors file")
