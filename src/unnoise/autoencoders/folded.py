@@ -56,7 +56,7 @@ class Folded(Autoencoder):
         last bit, the one that is drawn in.
         """
         total, square, count = torch.zeros(3).double(), torch.zeros(3).double(), 0
-        for rows in pixels.split(64):
+        for rows in torch.split(pixels, 64):
             x = from_bytes(rows).double()
             total, square = total + x.sum((0, 2, 3)), square + x.square().sum((0, 2, 3))
             count += x[:, 0].numel()

@@ -41,8 +41,9 @@ class Residual(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, h, w)
-        h = x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)  # (B, C, h, w)
-        return x + self.conv2(F.silu(self.conv1(h)))  # (B, C, h, w)
+        h: Tensor = x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)  # (B, C, h, w)
+        h = self.conv2(F.silu(self.conv1(h)))  # (B, C, h, w)
+        return x + h
 
 
 @register("kl", "autoencoder-kl")
@@ -57,6 +58,8 @@ class KLAutoencoder(Autoencoder):
     """
 
     Config = KLConfig
+    latent_mean: Tensor
+    latent_std: Tensor
 
     def __init__(self, config: KLConfig | None = None) -> None:
         super().__init__()
@@ -105,7 +108,8 @@ class KLAutoencoder(Autoencoder):
 
     def decode_raw(self, z: Tensor) -> Tensor:  # (B, C, h, w)
         """Pictures from latents in the scale of ``encode_raw``."""
-        return self.decoder(z)  # (B, 3, 8h, 8w)
+        x: Tensor = self.decoder(z)  # (B, 3, 8h, 8w)
+        return x
 
     def encode(self, x: Tensor) -> Posterior:  # (B, 3, H, W)
         mean, std = self.encode_raw(x)  # (B, C, H/8, W/8)

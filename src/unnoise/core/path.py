@@ -12,12 +12,14 @@ class Path(ABC):
     """alpha and sigma as functions of t, from data at t = 0 to noise at t = 1; fixed, with nothing to learn.
 
     Attributes:
+        name: in the registry; what is not registered has none.
         t_min: the smallest time that networks are trained at; spacings that need a last noisy level end there.
         num_levels: 1000 for a path that is published as a table of levels, whose level of index i (from 0) lies at
             t = (i + 1) / num_levels; None for a continuous one.
     """
 
     kind: ClassVar[str] = "paths"
+    name: ClassVar[str]
     t_min: float = 1e-3
     num_levels: int | None = None
 

@@ -15,9 +15,13 @@ class Prediction(ABC):
     """Every common network output is ``a * x0 + b * eps``, with a and b that depend on the level alone.
 
     One 2 x 2 inversion then gives every conversion and every training target.
+
+    Attributes:
+        name: in the registry; what is not registered has none.
     """
 
     kind: ClassVar[str] = "predictions"
+    name: ClassVar[str]
 
     @abstractmethod
     def target(self, level: NoiseLevel) -> tuple[Scalar, Scalar]:

@@ -52,4 +52,5 @@ def _hue(rgb: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> np.ndarray:
         ((green - blue) / chroma) % 6,
         np.where(high == green, (blue - red) / chroma + 2, (red - green) / chroma + 4),
     )
-    return sector * 60 % 360
+    hue: np.ndarray = sector * 60 % 360
+    return hue

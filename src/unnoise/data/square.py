@@ -72,7 +72,7 @@ class Squarer:
             width, height = height, width
         if image.format in ("JPEG", "MPO"):  # a decoder that halves by itself, as long as twice the size is left
             spare = max(1.0, min(image.size) / (2 * self.size))
-            image.draft(None, (math.ceil(image.width / spare), math.ceil(image.height / spare)))  # type: ignore[attr-defined]
+            image.draft(None, (math.ceil(image.width / spare), math.ceil(image.height / spare)))
         return Square(self._square(ImageOps.exif_transpose(image)), width, height)
 
     def _square(self, image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Block(nn.Module):
@@ -60,11 +61,12 @@ class Block(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D)
-        h = self.norm1(x)
+        h: Tensor = self.norm1(x)  # (B, L, D)
         q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
         h = attend(q, k, v, causal=True)  # (B, heads, L, D / heads)
         x = x + self.out(h.transpose(1, 2).flatten(2))  # (B, L, D)
-        return x + self.down(self.activation(self.up(self.norm2(x))))  # (B, L, D)
+        h = self.down(self.activation(self.up(self.norm2(x))))  # (B, L, D)
+        return x + h
 
 
 @register("clip-text")

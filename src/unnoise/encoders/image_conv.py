@@ -32,7 +32,8 @@ class ConvBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, h, w)
-        return x + self.conv2(F.silu(self.conv1(self.norm(x))))  # (B, C, h, w)
+        h: Tensor = self.conv2(F.silu(self.conv1(self.norm(x))))  # (B, C, h, w)
+        return x + h
 
 
 @register("image-conv")
@@ -64,4 +65,5 @@ class ImageConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) in [-1, 1]
         h = F.adaptive_avg_pool2d(self.trunk(x), 4)  # (B, C, 4, 4)
-        return self.head(h.flatten(1))  # (B, width)
+        vector: Tensor = self.head(h.flatten(1))  # (B, width)
+        return vector

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import register
-from unnoise.networks.layers import MLP, Attention, Inside, sinusoid
+from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, zero
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class DiTBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = MLP(width)
         self.modulation = nn.Linear(config.embedding, 6 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        zero(self.modulation)
         for last in (self.self_attention.out, self.mlp.down):
             nn.init.xavier_uniform_(last.weight)
 
@@ -116,9 +115,7 @@ class DiT(nn.Module):
         )  # models are built on the meta device
         if c.text_width:
             self.pooled = nn.Linear(c.text_width, c.embedding)
-        for module in (self.modulation, self.leave):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        zero(self.modulation, self.leave)
 
     def forward(
         self,

@@ -32,6 +32,13 @@ def without_padding(cond: Condition | None) -> Condition | None:
     return replace(cond, tokens=cond.tokens[:, :used], token_mask=cond.token_mask[:, :used])
 
 
+def zero(*layers: nn.Module) -> None:
+    """Sets weights and biases of layers to 0, so that what they add to a sum, or say last, begins as nothing."""
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+
+
 class Inside:
     """What a call wants done and seen at the named sites of a network."""
 
@@ -78,13 +85,12 @@ class Attention(nn.Module):
         self.key = nn.Linear(context or width, width, bias=False)
         self.value = nn.Linear(context or width, width, bias=False)
         self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        zero(self.out)
         self.query_norm = RMSNorm(width // heads)
         self.key_norm = RMSNorm(width // heads)
 
     def _split(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:  # (B, N, D) -> (B, heads, N, d)
-        x = x.unflatten(2, (self.heads, -1))  # (B, N, heads, d): normed here, where the rows lie side by side
+        x = torch.unflatten(x, 2, (self.heads, -1))  # (B, N, heads, d): normed here, where the rows lie side by side
         return (x if norm is None else norm(x)).transpose(1, 2)
 
     def forward(
@@ -107,7 +113,9 @@ class Attention(nn.Module):
             h = (weights @ v).transpose(1, 2).flatten(2)  # (B, N, D)
         else:
             h = look(source, mask)
-        return self.out(inside.beside(f"{site}.out", h, None if context is None else look))  # (B, N, D)
+        h = inside.beside(f"{site}.out", h, None if context is None else look)
+        out: Tensor = self.out(h)  # (B, N, D)
+        return out
 
 
 class MLP(nn.Module):
@@ -117,8 +125,8 @@ class MLP(nn.Module):
         super().__init__()
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
+        zero(self.down)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
-        return self.down(F.gelu(self.up(x)))  # (B, N, D)
+        out: Tensor = self.down(F.gelu(self.up(x)))  # (B, N, D)
+        return out

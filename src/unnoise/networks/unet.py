@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import register
-from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, without_padding
+from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, without_padding, zero
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,14 @@ class Residual(nn.Module):
         self.level = nn.Linear(embedding, 2 * channels)
         self.norm2 = nn.GroupNorm(8, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.level.weight)
-        nn.init.zeros_(self.level.bias)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        zero(self.level, self.conv2)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:  # x (B, C, h, w), e (B, E)
-        h = self.conv1(F.silu(self.norm1(x)))  # (B, C, h, w)
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))  # (B, C, h, w)
         scale, shift = self.level(e)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)  # (B, C, h, w)
-        return x + self.conv2(F.silu(h))  # (B, C, h, w)
+        h = self.conv2(F.silu(h))  # (B, C, h, w)
+        return x + h
 
 
 class CrossAttention(nn.Module):
@@ -73,7 +71,7 @@ class CrossAttention(nn.Module):
         self.attention = Attention(channels, max(1, channels // 64), context=text_width)
 
     def forward(self, x: Tensor, cond: Condition, inside: Inside, site: str) -> Tensor:  # (B, C, h, w)
-        h = self.norm(x.flatten(2).mT)  # (B, h w, C)
+        h: Tensor = self.norm(x.flatten(2).mT)  # (B, h w, C)
         h = self.attention(h, inside, site, cond.tokens, cond.token_mask)  # (B, h w, C)
         return x + h.mT.reshape(x.shape)  # (B, C, h, w)
 
@@ -150,9 +148,7 @@ class UNet(nn.Module):
             self.up_cross = CrossAttention(c.channels, c.text_width)
         if c.self_conditioning:  # made last: all other weights begin as those of a network without it
             self.previous = nn.Conv2d(c.channels_in, c.channels, 3, padding=1, bias=False)
-        for module in (self.level, self.leave[2]):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        zero(self.level, self.leave[2])
 
     def forward(
         self,

@@ -49,9 +49,9 @@ class AutoencoderObjective(Objective):
         """``batch["pictures"]``: (B, 3, H, W) in [-1, 1]."""
         x: Tensor = batch["pictures"]
         with torch.set_grad_enabled(self.train_encoder):
-            p: Posterior = self.autoencoder.encode_raw(x)
+            p: Posterior = self.autoencoder.encode_raw(x)  # type: ignore[operator]
             z = p.mean + p.std * draws.normal("latent", *p.mean.shape[1:])[: len(x)].to(p.mean.dtype)
-        y = self.autoencoder.decode_raw(z)
+        y: Tensor = self.autoencoder.decode_raw(z)  # type: ignore[operator]
         l1 = (y - x).abs().mean(dim=(1, 2, 3))
         edges = sum((a - b).abs().mean(dim=(1, 2, 3)) for a, b in zip(_gradients(y), _gradients(x), strict=True))
         kl = 0.5 * (p.mean**2 + p.std**2 - 1 - 2 * torch.log(p.std)).mean(dim=(1, 2, 3))

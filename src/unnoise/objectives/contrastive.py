@@ -32,11 +32,13 @@ class ContrastiveObjective(Objective):
 
     def similarity(self, ids: Tensor, pictures: Tensor) -> Tensor:
         """(captions, pictures) cosine similarities."""
-        return self.pair(self.text(ids).pooled, self.image(pictures))
+        cosines: Tensor = self.pair(self.text(ids).pooled, self.image(pictures))
+        return cosines
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """``batch``: "pictures" (B, 3, H, W), "token_ids" (B, L), "same" (B,) ids that equal pictures share."""
-        scores = self.similarity(batch["token_ids"], batch["pictures"]) * self.pair.log_scale.exp().clamp(max=100)
+        scale = self.pair.get_parameter("log_scale").exp().clamp(max=100)
+        scores = self.similarity(batch["token_ids"], batch["pictures"]) * scale
         ids, same = batch["token_ids"], batch["same"]
         right = (same[:, None] == same) | (ids[:, None] == ids).all(-1)  # (B, B)
         target = right.float() / right.sum(1, keepdim=True)

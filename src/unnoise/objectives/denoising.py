@@ -131,7 +131,8 @@ class DenoisingObjective(Objective):
         if self.text is not None:
             ids: Tensor = torch.where(dropped[:, None], batch["empty_ids"], batch["token_ids"])
             with torch.set_grad_enabled(self.text_rate > 0 and torch.is_grad_enabled()):
-                return self.text(ids)
+                said: Condition = self.text(ids)
+                return said
         if "condition" not in batch:
             return None
         cond: Condition = batch["condition"]

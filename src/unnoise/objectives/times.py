@@ -27,7 +27,8 @@ class TimeSampler(ABC):
 
 def _probit(u: Tensor) -> Tensor:
     """Normal quantiles; u is kept off 0 and 1 so that they stay finite."""
-    return torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))
+    quantiles: Tensor = torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))
+    return quantiles
 
 
 @register("uniform-times")

@@ -93,7 +93,7 @@ class PictureStep(NamedTuple):
         pipeline: draws ``picture`` and ``noisy`` when they are asked for; a step that nobody looks at costs nothing.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody calls
     num_steps: int
     level: NoiseLevel
     step: Step

@@ -57,7 +57,7 @@ def contrastive_training(
     torch.manual_seed(train.seed)
     objective = ContrastiveObjective(
         CLIPText(text),
-        ImageConv(image).to(memory_format=torch.channels_last),
+        ImageConv(image).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         Pair(PairConfig(text.width, image.width, width)),
     )
 

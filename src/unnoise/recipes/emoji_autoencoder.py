@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ def emoji_autoencoder(
         raise UnnoiseError(f"whole is {whole:g}, a part of the training", "choose it from 0 to 1")
     pictures = open_set(data)
     torch.manual_seed(train.seed)
-    autoencoder = KLAutoencoder(network).to(memory_format=torch.channels_last)
+    autoencoder = KLAutoencoder(network)
+    autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = begin_from(init, {"autoencoder": autoencoder}, "autoencoder") if init else []
     whole_from = round(train.samples * (1 - whole) / train.batch)
     feed = CropFeed(pictures, trained(pictures, "autoencoder"), crop, whole_from)
@@ -59,12 +61,13 @@ def emoji_autoencoder(
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         if not keep_latents:
-            measure_latents(modules["autoencoder"], feed)
+            measure_latents(cast(KLAutoencoder, modules["autoencoder"]), feed)
         return {"autoencoder": modules["autoencoder"]}
 
     def preview(parts: Mapping[str, nn.Module]) -> Tensor:
-        device = next(parts["autoencoder"].parameters()).device
-        again = parts["autoencoder"].decode(parts["autoencoder"].encode(held_out.to(device)).mean).cpu()
+        averaged = cast(KLAutoencoder, parts["autoencoder"])
+        device = next(averaged.parameters()).device
+        again = averaged.decode(averaged.encode(held_out.to(device)).mean).cpu()
         return to_bytes(torch.stack([held_out, again], dim=1).flatten(0, 1))
 
     font = pictures.manifest.get("origin", {}).get("font", {})
@@ -92,11 +95,11 @@ def emoji_autoencoder(
 
 
 @torch.no_grad()
-def measure_latents(autoencoder: nn.Module, feed: CropFeed) -> None:
+def measure_latents(autoencoder: KLAutoencoder, feed: CropFeed) -> None:
     """Sets the latent's mean and scale, each channel its own, to those of 1024 pictures spread over the set."""
     device = next(autoencoder.parameters()).device
     total, square, count = torch.zeros(()), torch.zeros(()), 0
-    for items in feed.items[:: max(1, len(feed.items) // 1024)].split(64):
+    for items in torch.split(feed.items[:: max(1, len(feed.items) // 1024)], 64):
         x = from_bytes(feed.pixels[items].to(device)).contiguous(memory_format=torch.channels_last)
         p = autoencoder.encode_raw(x)
         total = total + p.mean.double().sum((0, 2, 3)).cpu()

@@ -27,7 +27,7 @@ from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
 from unnoise.pictures import from_bytes, to_bytes
-from unnoise.pipelines.load import default_model, model_folder
+from unnoise.pipelines.load import default_model, model_folder, read_tokenizer
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.pipelines.words import WORDS, vocabulary
 from unnoise.recipes.begin import history, same_latents
@@ -35,7 +35,7 @@ from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
 from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-from unnoise.weights.model import describe, load_model, read_file
+from unnoise.weights.model import describe, load_model
 
 PREVIEW_PROMPTS = (
     "red apple",
@@ -75,7 +75,7 @@ def encode_pictures(autoencoder: Autoencoder, pictures: PictureSet) -> dict[str,
 
     def compute() -> dict[str, Tensor]:
         parts = []
-        for rows in pictures.pictures().split(32):
+        for rows in torch.split(pictures.pictures(), 32):
             x = from_bytes(rows).contiguous(memory_format=torch.channels_last)
             parts.append(autoencoder.encode(x))
         return {"mean": torch.cat([p.mean.cpu() for p in parts]), "std": torch.cat([p.std.cpu() for p in parts])}
@@ -91,7 +91,7 @@ def encode_captions(text: nn.Module, pictures: PictureSet, items: list[int], tok
 
     def compute() -> dict[str, Tensor]:
         ids = CaptionIds([pictures.captions[i] for i in items], tokenizer).unique
-        parts = [text(rows) for rows in torch.cat([ids, tokenizer([""])]).split(256)]
+        parts = [text(rows) for rows in torch.split(torch.cat([ids, tokenizer([""])]), 256)]
         whole = Condition.cat(parts)
         return {"tokens": whole.tokens, "token_mask": whole.token_mask, "pooled": whole.pooled}  # type: ignore[dict-item]
 
@@ -145,7 +145,7 @@ def latent_training(
     objective = DenoisingObjective(denoiser, times, weighting, learnt, text_rate, drop, **made)
     # the first that takes long: all else was refused before
     latents = encode_pictures(parts["autoencoder"], pictures)  # type: ignore[arg-type]
-    fits(shape, latents["mean"].shape, parts["text"].config.width)  # type: ignore[arg-type]
+    fits(shape, latents["mean"].shape, parts["text"].config.width)  # type: ignore[arg-type,union-attr]
     identity = {
         "recipe": recipe,
         "network": without_what_is_off(asdict(shape)),
@@ -226,8 +226,7 @@ def given(
             raise UnnoiseError("--autoencoder makes other latents than the denoiser of --init knows", hint)
     if "tokenizer.json" not in record["files"]:
         raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
-    tokenizer = Tokenizer(read_file(text_folder, record, "tokenizer.json").decode(), others["text"].config.length)
-
+    tokenizer = read_tokenizer(text_folder, record, others["text"])
     told = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
     return parts | others, tokenizer, told | {"denoiser": history(record, "denoiser") if init else []}
 

@@ -26,7 +26,7 @@ class Figure(NamedTuple):
     value: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which nobody calls
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

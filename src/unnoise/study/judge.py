@@ -40,7 +40,7 @@ class Judge:
     @torch.inference_mode()
     def pictures(self, pixels: Tensor) -> Tensor:
         """(N, D) float64 on the processor, from uint8 (N, 3, H, W)."""
-        parts = (from_bytes(rows.to(self.device)) for rows in pixels.split(ROWS))
+        parts = (from_bytes(rows.to(self.device)) for rows in torch.split(pixels, ROWS))
         return torch.cat([self._unit(self.pair.image(self.image(x))) for x in parts])  # type: ignore[operator]
 
     @staticmethod

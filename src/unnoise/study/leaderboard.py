@@ -156,21 +156,22 @@ class Board:
 def features(judge: Judge, pixels: Tensor) -> Tensor:
     """(P, D) looks of uint8 pictures, of length sqrt(D), so that x . y / D in the kernel is their cosine."""
     unit = judge.pictures(pixels)
-    return unit * unit.shape[1] ** 0.5
+    looks: Tensor = unit * unit.shape[1] ** 0.5
+    return looks
 
 
 @torch.inference_mode()
 def encode(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
     """(N, C, h, w) float32 posterior means on the processor."""
     where = next(autoencoder.parameters())
-    return torch.cat([autoencoder.encode(from_bytes(x).to(where)).mean.float().cpu() for x in pixels.split(16)])
+    return torch.cat([autoencoder.encode(from_bytes(x).to(where)).mean.float().cpu() for x in torch.split(pixels, 16)])
 
 
 @torch.inference_mode()
 def decode(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) on the processor."""
     where = next(autoencoder.parameters())
-    return torch.cat([to_bytes(autoencoder.decode(z.to(where))).cpu() for z in latents.split(16)])
+    return torch.cat([to_bytes(autoencoder.decode(z.to(where))).cpu() for z in torch.split(latents, 16)])
 
 
 def after(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def reconstruction(autoencoder: Autoencoder, pictures: PictureSet, items: Sequen
     """How faithfully an autoencoder gives these pictures back; the posterior's mean is decoded, rounded to 8 bits."""
     device = next(autoencoder.parameters()).device
     values = []
-    for rows in torch.tensor(list(items)).split(16):
+    for rows in torch.split(torch.tensor(list(items)), 16):
         pixels = pictures.pictures(rows).to(device)
         x = from_bytes(pixels).contiguous(memory_format=torch.channels_last)
         y = ((autoencoder.decode(autoencoder.encode(x).mean).clamp(-1, 1) + 1) * 127.5).round()
@@ -68,7 +68,8 @@ def retrieval(
     device = next(text.parameters()).device
     ids = tokenizer([pictures.captions[i][0] for i in items]).to(device)
     x = from_bytes(pictures.pictures(list(items)).to(device))
-    scores = pair(text(ids).pooled, torch.cat([image(rows) for rows in x.split(64)])).cpu()  # (captions, pictures)
+    looks = torch.cat([image(rows) for rows in torch.split(x, 64)])  # (pictures, width)
+    scores = pair(text(ids).pooled, looks).cpu()  # (captions, pictures)
     group = torch.tensor([pictures.identical[i] for i in items])
     right = group[:, None] == group  # (N, N)
 
@@ -98,7 +99,7 @@ def noise_error(
     errors: dict[float, float] = {}
     x = from_bytes(pictures.pictures(list(items)).to(device))
     x0 = torch.cat(
-        [autoencoder.encode(rows.contiguous(memory_format=torch.channels_last)).mean for rows in x.split(16)]
+        [autoencoder.encode(rows.contiguous(memory_format=torch.channels_last)).mean for rows in torch.split(x, 16)]
     )
     cond = text(tokenizer([pictures.captions[i][0] for i in items]).to(device))
     for number, log_snr in enumerate(log_snrs):

@@ -24,7 +24,7 @@ def thumbnails(pixels: Tensor) -> Tensor:
 
     Means of cells, so that a pixel's shift or the grain of an autoencoder is not what tells two pictures apart.
     """
-    return torch.cat([F.adaptive_avg_pool2d(rows.double(), SIDE).flatten(1) for rows in pixels.split(64)])
+    return torch.cat([F.adaptive_avg_pool2d(rows.double(), SIDE).flatten(1) for rows in torch.split(pixels, 64)])
 
 
 def nearest(pixels: Tensor, training: Tensor) -> Tensor:
@@ -36,8 +36,9 @@ def distances(pixels: Tensor, training: Tensor) -> Tensor:
     """(N, M) distance of each picture to each of M training pictures, of which the ``thumbnails`` are given."""
     near = thumbnails(pixels)
     exact = "donot_use_mm_for_euclid_dist"  # the fast form has no digits left for pictures that are equal
-    rows = [torch.cdist(x, training, compute_mode=exact) for x in near.split(16)]
-    return torch.cat(rows) / near.shape[1] ** 0.5
+    rows = [torch.cdist(x, training, compute_mode=exact) for x in torch.split(near, 16)]
+    root_mean_square: Tensor = torch.cat(rows) / near.shape[1] ** 0.5
+    return root_mean_square
 
 
 def singled_out(pixels: Tensor, training: Tensor, neighbours: int = 50) -> Tensor:

@@ -103,7 +103,7 @@ def describe(pixels: Tensor) -> Tensor:
         pixels: (N, 3, H, W) uint8, of any size.
     """
     rows = []
-    for part in pixels.split(256):
+    for part in torch.split(pixels, 256):
         x = centred(F.interpolate(part.float() / 255, size=(SIDE, SIDE), mode="area"))
         colours = F.adaptive_avg_pool2d(x, TILES).flatten(1)
         rows.append((torch.cat([outlines(x) / CLIP, colours], 1) * 255).round().to(torch.uint8))
@@ -213,7 +213,7 @@ def build(pictures: PictureSet) -> Index:
     features = describe(pixels)
     columns = math.ceil(len(rows) ** 0.5)
     sheet = Image.new("RGB", (columns * SIDE, -(-len(rows) // columns) * SIDE), "white")
-    small = [F.interpolate(part.float(), size=(SIDE, SIDE), mode="area") for part in pixels.split(256)]
+    small = [F.interpolate(part.float(), size=(SIDE, SIDE), mode="area") for part in torch.split(pixels, 256)]
     for place, image in enumerate(to_images(torch.cat(small).round().to(torch.uint8))):
         down, across = divmod(place, columns)
         sheet.paste(image, (across * SIDE, down * SIDE))

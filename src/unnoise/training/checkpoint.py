@@ -57,7 +57,7 @@ def verify(path: Path) -> dict[str, Any]:
         UnnoiseError: no checkpoint, another format, or a file that is missing or damaged.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files, version = dict(manifest["files"]), int(manifest["format"])
     except FileNotFoundError:
         raise UnnoiseError(f"no checkpoint at {path}", f"name a folder that holds {MANIFEST}") from None

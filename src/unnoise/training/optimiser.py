@@ -19,7 +19,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5, half: bool = False) -> Tenso
     ``half``, and on a GPU always, it is computed in bfloat16 as its authors do: it is rough in any precision.
     """
     a, b, c = _NEWTON_SCHULZ
-    x = matrices.bfloat16() if half or matrices.is_cuda else matrices
+    x: Tensor = matrices.bfloat16() if half or matrices.is_cuda else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x  # (n, short, long)
@@ -67,7 +67,8 @@ class Optimiser:
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients together, as a scalar tensor; not finite if any of them is."""
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return norm
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
@@ -80,14 +81,14 @@ class Optimiser:
         names = [n for n, p in self.others.items() if p.grad is not None]
         if not names:
             return
-        params = [self.others[n] for n in names]
-        grads: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
+        params: list[Tensor] = [self.others[n] for n in names]
+        grads = [p.grad for p in params if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        grads = torch._foreach_mul(grads, (self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
+        clipped = torch._foreach_mul(grads, (self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
         first, second = [self.first[n] for n in names], [self.second[n] for n in names]
-        torch._foreach_lerp_(first, grads, 1 - self.betas[0])
+        torch._foreach_lerp_(first, clipped, 1 - self.betas[0])
         torch._foreach_mul_(second, self.betas[1])
-        torch._foreach_addcmul_(second, grads, grads, 1 - self.betas[1])
+        torch._foreach_addcmul_(second, clipped, clipped, 1 - self.betas[1])
         correct1, correct2 = (1 - beta**self.steps for beta in self.betas)
         below = torch._foreach_sqrt(second)
         torch._foreach_div_(below, correct2**0.5)
@@ -102,8 +103,8 @@ class Optimiser:
             names = [n for n in all_names if self.matrices[n].grad is not None]
             if not names:
                 continue
-            params = [self.matrices[n] for n in names]
-            grads: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
+            params: list[Tensor] = [self.matrices[n] for n in names]
+            grads = [p.grad for p in params if p.grad is not None]
             momenta = [self.momenta[n] for n in names]
             torch._foreach_mul_(momenta, self.momentum)
             torch._foreach_add_(momenta, grads)

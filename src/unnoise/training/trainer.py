@@ -28,8 +28,11 @@ MAX_SKIPPED = 20
 class TrainData(Protocol):
     """What a training reads: items by index, and how often each should be seen."""
 
-    weights: Sequence[float] | Tensor
-    identity: str
+    @property
+    def weights(self) -> Sequence[float] | Tensor: ...
+
+    @property
+    def identity(self) -> str: ...
 
     def batch(self, items: Tensor, draws: Draws) -> Batch: ...
 

@@ -67,7 +67,7 @@ def _as_registered(denoiser: Denoiser) -> None:
     same = same and denoiser.prediction.target(level) == prediction.target(level)
     if not same:
         raise UnnoiseError(
-            f"the path {denoiser.path.name} or the prediction {denoiser.prediction.name} has settings of its own",  # type: ignore[attr-defined]
+            f"the path {denoiser.path.name} or the prediction {denoiser.prediction.name} has settings of its own",
             "register it under a name of its own, with these settings as its defaults",
         )
 

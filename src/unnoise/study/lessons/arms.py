@@ -234,7 +234,8 @@ def errors(names: Sequence[str], found: Mapping[str, Sequence[Found]], note: str
 
 def logarithm(figure: Figure) -> Figure:
     """To the base 10, of a figure above 0; errors span five powers of ten."""
-    return Figure(*(math.log10(max(each, 1e-12)) for each in figure[:3]), figure.count)
+    value, low, high = (math.log10(max(each, 1e-12)) for each in figure[:3])
+    return Figure(value, low, high, figure.count)
 
 
 def beside(names: Sequence[str], found: Mapping[str, Sequence[Found]]) -> Chart:
