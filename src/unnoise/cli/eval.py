@@ -204,5 +204,5 @@ def write(out: Path, rows: Sequence[Row], facts: dict[str, str], record: dict[st
     for number, row in enumerate(rows, 1):
         places = dict.fromkeys(place * len(row.pictures) // SHOWN for place in range(SHOWN))
         file = io.BytesIO()
-        sheet(row.pictures[list(places)], columns=10).save(file, "PNG")
+        sheet(row.pictures[list(places)], columns=10).quantize(256).save(file, "PNG", optimize=True)
         write_whole(out / f"sheet-{number}.png", file.getvalue())
