@@ -9,7 +9,7 @@ is held against the end of its trajectory: on the mixture the exact one, by an i
 model, with guidance, that of a run of 1,000 steps, which is held against one of half as many. The error is the root of
 the mean squared distance, relative to that of the end itself.
 
-On the default model a few solvers are compared, in about eight minutes of two cores. What was measured is kept in a
+On the default model a few solvers are compared, in about twenty minutes of two cores. What was measured is kept in a
 folder, so that a run that is stopped goes on where it was: the long run from its last hundred steps, the others from
 their last number. The folder is named after the model's weights and what was asked of it.
 """
@@ -265,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["mixture", "emoji", "overhead"])
     parser.add_argument("--out", type=Path, help="a PNG file for the plot")
-    parser.add_argument("--pictures", type=int, default=4, help="of the default model")
+    parser.add_argument("--pictures", type=int, default=16, help="of the default model")
     parser.add_argument("--scale", type=float, default=3.0, help="of its guidance")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the run that the others are held against")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="calls, on the default model")
