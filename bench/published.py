@@ -33,9 +33,11 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.objective import Draws
+from unnoise.files import discard
 from unnoise.networks.unet import UNet
 from unnoise.paths.scaled_linear import ScaledLinear
 from unnoise.predictions.noise import Noise
+from unnoise.training.checkpoint import read, retain, write
 from unnoise.training.order import Order
 from unnoise.training.trainer import TrainData
 
@@ -159,24 +161,34 @@ class PublishedTraining:
         return as_denoiser(Named(unet)).eval().requires_grad_(False)
 
     def save(self, folder: Path) -> str:
-        """Writes all that the next step depends on; returns the file's name. Of older ones one is kept."""
-        name = f"step-{self.steps:08d}.pt"
-        scratch = folder / f".partial-{name}"
-        parts = {"unet": self.unet, "optimizer": self.optimizer, "lr_scheduler": self.lr_scheduler, "ema": self.ema}
-        torch.save({key: part.state_dict() for key, part in parts.items()} | {"steps": self.steps}, scratch)
-        scratch.replace(folder / name)
-        for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
-            old.unlink()
-        return name
+        """Writes all that the next step depends on; returns the checkpoint's name. Of older ones one is kept."""
+        slots, averages = self.optimizer.state_dict()["state"], self.ema.state_dict()
+        files = {
+            "unet": self.unet.state_dict(),
+            "optimizer": {f"{i}.{slot}": value for i, state in slots.items() for slot, value in state.items()},
+            "ema": {str(i): value for i, value in enumerate(averages.pop("shadow_params"))},
+        }
+        scheduler = {key: value for key, value in self.lr_scheduler.state_dict().items() if key != "lr_lambdas"}
+        again = folder / f"step-{self.steps:08d}"
+        if again.exists():  # of a run that was stopped before it took note of it
+            discard(again)
+        path = write(folder, self.steps, {"lr_scheduler": scheduler, "ema": averages}, files)
+        retain(folder, KEEP, path)
+        return path.name
 
     def load(self, folder: Path, name: str) -> None:
         """Goes on from what ``save`` wrote under that name."""
-        state = torch.load(folder / name, weights_only=True)
-        self.unet.load_state_dict(state["unet"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        self.ema.load_state_dict(state["ema"])
-        self.steps = int(state["steps"])
+        manifest, files = read(folder / name)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in files["optimizer"].items():
+            number, slot = key.split(".")
+            slots.setdefault(int(number), {})[slot] = value
+        self.unet.load_state_dict(files["unet"])
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        self.lr_scheduler.load_state_dict(manifest["lr_scheduler"] | {"lr_lambdas": [None]})
+        shadow = [files["ema"][str(i)] for i in range(len(files["ema"]))]
+        self.ema.load_state_dict(manifest["ema"] | {"shadow_params": shadow})
+        self.steps = int(manifest["step"])
 
 
 def drawn(says: Callable[[Tensor, Tensor], Tensor], x: Tensor, steps: int) -> Tensor:

@@ -33,11 +33,12 @@ from typing import Any, NamedTuple
 import torch
 from harness import machine
 from reached import Line, Looks, report
+from safetensors.torch import load_file
 from sides import Model, Ours, Side, Theirs
 
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
-from unnoise.files import json_bytes, write_whole
+from unnoise.files import json_bytes, save_tensors, write_whole
 from unnoise.pipelines.load import load_pipeline
 from unnoise.pipelines.text_to_picture import Pipeline, batches
 from unnoise.recipes.emoji_flow import emoji_flow
@@ -178,7 +179,7 @@ def contest(told: Told, entry: Entry) -> None:
         state, model = side.save(folder), side.model()
         if part in entry.drawn:
             rows = [model.draw([prompts[i] for i in batch], list(batch)) for batch in batches(len(prompts))]
-            torch.save(torch.cat(rows), folder / f"drawn-{part}.pt")
+            save_tensors(folder / f"drawn-{part}.safetensors", {"latents": torch.cat(rows)})
         record["parts"].append(
             {"seconds": spent, "steps": side.steps, "errors": measured(model, told, pictures, given)}
         )
@@ -200,7 +201,7 @@ def line(told: Told, entry: Entry, looks: Looks | None) -> Line:
     record, distances, pixels = record_of(told, entry), dict[float, Figure](), None
     parts = record["parts"]
     for part in entry.drawn if looks is not None else ():
-        latents = torch.load(told.keep / entry.folder / f"drawn-{part}.pt", weights_only=True)
+        latents = load_file(told.keep / entry.folder / f"drawn-{part}.safetensors")["latents"]
         distances[parts[part - 1]["seconds"]], pixels = looks.distance(latents)  # type: ignore[union-attr]
     seconds, errors = [part["seconds"] for part in parts], [part["errors"] for part in parts]
     return Line(entry.name, record["setting"], parts[-1]["steps"], seconds, errors, distances, pixels)

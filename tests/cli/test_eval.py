@@ -7,44 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from study.judged import judge, write_shapes
-from tiny import components, lively, tokenizer
+from study.judged import judge, save_judge
+from tiny import components, tokenizer
 from unnoise.cli.eval import distinct, label
 from unnoise.cli.main import main
 from unnoise.data.store import open_set
-from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
-from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
-from unnoise.encoders.pair import Pair, PairConfig
-from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.study.leaderboard import FIGURES, Board, after, choose_prompts, markdown, plot
-from unnoise.weights.model import save_model
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes(tmp_path_factory.mktemp("sets") / "shapes")
-
-
-def save_judge(out: Path, words: Tokenizer) -> Path:
-    torch.manual_seed(1)
-    text = CLIPText(CLIPTextConfig(words.vocabulary, words.length, 16, 1, 2, 32, end=words.end))
-    parts = {
-        "text": text,
-        "image": ImageConv(ImageConvConfig(((8, 1), (8, 1)), 16)),
-        "pair": Pair(PairConfig(16, 16, 8)),
-    }
-    parts = {name: lively(part) for name, part in parts.items()}
-    save_model(out, parts, {}, {"tokenizer.json": words.json}, torch.float32)
-    return out
-
-
-@pytest.fixture(scope="module")
-def eyes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    captions = [captions[0] for captions in open_set(shapes).captions]
-    return save_judge(tmp_path_factory.mktemp("judges") / "eyes", Tokenizer.train(captions, 280, 16))
 
 
 def test_one_command_writes_table_plots_and_sheets(
@@ -70,6 +40,8 @@ def test_one_command_writes_table_plots_and_sheets(
     assert Image.open(out / "sheet-1.png").size[0] > 128
     page = (out / "leaderboard.md").read_text()
     assert str(tmp_path) not in page, "a name, and no path"
+    assert "- command: `unnoise eval tiny tiny --prompts" in page
+    assert re.search(r"- weights: tiny ([0-9a-f]{16}), tiny \(2\) \1\n", page), "which weights they are"
     linked = re.findall(r"\]\((.*?)\)", page)
     assert len(linked) == 5 + len(FIGURES)
     assert all((out / name).is_file() for name in linked)

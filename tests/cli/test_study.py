@@ -9,27 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cli.test_eval import save_judge
-from study.judged import write_shapes
+from study.judged import save_judge
 from tiny import tokenizer
 from unnoise.cli.main import main
-from unnoise.data.store import open_set
-from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.study.lessons import studies
 
 # the prompts of hundred are longer than the tiny model reads; arms trains, which test_trials.py does
 NAMES = [name for name in studies() if name not in ("hundred", "arms")]
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes(tmp_path_factory.mktemp("sets") / "shapes")
-
-
-@pytest.fixture(scope="module")
-def eyes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    captions = [captions[0] for captions in open_set(shapes).captions]
-    return save_judge(tmp_path_factory.mktemp("judges") / "eyes", Tokenizer.train(captions, 280, 16))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +29,9 @@ def test_one_command_writes_all_of_a_study(
     kept = json.loads(capsys.readouterr().out)
     assert kept == json.loads((out / f"{name}.json").read_text("utf-8"))
     page = (out / f"{name}.md").read_text("utf-8")
-    assert f"`unnoise study {name} --prompts 6 --seeds 2 --seed 0 --part validation --steps 2`" in page
+    assert (
+        f"`unnoise study {name} {tiny_model.name} --prompts 6 --seeds 2 --seed 0 --part validation --steps 2`" in page
+    )
     assert kept["facts"]["prompts"] == "3 plain, 1 tier1, 1 tier2"
     assert kept["tables"][0]["rows"]
     judged = name not in ("one-jump", "spectrum", "words")

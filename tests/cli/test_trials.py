@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 
-from cli.test_eval import save_judge
-from study.judged import write_shapes
 from training.small import NETWORKS
 from unnoise.cli import trials
 from unnoise.cli.main import main
 from unnoise.cli.train import read_run
 from unnoise.cli.trials import Trials, read_steps
-from unnoise.data.store import open_set
-from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.study.lab import Wanted
 from unnoise.study.lessons import arms
@@ -37,17 +33,6 @@ TINY = {
     "transformer": tiny("emoji-dit", "--prediction", "data"),
     "noise": tiny("emoji-flow", "--prediction", "noise", "--text-rate", "0"),
 }
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes(tmp_path_factory.mktemp("sets") / "shapes")
-
-
-@pytest.fixture(scope="module")
-def eyes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    captions = [captions[0] for captions in open_set(shapes).captions]
-    return save_judge(tmp_path_factory.mktemp("judges") / "eyes", Tokenizer.train(captions, 280, 16))
 
 
 @pytest.fixture

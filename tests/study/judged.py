@@ -13,10 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tiny import lively
 from unnoise.core.condition import Condition
 from unnoise.data.store import PictureSet
 from unnoise.data.write import Row, write_set
+from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
+from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
+from unnoise.encoders.pair import Pair, PairConfig
+from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.study.judge import Judge
+from unnoise.weights.model import save_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), "purple": (140, 40, 160)}
 BOXES = {"square": (32, 32, 96, 96), "bar": (8, 48, 120, 80), "post": (48, 8, 80, 120)}
@@ -117,3 +123,17 @@ class Words:
 def judge(colour: bool = True) -> Judge:
     """One that is never wrong about these shapes, or one that sees no colour."""
     return Judge(ReadsWords(colour), ReadsPictures(), Identity(), Words())  # type: ignore[arg-type]
+
+
+def save_judge(out: Path, words: Tokenizer) -> Path:
+    """A model folder with the parts of a judge, of chance weights, that reads with this tokenizer."""
+    torch.manual_seed(1)
+    text = CLIPText(CLIPTextConfig(words.vocabulary, words.length, 16, 1, 2, 32, end=words.end))
+    parts = {
+        "text": text,
+        "image": ImageConv(ImageConvConfig(((8, 1), (8, 1)), 16)),
+        "pair": Pair(PairConfig(16, 16, 8)),
+    }
+    parts = {name: lively(part) for name, part in parts.items()}
+    save_model(out, parts, {}, {"tokenizer.json": words.json}, torch.float32)
+    return out

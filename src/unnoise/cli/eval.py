@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -49,6 +50,7 @@ def evaluate(
     """
     from unnoise.data.store import open_set
     from unnoise.pipelines.load import model_folder
+    from unnoise.pipelines.metadata import weights_sha256
     from unnoise.study.judge import examine
     from unnoise.study.leaderboard import Board, choose_prompts
 
@@ -66,7 +68,10 @@ def evaluate(
     name, pipeline = next(iter(models.items()))
     controls, copies = board.controls(pipeline.autoencoder, name)
     rows = [board.row(name, draw(model, captions, seeds, seed, steps), copies) for name, model in models.items()]
+    asked = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
     facts = {
+        "command": typed("eval", map(label, checkpoints), asked),
+        "weights": ", ".join(f"{name} {weights_sha256(model.record)[:16]}" for name, model in models.items()),
         "judge": f"{label(judge)}, {verdict(exam)}",
         "prompts": ", ".join(f"{len(chosen.rows(tier))} {tier}" for tier in dict.fromkeys(chosen.tiers)) + f" ({part})",
         "seeds": f"{seeds} a prompt, from {seed}",
@@ -147,6 +152,12 @@ def verdict(exam: Exam) -> str:
         f"{exam.pictures} real pictures, {exam.caught:.1%} of {exam.swaps} swapped captions caught "
         f"({shares or 'none to swap'})"
     )
+
+
+def typed(verb: str, words: Iterable[str], options: Mapping[str, object]) -> str:
+    """A command as a page tells it, and the day: options that were given, and names in the place of paths."""
+    said = [f"{option} {value}" for option, value in options.items() if value is not None]
+    return f"`{' '.join(['unnoise', verb, *words, *said])}`, {date.today()}"
 
 
 def label(path: Path) -> str:

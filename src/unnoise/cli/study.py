@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -59,7 +58,7 @@ def study(
     for option, value, least, most in (("--prompts", prompts, 2, 1000), ("--seeds", seeds, 1, 16)):
         if not least <= value <= most:
             raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
-    from unnoise.cli.eval import load_judge, make_folder, not_kin
+    from unnoise.cli.eval import label, load_judge, make_folder, not_kin, typed
     from unnoise.cli.trials import Trials
     from unnoise.data.store import open_set
     from unnoise.pipelines.load import load_pipeline, model_folder
@@ -101,9 +100,9 @@ def study(
     lesson = run(lab)
     asked: dict[str, object] = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part}
     asked |= {"--steps": steps, "--minutes": minutes}
-    typed = " ".join(f"{option} {value}" for option, value in asked.items() if value is not None)
+    words = [name] if model is None else [name, label(model)]
     facts = {
-        "command": f"`unnoise study {name} {typed}`, {date.today()}",
+        "command": typed("study", words, asked),
         "model": f"{engine.record.get('name', '')}, weights {weights[:16]}",
         "prompts": lesson.asked or lab.kinds(),
         "settings": lesson.drawn or lab.told(),

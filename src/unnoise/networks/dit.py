@@ -110,9 +110,8 @@ class DiT(nn.Module):
         self.norm = nn.LayerNorm(c.width, elementwise_affine=False)
         self.modulation = nn.Linear(c.embedding, 2 * c.width)
         self.leave = nn.Linear(c.width, c.channels_in * c.patch**2)
-        self.register_buffer(
-            "position", grid_positions(c.size // c.patch, c.width)
-        )  # models are built on the meta device
+        # kept with the weights although it is fixed: models are built on the meta device
+        self.register_buffer("position", grid_positions(c.size // c.patch, c.width))
         if c.text_width:
             self.pooled = nn.Linear(c.text_width, c.embedding)
         zero(self.modulation, self.leave)

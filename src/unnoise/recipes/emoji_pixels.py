@@ -4,8 +4,6 @@ from pathlib import Path
 
 from unnoise.autoencoders.folded import Folded
 from unnoise.core.registry import register
-from unnoise.data.feeds import trained
-from unnoise.data.store import open_set
 from unnoise.networks.unet import UNetConfig
 from unnoise.recipes.flow import FLOW_TRAIN, flow_training
 from unnoise.training.plan import Training
@@ -42,8 +40,6 @@ def emoji_pixels(
         mean, std: of the logit of the training times.
         prediction: what the network says: data (the picture), flow (the velocity), noise or v.
     """
-    pictures = open_set(data)
-    folded = None if init else Folded().measure(pictures.pictures(trained(pictures, "denoiser")))
     return flow_training(
         recipe="emoji-pixels",
         data=data,
@@ -51,7 +47,7 @@ def emoji_pixels(
         network="unet",
         shape=network,
         prediction=prediction,
-        autoencoder=folded,
+        autoencoder=None if init else Folded().measure,
         text=text,
         init=init,
         text_rate=text_rate,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.prediction import Prediction
@@ -31,7 +34,7 @@ def flow_training(
     network: str,
     shape: Any,
     prediction: str,
-    autoencoder: Path | Autoencoder | None,
+    autoencoder: Path | Callable[[Tensor], Autoencoder] | None,
     text: Path | None,
     init: Path | None,
     text_rate: float,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def latent_training(
     noise_label: str,
     times: TimeSampler,
     weighting: Weighting,
-    autoencoder: Path | Autoencoder | None,
+    autoencoder: Path | Callable[[Tensor], Autoencoder] | None,
     text: Path | None,
     init: Path | None,
     text_rate: float,
@@ -127,13 +128,13 @@ def latent_training(
 
     Args:
         network, shape: its name in the registry, and its config.
-        autoencoder: a model folder, or the autoencoder itself.
+        autoencoder: a model folder, or what makes one of the uint8 pictures (N, 3, H, W) that are trained on.
     """
     pictures = open_set(data)
     items = trained(pictures, "denoiser")
     check_size(pictures)
-    parts, tokenizer, history = given(autoencoder, text, init)
     made = terms.made(shape)
+    parts, tokenizer, history = given(autoencoder, text, init, partial(pictures.pictures, items))
     torch.manual_seed(train.seed)
     built = find("networks", network)(shape).to(memory_format=torch.channels_last)
     denoiser = Denoiser(built, path, prediction, noise_label)
@@ -203,7 +204,10 @@ def check_size(pictures: PictureSet) -> None:
 
 
 def given(
-    autoencoder: Path | Autoencoder | None, text: Path | None, init: Path | None
+    autoencoder: Path | Callable[[Tensor], Autoencoder] | None,
+    text: Path | None,
+    init: Path | None,
+    pixels: Callable[[], Tensor],
 ) -> tuple[dict[str, nn.Module], Tokenizer, dict[str, Any]]:
     """The parts that a training starts from, their tokenizer, and how each was trained.
 
@@ -214,8 +218,8 @@ def given(
     if init is not None and text is not None:
         raise UnnoiseError("--init brings its own text tower", "leave out --text")
     text_folder = model_folder(text or init or default_model())
-    if isinstance(autoencoder, Autoencoder):
-        parts, auto_record = dict[str, nn.Module](autoencoder=autoencoder), dict[str, Any]()
+    if callable(autoencoder):
+        parts, auto_record = dict[str, nn.Module](autoencoder=autoencoder(pixels())), dict[str, Any]()
     else:
         parts, auto_record = load_model(model_folder(autoencoder or init or default_model()), ["autoencoder"])
     others, record = load_model(text_folder, ["text", "denoiser"] if init else ["text"])
