@@ -2,7 +2,7 @@
 
 With l the log-SNR, s = sigma / alpha and a prime at the end of the step, ``dx = x0 d(alpha) + eps d(sigma)`` is
 
-    x' = (sigma'/sigma) x + alpha' int e^(l - l') x0 dl     form "x0":    Lu et al. 2022 (arXiv 2211.01095), section 4
+    x' = (sigma'/sigma) x + alpha' int e^(l - l') x0 dl     form "x0":    Lu et al. 2022 (arXiv 2211.01095)
     x' = (alpha'/alpha) x - sigma' int e^(l' - l) eps dl    form "eps":   Lu et al. 2022 (arXiv 2206.00927), section 3
     x' = (alpha'/alpha) x + alpha' int eps ds               form "slope": Karras et al. 2022 (arXiv 2206.00364), eq. 1
 

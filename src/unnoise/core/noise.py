@@ -111,7 +111,7 @@ class BrownianNoise(NoiseSource):
     (eta 1) is, on every path and for every length, y' = y + (T' - T) x0 + B(T') - B(T) with y = T x / alpha: what two
     steps draw is exactly what the one step over both draws. The continuous form is stochastic localisation (Montanari
     2023, arXiv 2305.10690); a tree that is computed where it is asked for, and stored nowhere, is the virtual Brownian
-    tree of Li et al. 2020 (arXiv 2001.01328), section 4. For any eta a run converges as its grid is refined.
+    tree of Li et al. 2020 (arXiv 2001.01328). For any eta a run converges as its grid is refined.
 
     Noise on the way up, toward more noise (churn), is no part of the path: it is drawn anew for the step, as by
     ``NoiseSource``. Args are those of ``NoiseSource``.

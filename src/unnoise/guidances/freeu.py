@@ -23,7 +23,7 @@ def louder(h: Tensor, factor: float) -> Tensor:
     """Backbone features (B, C, h, w), the first half of their channels times 1 + (factor - 1) m.
 
     m is the mean over channels, scaled for each picture to run from 0 to 1 over its cells: what the backbone sees much
-    of is raised most. Si et al. 2023 (arXiv 2309.11497), section 3.2, structure-related scaling.
+    of is raised most. Si et al. 2023 (arXiv 2309.11497), structure-related scaling.
     """
     mean = h.mean(1, keepdim=True)  # (B, 1, h, w)
     low, high = mean.amin((1, 2, 3), keepdim=True), mean.amax((1, 2, 3), keepdim=True)
@@ -35,7 +35,7 @@ def louder(h: Tensor, factor: float) -> Tensor:
 def quieter(h: Tensor, factor: float, radius: float) -> Tensor:
     """Skip features (B, C, h, w), waves of fewer than ``radius`` periods over the picture times the factor.
 
-    Si et al. 2023 (arXiv 2309.11497), section 3.2, the Fourier mask: r counts whole periods, in any direction.
+    Si et al. 2023 (arXiv 2309.11497), the Fourier mask: r counts whole periods, in any direction.
     """
     waves = torch.fft.rfft2(h.float())  # half precision has no transform of every size
     across = torch.fft.rfftfreq(h.shape[3], 1 / h.shape[3], device=h.device)

@@ -23,7 +23,7 @@ from unnoise.guidances.perturbed import names
 def pushed(plus: Tensor, minus: Tensor, strength: float, cap: float, blend: float) -> Tensor:
     """Features (B, N, D) pushed from ``minus`` past ``plus``, at most ``cap`` times as large in L1, then blended.
 
-    Chen et al. 2025 (arXiv 2505.21179), section 3: Z~ = Z+ + s (Z+ - Z-), times min(R, tau)/R with R = |Z~|_1/|Z+|_1
+    Chen et al. 2025 (arXiv 2505.21179), section 4.1: Z~ = Z+ + s (Z+ - Z-), times min(R, tau)/R with R = |Z~|_1/|Z+|_1
     for each cell, and alpha of that with 1 - alpha of Z+.
     """
     far = plus + strength * (plus - minus)

@@ -112,7 +112,7 @@ class UNet(nn.Module):
 
     Residual blocks at the state's full size, a long way down and up again with skips (Ronneberger et al. 2015,
     arXiv 1505.04597; Ho et al. 2020, appendix B), and at half size a transformer over the cells, as the U-ViT of simple
-    diffusion has it (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.3). The prompt's tokens are attended to at both
+    diffusion has it (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.5). The prompt's tokens are attended to at both
     sizes; its pooled vector joins the level's embedding. The output begins at zero.
 
     Sites: ``down.0``, ``down.cross``, ``mid.0`` (and ``.self``, ``.cross`` for attention maps), ``up.0``, ``up.cross``;

@@ -22,7 +22,7 @@ USUAL = 0.5
 class SelfConditioning:
     """A network reads its own earlier estimate: in a part of the steps it is asked twice, and learns from the second.
 
-    Chen et al. 2022 (arXiv 2208.04202), section 3.2 and algorithm 1. In sampling it is shown what it said a step
+    Chen et al. 2022 (arXiv 2208.04202), section 2 and algorithm 1. In sampling it is shown what it said a step
     earlier; in training that is stood in for by what it says of the same state when it is shown nothing, without a
     gradient. In the other steps it is shown nothing, which is zeros. One coin a step, as in the paper: the first call
     is then only made where it is used, and how a batch is split changes nothing.

@@ -19,9 +19,9 @@ FARTHEST = 20.0  # in log-SNR; beyond it there is nothing to tell apart, and pur
 class Uncertainty(nn.Module):
     """EDM2's uncertainty u(level): the loss becomes L e^-u + u, so that every level counts by what is left to learn.
 
-    Karras et al. 2024 (arXiv 2312.02696), equations 14 to 16 and 21: for a given error the best u is ln E[L | level],
-    with which every level's loss is 1, whatever weight L had. One layer over random Fourier features of
-    c_noise = ln(sigma/alpha)/4 (equation 75). It begins at u = 0, the loss as it was; the authors' layer is normalised
+    Karras et al. 2023 (arXiv 2312.02696), equations 14 to 16 and 21: for a given error the best u is ln E[L | level],
+    with which every level's loss is 1, whatever weight L had. One layer over random Fourier features (equation 75) of
+    c_noise = ln(sigma/alpha)/4. It begins at u = 0, the loss as it was; the authors' layer is normalised
     as every layer of their network is, this one is not. Needed in training alone; saved with it, not with the model.
 
     Args:

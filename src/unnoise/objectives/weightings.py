@@ -36,7 +36,7 @@ class Uniform(Weighting):
 class MinSNR(Weighting):
     """The error of x0 times min(SNR, gamma): easy levels, of little noise, are kept from ruling the training.
 
-    Hang et al. 2023 (arXiv 2303.09556), equation 9, for any prediction: for noise min(1, gamma/SNR), for v
+    Hang et al. 2023 (arXiv 2303.09556), sections 3.4 and 4.2, for any prediction: for noise min(1, gamma/SNR), for v
     min(SNR, gamma)/(SNR + 1). Written without SNR as a divisor, so that it is finite at SNR = 0.
 
     Args:

@@ -16,7 +16,7 @@ from unnoise.core.solver import Denoise, Move, Solver
 class DPMpp3M(Solver):
     """DPM-Solver++(3M): a parabola through three predicted pictures, in log-SNR. One call a step, order 3.
 
-    Lu et al. 2022 (arXiv 2211.01095), section 4, and their code. As published the second difference counts half, which
+    Lu et al. 2022 (arXiv 2211.01095) and their code. As published the second difference counts half, which
     leaves order 2; by default it counts whole. See docs/solvers.md.
 
     Args:

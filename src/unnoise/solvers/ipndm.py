@@ -17,7 +17,7 @@ from unnoise.errors import UnnoiseError
 class IPNDM(Solver):
     """iPNDM: Adams and Bashforth's weights for even steps, whatever the steps are. One call, no order claimed.
 
-    Zhang and Chen 2022 (arXiv 2204.13902): PNDM (Liu et al. 2022, arXiv 2202.09778, section 3) with lower
+    Zhang and Chen 2022 (arXiv 2204.13902): PNDM (Liu et al. 2022, arXiv 2202.09778) with lower
     orders for a start. Where sigma/alpha does not fall evenly it is of second order at best; ``lms`` is the same done
     exactly.
 

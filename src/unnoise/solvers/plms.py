@@ -16,7 +16,7 @@ from unnoise.solvers.ipndm import even
 class PLMS(Solver):
     """PNDM as Stable Diffusion ran it: iPNDM whose first step is Heun's, with a second call. No order claimed.
 
-    Liu et al. 2022 (arXiv 2202.09778), section 3, started as in CompVis's PLMS sampler and diffusers' PNDM
+    Liu et al. 2022 (arXiv 2202.09778), started as in CompVis's PLMS sampler and diffusers' PNDM
     with ``skip_prk_steps``. The paper's own start, by Runge and Kutta, halves steps in t; a solver here sees no t.
     """
 

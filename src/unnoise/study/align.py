@@ -14,7 +14,7 @@ and by Pythagoras the expectation is a difference of losses, L(T) = E|x0 - D(x_T
     1/2 sum_i int_(T_i)^(T_(i+1)) (L(T_i) - L(T)) dT
 
 that is a staircase above the curve of the loss, less the curve. The area under the curve is the information that states
-hold of the picture (Guo, Shamai and Verdu 2005, arXiv cs/0412108, theorem 1). So all that is to be known of data and
+hold of the picture (Guo, Shamai and Verdu 2005, arXiv cs/0412108, theorem 2). So all that is to be known of data and
 network is the loss at each level, and since the bound is a sum over steps, dynamic programming finds its least value.
 """
 

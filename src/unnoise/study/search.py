@@ -81,7 +81,7 @@ def cheapest(step: Tensor, num_steps: int, coefficient: float = 1.0) -> list[int
     """The N-level grid's indices, from 0 to N, of the way in exactly ``num_steps`` steps with the least sum of costs.
 
     ``best[i]`` with k steps to go is min over j of ``step[i, j] + coefficient best[j]`` with k - 1: arXiv 2405.11326,
-    section 3. O(num_steps N^2).
+    section 5. O(num_steps N^2).
 
     Args:
         step: (N, N + 1), see ``Costs``.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def gamma_of(width: float) -> float:
     """The exponent of the power-function average with a relative width, by bisection.
 
-    Karras et al. 2023 (arXiv 2312.02696), equation 126: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)).
+    Karras et al. 2023 (arXiv 2312.02696), equation 123: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)).
     """
     low, high = 0.0, 1e5
     for _ in range(200):
