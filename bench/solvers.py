@@ -6,8 +6,9 @@
 
 Every run of a comparison starts from the same noise at the top of DDPM's linear path (or the default model's own) and
 is held against the end of its trajectory: on the mixture the exact one, by an integrator of order 16; on the default
-model, with guidance, that of a run of 1,000 steps, which is held against one of half as many. The error is the root of
-the mean squared distance, relative to that of the end itself.
+model, with guidance, that of a run of 1,000 steps, which is held against one of half as many. Errors are root mean
+square distances, relative to that of all ends from 0. Two figures are made of them: that of all pictures together,
+which one picture decides if it turns into another shape of the same thing, and the geometric mean over pictures.
 
 On the default model a few solvers are compared, in about twenty minutes of two cores. What was measured is kept in a
 folder, so that a run that is stopped goes on where it was: the long run from its last hundred steps, the others from
@@ -28,19 +29,21 @@ from typing import Any
 
 import torch
 from peers import PATH, Evaluate, flow_peers, peers
+from safetensors.torch import load_file
 from torch import Tensor
 
 from unnoise.core.estimate import Estimate
-from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Mixture
 from unnoise.core.noise import NoiseSource
 from unnoise.core.notation import make
 from unnoise.core.registry import index
 from unnoise.core.sample import Run, sample
+from unnoise.files import save_tensors
 
 COUNTS = (5, 6, 8, 10, 15, 20, 50)
 SPACINGS = ("trailing", "linspace", "karras", "log-snr", "align-your-steps", "kl-optimal", "beta", "simple")
-Row = tuple[str, dict[int, float]]
+Row = tuple[str, dict[int, list[float]]]  # name, errors of each picture by number of calls
+Figure = Callable[[Sequence[float]], float]
 
 
 def mixture(dim: int = 8, parts: int = 12) -> Mixture:
@@ -64,8 +67,23 @@ def ours(solver: str, spacing: str, steps: int, evaluate: Evaluate, x: Tensor, p
 # comparisons
 
 
-def errors(end: Callable[[int], Tensor | None], truth: Tensor, counts: Sequence[int] = COUNTS) -> dict[int, float]:
-    """{calls: relative error}; those that cannot be run are left out."""
+def together(errors: Sequence[float]) -> float:
+    """The error of all pictures at once."""
+    return math.sqrt(sum(e * e for e in errors) / len(errors))
+
+
+def typical(errors: Sequence[float]) -> float:
+    """The geometric mean."""
+    return math.exp(sum(math.log(max(e, 1e-12)) for e in errors) / len(errors))
+
+
+FIGURES: dict[str, Figure] = {"all pictures together": together, "geometric mean over pictures": typical}
+
+
+def errors(
+    end: Callable[[int], Tensor | None], truth: Tensor, counts: Sequence[int] = COUNTS
+) -> dict[int, list[float]]:
+    """{calls: relative error of each row}; those that cannot be run are left out."""
     found = {}
     for count in counts:
         try:
@@ -73,7 +91,8 @@ def errors(end: Callable[[int], Tensor | None], truth: Tensor, counts: Sequence[
         except (ArithmeticError, IndexError, RuntimeError, ValueError):
             continue
         if x is not None and torch.isfinite(x).all():
-            found[count] = float(((x - truth) ** 2).mean().sqrt() / (truth**2).mean().sqrt())
+            off = ((x - truth) ** 2).flatten(1).mean(1).sqrt() / (truth**2).mean().sqrt()
+            found[count] = off.tolist()
     return found
 
 
@@ -112,25 +131,26 @@ def compare_on_mixture(rows: int = 256) -> list[Row]:
 
 # on the default model
 
-OURS = (
-    "dpmpp-2m, trailing", "dpmpp-2m, beta", "unipc, trailing", "unipc, beta",
+OURS = (  # "own" is the spacing that the model comes with
+    "dpmpp-2m, own", "unipc, own", "dpmpp-2m, trailing", "dpmpp-2m, beta", "unipc, trailing", "unipc, beta",
     "dpmpp-3m, trailing", "deis, trailing", "ipndm, trailing",
 )  # fmt: skip
 
 
 def long_run(steps: int, evaluate: Evaluate, x: Tensor, path: Any, kept: Path) -> Tensor:
     """The end of so many steps of dpmpp-2m; every hundredth is kept, and a run that was stopped goes on there."""
-    file = kept / f"{steps}-steps.pt"
+    file = kept / f"{steps}-steps.safetensors"
     levels, noise = make("spacings", "trailing").levels(path, steps, x.shape[1:]), NoiseSource([0], ())
     run: Run | None = None
     if file.exists():
-        x_, (alpha, sigma), index_, solver = torch.load(file, weights_only=True)
-        run = Run(x_, NoiseLevel(alpha, sigma), index_, solver)
-        x = x_
+        found = load_file(file)
+        x, done = found["x"], int(found["done"])
+        run = Run(x, levels[done], done, (found["before"], float(levels[done - 1].log_snr)))
     for step in sample(lambda x, here, there: evaluate(x, here), make("solvers", "dpmpp-2m"), levels, x, noise, run):
         x = step.run.x
         if step.run.index % 100 == 0 or step.run.index == steps:
-            torch.save((x, tuple(step.run.here), step.run.index, step.run.solver), file)
+            before = step.run.solver[0] if step.run.solver else x  # what was predicted a step earlier
+            save_tensors(file, {"x": x, "before": before, "done": torch.tensor(step.run.index)})
             print(f"{step.run.index} of {steps} steps", file=sys.stderr, flush=True)
     return x
 
@@ -157,18 +177,22 @@ def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequen
         apart = float((half - truth).pow(2).mean().sqrt() / truth.pow(2).mean().sqrt())
         print(f"{reference} steps and {reference // 2} end {apart:.2g} apart, relative", flush=True)
         runs: dict[str, Callable[[int, Evaluate, Tensor], Tensor]] = {}
+        files: dict[str, str] = {}
         for name in OURS:
-            solver, spacing = name.rsplit(", ", 1)
-            runs[f"unnoise {name}"] = lambda n, e, x, s=solver, g=spacing: ours(s, g, n, e, x, path)
+            solver, spacing = name.split(", ")
+            grid = pipeline.defaults.spacing if spacing == "own" else spacing
+            files[f"unnoise {name}"] = f"unnoise {solver}, {grid}"  # a model may come with another one day
+            runs[f"unnoise {name}"] = lambda n, e, x, s=solver, g=grid: ours(s, g, n, e, x, path)
         rows = []
         for name, end in (runs | flow_peers()).items():
-            file = kept / f"{name.replace(' ', '-')}.json"
+            file = kept / f"{files.get(name, name).replace(' ', '-')}-by-picture.json"
             found = {int(n): e for n, e in json.loads(file.read_text()).items()} if file.exists() else {}
             for count in counts:
                 if count not in found:
                     found |= errors(lambda n, end=end: end(n, evaluate, x), truth, [count])
                     file.write_text(json.dumps(found))
-            print(name, {n: found.get(n) for n in counts}, file=sys.stderr, flush=True)
+            told = {n: f"{together(found[n]):.4f}" for n in counts if n in found}
+            print(name, told, file=sys.stderr, flush=True)
             rows.append((name, {n: found[n] for n in counts if n in found}))
     return rows
 
@@ -214,51 +238,54 @@ def overhead(steps: int = 200) -> None:
 # what came out
 
 
-def table(rows: Sequence[Row], counts: Sequence[int], most: int = 12) -> None:
-    """The best of ours and of theirs by the mean logarithm of their errors, and how the best fixed choices compare."""
+def table(rows: Sequence[Row], counts: Sequence[int], figure: Figure = together, most: int = 12) -> None:
+    """The best of ours and of theirs by the mean logarithm of a figure, and how the best fixed choices compare."""
+    made = {name: {n: figure(found[n]) for n in counts if n in found} for name, found in rows}
 
-    def rank(row: Row) -> float:
-        return (
-            sum(math.log(max(e, 1e-12)) for e in row[1].values()) / len(row[1])
-            if len(row[1]) == len(counts)
-            else math.inf
-        )
+    def rank(name: str) -> float:
+        found = made[name]
+        return typical(list(found.values())) if len(found) == len(counts) else math.inf
 
-    mine = sorted((row for row in rows if row[0].startswith("unnoise")), key=rank)
-    theirs = sorted((row for row in rows if not row[0].startswith("unnoise")), key=rank)
+    mine = sorted((name for name in made if name.startswith("unnoise")), key=rank)
+    theirs = sorted((name for name in made if not name.startswith("unnoise")), key=rank)
     print("| calls | " + " | ".join(map(str, counts)) + " |\n|---" * 1 + "|---" * len(counts) + "|")
-    for name, found in [*mine[:most], *theirs[:most]]:
-        print(f"| {name} | " + " | ".join(f"{found[n]:.2g}" if n in found else "-" for n in counts) + " |")
+    for name in [*mine[:most], *theirs[:most]]:
+        told = (f"{made[name][n]:.2g}" if n in made[name] else "-" for n in counts)
+        print(f"| {name} | " + " | ".join(told) + " |")
     if theirs:
-        best = {n: min((row[1][n], row[0]) for row in theirs if n in row[1]) for n in counts}
-        wins = {row[0]: sum(row[1].get(n, math.inf) <= best[n][0] for n in counts) for row in mine}
-        chosen = max(wins, key=lambda name: wins[name])
+        best = {n: min((made[name][n], name) for name in theirs if n in made[name]) for n in counts}
+        wins = {name: [n for n in counts if made[name].get(n, math.inf) <= best[n][0]] for name in mine}
+        chosen = max(wins, key=lambda name: len(wins[name]))
         print(f"\nbest of theirs at each count: {', '.join(f'{n}: {name} {e:.2g}' for n, (e, name) in best.items())}")
-        print(
-            f"one fixed choice of ours: {chosen}, no worse than the best of theirs at {wins[chosen]} of {len(counts)}"
-        )
+        where = f"{len(wins[chosen])} of {len(counts)} ({', '.join(map(str, wins[chosen]))})"
+        print(f"one fixed choice of ours: {chosen}, no worse than the best of theirs at {where}")
 
 
-def plot(rows: Sequence[Row], counts: Sequence[int], out: Path, most: int = 5) -> None:
-    """Error against calls, logarithmic both ways, for the best few of each library."""
+def plot(rows: Sequence[Row], counts: Sequence[int], out: Path, figures: dict[str, Figure], most: int = 5) -> None:
+    """Figures by name against calls, logarithmic both ways, for the best few of each library."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5.5))
+    drawn, panels = plt.subplots(1, len(figures), figsize=(1.5 + 6 * len(figures), 5.5), sharey=True, squeeze=False)
+    shown = []
     for prefix, style in (("unnoise", "-"), ("diffusers", "--"), ("k-diffusion", ":")):
         whole = [row for row in rows if row[0].startswith(prefix) and len(row[1]) == len(counts)]
-        for name, found in sorted(whole, key=lambda row: sum(map(math.log, row[1].values())))[:most]:
-            axes.plot(list(found), list(found.values()), style, marker="o", markersize=3, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="calls of the network", ylabel="relative error of the end")
-    axes.set_xticks(counts, [str(n) for n in counts])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.tight_layout()
+        best = sorted(whole, key=lambda row: typical([together(row[1][n]) for n in counts]))[:most]
+        shown += [(name, found, style) for name, found in best]
+    for axes, (title, figure) in zip(panels[0], figures.items(), strict=True):
+        for name, found, style in shown:
+            axes.plot(counts, [figure(found[n]) for n in counts], style, marker="o", markersize=3, label=name)
+        axes.set(xscale="log", yscale="log", xlabel="calls of the network", title=title)
+        axes.set_xticks(counts, [str(n) for n in counts])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("relative error of the end")
+    panels[0][0].legend(fontsize=7)
+    drawn.tight_layout()
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+    drawn.savefig(out, dpi=110)
 
 
 def main() -> None:
@@ -279,9 +306,14 @@ def main() -> None:
         rows = compare_on_mixture()
     else:
         rows = compare_on_emoji(told.pictures, told.scale, told.reference, counts, told.keep)
-    table(rows, counts)
+    some = list(FIGURES)[: 1 if told.what == "mixture" else 2]  # of 256 states none decides
+    figures = {name: FIGURES[name] for name in some}
+    for name, figure in figures.items():
+        print(f"{name}\n")
+        table(rows, counts, figure)
+        print()
     if told.out:
-        plot(rows, counts, told.out)
+        plot(rows, counts, told.out, figures)
 
 
 if __name__ == "__main__":

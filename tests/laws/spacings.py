@@ -31,6 +31,7 @@ SETTINGS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # for those that
     "poly-exponential": [lambda n: {}, lambda n: {"rho": 2.5}],
     "align-your-steps": [lambda n: {}, lambda n: {"knots": "sdxl"}, lambda n: {"knots": "mixture"}],
     "resolution-shifted": [lambda n: {}, lambda n: {"rule": "sd3"}],
+    "curve": [lambda n: {}, lambda n: {"times": [1, 0.9, 0.3, 0.2]}],
     "kl-optimal": [lambda n: {}, lambda n: {"std": 0.5}],
 }
 STARTS_LOWER = {"leading": "by design", "custom": "as it is told"}

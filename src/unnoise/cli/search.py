@@ -1,96 +1,286 @@
-"""``unnoise search``: the levels that a model's runs should visit, for a number of steps."""
+"""``unnoise search``: the levels that a model's runs should visit, for one number of steps or for any."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
+    import torch
+
+    from unnoise.core.guidance import Bound
     from unnoise.core.level import NoiseLevel
+    from unnoise.core.noise import NoiseSource
     from unnoise.core.path import Path as NoisePath
+
+MOST = 200  # levels of a grid, and prompts
+LONG, LONGER = 120, 6  # steps of the runs that a curve is fitted to: so many, and so many times the most that it is for
+ROWS = 4  # pictures a batch of a descent: what its gradients keep grows with them
+NARROW = 1e-3  # least gap between the times that a descent begins with
 
 
 def search(
-    prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = (),
+    prompt: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = (),
+    method: Literal["levels", "curve"] = "levels",
+    prompts: Path | None = None,
     model: Path | None = None,
-    steps: int = 8,
+    steps: tuple[int, ...] = (),
     cfg_scale: float | None = None,
     guidance: str | None = None,
+    spacing: str | None = None,
     grid: int = 64,
+    iterations: int = 120,
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Search for the noise levels that a few Euler steps should visit, on a small batch of the model's own runs.
+    """Search for the noise levels that runs of few steps should visit, on a small batch of the model's own runs.
 
     Args:
-        prompts: what is drawn, a picture each; the previews' sixteen prompts if left out.
+        prompt: what is drawn, a picture each; the previews' sixteen prompts if left out.
+        method: levels: the best of a grid for one number of Euler steps; curve: a curve for any number of steps of
+            dpmpp-2m, by gradient descent, in minutes.
+        prompts: a file with a prompt on each line, # before comments; - reads the standard input.
         model: a model folder or a finished training; the model that comes with unnoise if left out.
-        steps: how many, at least 1.
+        steps: how many; levels takes one number, 8 if left out; curve those that it is fitted for, 2 to 50.
         cfg_scale: as for generate; the model's if left out.
         guidance: as for generate; the model's if left out.
-        grid: the levels are chosen from so many, at least as many as steps and at most 200.
+        spacing: what is compared, and where a curve begins; the model's if left out.
+        grid: of levels alone: they are chosen from so many, at least as many as steps and at most 200.
+        iterations: of a curve alone, 1 to 10,000.
         seed: of the first picture; picture i has seed + i.
         device: cpu, cuda or auto.
-        dtype: float32, bfloat16, float16 (GPU only) or auto.
+        dtype: float32, bfloat16, float16 (GPU only) or auto; a curve wants float32, its auto.
         threads: processor threads.
         as_json: print what was found as one line of JSON.
     """
-    if not 1 <= steps <= grid <= 200:
-        raise UnnoiseError(f"{steps} steps from a grid of {grid}", "ask for 1 step or more, from a grid of at most 200")
+    from unnoise.cli.prompts import Prompt, checked, read_prompts
+    from unnoise.pipelines.load import load_pipeline
+    from unnoise.recipes.latent import PREVIEW_PROMPTS
+    from unnoise.study.descent import COUNTS
+
+    if prompt and prompts is not None:
+        raise UnnoiseError("there are a prompt and --prompts", "leave one of them out")
+    if not 0 <= seed < 2**62:
+        raise UnnoiseError(f"--seed {seed} is out of range", "choose it from 0 to 2^62 - 1")
+    chosen = steps or ((8,) if method == "levels" else COUNTS)
+    if method == "levels":
+        if len(chosen) != 1:
+            raise UnnoiseError("levels are searched for one number of steps", "name one, or --method curve")
+        if not 1 <= chosen[0] <= grid <= MOST:
+            raise UnnoiseError(
+                f"{chosen[0]} steps from a grid of {grid}", "ask for 1 step or more, from 200 levels at most"
+            )
+    elif not all(2 <= n <= 50 for n in chosen) or not 1 <= iterations <= 10_000:
+        raise UnnoiseError(
+            f"a curve for {', '.join(map(str, chosen))} steps in {iterations} iterations",
+            "ask for 2 to 50 steps, and 1 to 10000 iterations",
+        )
+    told = read_prompts(None, prompts) if prompts is not None else [checked(Prompt(text)) for text in prompt]
+    drawn = [each.text for each in told] or list(PREVIEW_PROMPTS)
+    if len(drawn) > MOST:
+        raise UnnoiseError(f"{len(drawn)} prompts are too many", f"{MOST} at most")
+    wanted = "float32" if method == "curve" and dtype == "auto" else dtype
+    pipeline = load_pipeline(model, device, wanted, threads)
+    settings = pipeline.settings(cfg_scale=cfg_scale, guidance=guidance, spacing=spacing)
+    runs = Runs(pipeline, settings, drawn, seed)
+    if method == "levels":
+        found, errors = of_levels(runs, chosen[0], grid)
+        print(told_levels(chosen[0], grid, found, errors, as_json))
+    else:
+        found, table = of_curve(runs, chosen, iterations)
+        print(told_curve(settings.spacing, iterations, found, table, as_json))
+
+
+class Runs(NamedTuple):
+    """What is drawn: a pipeline with its settings, prompts, and the seed of the first picture."""
+
+    pipeline: Any
+    settings: Any
+    prompts: Sequence[str]
+    seed: int
+
+    @property
+    def path(self) -> NoisePath:
+        return self.pipeline.denoiser.path  # type: ignore[no-any-return]
+
+    @property
+    def shape(self) -> Sequence[int]:
+        from unnoise.pipelines.text_to_picture import SIZE
+
+        return self.pipeline.autoencoder.space.shape(SIZE)  # type: ignore[no-any-return]
+
+    def denoise(self, rows: slice = slice(None)) -> Bound:
+        """Guided, for these of the prompts."""
+        from unnoise.core.guidance import batched, bind
+
+        prompts = list(self.prompts[rows])
+        conds = {"cond": self.pipeline.encode(prompts), "uncond": self.pipeline.encode([""]).repeat(len(prompts))}
+        return bind(self.settings.steer(), batched(self.pipeline.denoiser), conds)
+
+    def noise(self, rows: slice = slice(None), fresh: bool = False) -> NoiseSource:
+        """Of these pictures; or fresh, that no search has seen."""
+        import torch
+
+        from unnoise.core.noise import NoiseSource
+
+        first = self.seed + (len(self.prompts) if fresh else 0)
+        seeds = range(first, first + len(self.prompts))[rows]
+        return NoiseSource(seeds, self.shape, torch.float32, self.pipeline.device)
+
+    def levels(self, spacing: str, steps: int) -> list[NoiseLevel]:
+        from unnoise.core.notation import make
+
+        return make("spacings", spacing).levels(self.path, steps, self.shape)  # type: ignore[no-any-return]
+
+    def end(self, solver: str, levels: Sequence[NoiseLevel], denoise: Bound, noise: NoiseSource) -> torch.Tensor:
+        """Where a run ends."""
+        from unnoise.core.notation import make
+        from unnoise.core.sample import sample
+
+        *_, last = sample(denoise, make("solvers", solver), levels, noise.initial() * levels[0].sigma, noise)
+        return last.run.x
+
+
+def of_levels(runs: Runs, steps: int, grid: int) -> tuple[str, dict[str, float]]:
+    """(a custom spacing, errors by spacing): the best levels of a grid for so many Euler steps."""
     import torch
 
-    from unnoise.core.guidance import batched, bind
-    from unnoise.core.noise import NoiseSource
-    from unnoise.core.notation import make
-    from unnoise.core.sample import sample
-    from unnoise.pipelines.load import load_pipeline
-    from unnoise.pipelines.text_to_picture import SIZE
-    from unnoise.recipes.latent import PREVIEW_PROMPTS
-    from unnoise.solvers.euler import Euler
     from unnoise.spacings.kl_optimal import KLOptimal
     from unnoise.study.search import best_levels, costs
 
-    pipeline = load_pipeline(model, device, dtype, threads)
-    settings = pipeline.settings(cfg_scale=cfg_scale, guidance=guidance)
-    drawn = list(prompts or PREVIEW_PROMPTS)
-    shape, path = pipeline.autoencoder.space.shape(SIZE), pipeline.denoiser.path
-    fine = KLOptimal().levels(path, grid, shape)
-    usual = make("spacings", settings.spacing).levels(path, steps, shape)
+    fine = KLOptimal().levels(runs.path, grid, runs.shape)
+    usual = runs.levels(runs.settings.spacing, steps)
     with torch.inference_mode():
-        conds = {"cond": pipeline.encode(drawn), "uncond": pipeline.encode([""]).repeat(len(drawn))}
-        denoise = bind(settings.steer(), batched(pipeline.denoiser), conds)
-
-        def noise(first: int) -> NoiseSource:
-            return NoiseSource(range(first, first + len(drawn)), shape, torch.float32, pipeline.device)
-
-        levels = best_levels(costs(denoise, fine, noise(seed).initial() * fine[0].sigma), steps)
-        fresh = noise(seed + len(drawn))  # judged on noise that the search has not seen
+        denoise, fresh = runs.denoise(), runs.noise(fresh=True)
+        levels = best_levels(costs(denoise, fine, runs.noise().initial() * fine[0].sigma), steps)
         wanted = costs(denoise, fine, fresh.initial() * fine[0].sigma).end
 
         def off(chosen: Sequence[NoiseLevel]) -> float:
-            *_, last = sample(denoise, Euler(), chosen, fresh.initial() * chosen[0].sigma, fresh)
-            return float((last.run.x - wanted).pow(2).mean().sqrt())
+            return float((runs.end("euler", chosen, denoise, fresh) - wanted).pow(2).mean().sqrt())
 
-        errors = {"searched": round(off(levels), 4), settings.spacing: round(off(usual), 4)}
-    spacing = typed(path, levels)
-    if as_json:
-        print(json.dumps({"steps": steps, "spacing": spacing, "errors": errors}))
-    else:
-        print(f'--steps {steps} --spacing "{spacing}"')
-        told = ", ".join(f"{name} {error:g}" for name, error in errors.items())
-        print(f"Euler's distance from a run of {grid} steps of Heun, on other noise: {told}")
+        errors = {"searched": round(off(levels), 4), runs.settings.spacing: round(off(usual), 4)}
+    return typed(runs.path, levels), errors
+
+
+def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, dict[int, dict[str, float]]]:
+    """(a curve, errors by number of steps and spacing): a curve fitted by descent, judged on fresh noise.
+
+    Once something is fitted it is told, even if what comes after is interrupted or fails.
+    """
+    import torch
+
+    from unnoise.study.descent import Batch, descend, errors
+
+    rows = [slice(first, first + ROWS) for first in range(0, len(runs.prompts), ROWS)]
+    long = max(LONG, LONGER * max(counts))
+    fine, times, found = runs.levels(runs.settings.spacing, long), first_times(runs), ""
+    runs.pipeline.denoiser.requires_grad_(False)
+    bounds: list[Bound] = []
+
+    def ends(what: str, fresh: bool, levels: Sequence[NoiseLevel] = fine) -> list[torch.Tensor]:
+        each = zip(rows, bounds, strict=True)
+        return [runs.end("dpmpp-2m", levels, bound, runs.noise(r, fresh)) for r, bound in counted(what, list(each))]
+
+    try:
+        with torch.no_grad():
+            bounds += [runs.denoise(each) for each in rows]  # first of all: a prompt may be too long
+            known = ends("long runs", fresh=False)
+            others = ends("more long runs", fresh=True)
+            starts = [runs.noise(each).initial() * fine[0].sigma for each in rows]
+        batches = [Batch(*each) for each in zip(bounds, starts, known, strict=True)]
+        for fit in counted("iterations", descend(runs.path, batches, times, counts, iterations, runs.seed), iterations):
+            found = curve(fit.times)
+        table: dict[int, dict[str, float]] = {}
+        with torch.inference_mode():
+            for n in counts:
+                for name, spacing in (("curve", found), ("before", runs.settings.spacing)):
+                    short = ends(f"of {n} steps", True, runs.levels(spacing, n))
+                    off = errors(torch.cat(short), torch.cat(others))
+                    table.setdefault(n, {})[name] = float(f"{off.log().mean().exp():.3g}")
+    except (KeyboardInterrupt, MemoryError, RuntimeError, UnnoiseError):
+        if found:
+            print(f'so far; to go on from here: --method curve --spacing "{found}"', file=sys.stderr)
+        raise
+    return found, table
+
+
+def first_times(runs: Runs) -> list[float]:
+    """Where a descent begins: a curve's own points, or ten of another spacing, none of them too near to the next.
+
+    Raises:
+        UnnoiseError: the spacing starts elsewhere with another number of steps.
+    """
+    from unnoise.core.notation import make
+    from unnoise.spacings.curve import Curve
+    from unnoise.study.descent import POINTS
+
+    spacing = make("spacings", runs.settings.spacing)
+    if isinstance(spacing, Curve) and len(spacing.times) > 1:
+        return spacing.times
+    start, top = runs.levels(runs.settings.spacing, POINTS), runs.levels(runs.settings.spacing, LONG)[0]
+    if abs(float(start[0].sigma) - float(top.sigma)) > 1e-9:
+        raise UnnoiseError(
+            f"{runs.settings.spacing} begins at another level for another number of steps",
+            "name a --spacing that always begins at the noisiest, such as beta",
+        )
+    low, last = runs.path.t_min, len(start) - 1
+    times = [(float(runs.path.time_of(level)) - low) / (1 - low) for level in start[:-1]]
+    return [max(t, NARROW * (last - k)) for k, t in enumerate(times)]
+
+
+def counted(what: str, items: Any, count: int | None = None) -> Iterator[Any]:
+    """The items, and now and then on the standard error which is done and how long the others will take."""
+    from unnoise.training.report import clock
+
+    count = len(items) if count is None else count
+    began = said = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - said > 10 and done < count:
+            said = now
+            print(f"{done} of {count} {what}, {clock((now - began) / done * (count - done))} left", file=sys.stderr)
+
+
+def curve(times: Sequence[float]) -> str:
+    """As a person types it: times to four digits, or as many as it takes for them to fall."""
+    from unnoise.spacings.curve import falls
+
+    written = [[f"{t:.{digits}g}" for t in times] for digits in range(4, 18)]
+    chosen = next((each for each in written if falls([float(t) for t in each])), written[-1])
+    return f"curve(times=[{', '.join(chosen)}])"
 
 
 def typed(path: NoisePath, levels: Sequence[NoiseLevel]) -> str:
     """The levels as a custom spacing, as a person types it: times to five digits; data is understood."""
     times = [float(path.time_of(level)) for level in levels[:-1]]
     return f"custom(times=[{', '.join(f'{t:.5g}' for t in times)}])"
+
+
+def told_levels(steps: int, grid: int, spacing: str, errors: dict[str, float], as_json: bool) -> str:
+    """What is printed of levels."""
+    if as_json:
+        return json.dumps({"steps": steps, "spacing": spacing, "errors": errors})
+    told = ", ".join(f"{name} {error:g}" for name, error in errors.items())
+    far = f"Euler's distance from a run of {grid} steps of Heun, on other noise: {told}"
+    return f'--steps {steps} --spacing "{spacing}"\n{far}'
+
+
+def told_curve(before: str, iterations: int, spacing: str, table: dict[int, dict[str, float]], as_json: bool) -> str:
+    """What is printed of a curve."""
+    if as_json:
+        return json.dumps({"iterations": iterations, "spacing": spacing, "before": before, "errors": table})
+    lines = [f"{n:>5} {each['curve']:>8g} {each['before']:>8g}" for n, each in table.items()]
+    head = f"dpmpp-2m's distance from long runs, relative, geometric mean, on other noise; before: {before}"
+    return "\n".join([f'--spacing "{spacing}"', head, "steps    curve   before", *lines])

@@ -72,7 +72,7 @@ class Denoiser(nn.Module):
 
         Args:
             x: (B, C, ...) state.
-            here: its level, floats for all rows or tensors of shape (B,).
+            here: its level, floats for all rows or tensors of shape (B,), or (1,) for all rows.
             there: the level that the step goes to; only networks with two times use it.
             cond: what the picture is asked to be, B rows.
             edits: changes inside the network, for this call alone.

@@ -32,7 +32,8 @@ class Interval(Guidance):
         self.inner, self.low, self.high = inner or CFG(), low, high
 
     def _inside(self, here: NoiseLevel) -> bool:
-        return self.low < float(here.sigma_hat) <= self.high
+        sigma = here.sigma_hat
+        return self.low < float(sigma.detach() if isinstance(sigma, Tensor) else sigma) <= self.high
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return self.inner.asks(conds, here) if self._inside(here) else {"cond": Ask(conds["cond"])}

@@ -4,21 +4,22 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unnoise.core.checks import check_finite
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
-from unnoise.core.level import NoiseLevel
+from unnoise.core.level import NoiseLevel, Scalar, over
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 
-SHAPES: dict[str, Callable[[float], float]] = {  # of t, each of mean 1 over [0, 1]
+SHAPES: dict[str, Callable[[Scalar], Scalar]] = {  # of t, each of mean 1 over [0, 1]
     "linear": lambda t: 2 * (1 - t),
-    "cosine": lambda t: 1 + math.cos(math.pi * t),
+    "cosine": lambda t: 1 + (torch.cos(math.pi * t) if isinstance(t, Tensor) else math.cos(math.pi * t)),
     "inverse-linear": lambda t: 2 * t,
 }
 
@@ -48,9 +49,9 @@ class Ramp(Guidance):
             raise UnnoiseError("a ramp's path is not a path", "give one, such as VP(), or none")
         self.inner, self.shape, self.floor, self.path = inner or CFG(), shape, floor, path
 
-    def strength(self, here: NoiseLevel) -> float:
-        """r at this level."""
-        t = float(self.path.time_of(here)) if self.path else float(here.sigma) / float(here.alpha + here.sigma)
+    def strength(self, here: NoiseLevel) -> Scalar:
+        """r at this level, one for all rows."""
+        t = self.path.time_of(here) if self.path else here.sigma / (here.alpha + here.sigma)
         return max(self.floor, SHAPES[self.shape](t))
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
@@ -62,4 +63,5 @@ class Ramp(Guidance):
         if r == 0:
             return c, memory
         e, memory = self.inner.combine(parts, x, here, memory)
+        r = over(r, x)
         return Estimate(c.x0 + r * (e.x0 - c.x0), c.eps + r * (e.eps - c.eps)), memory
