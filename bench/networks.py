@@ -6,7 +6,9 @@
     python bench/networks.py profile
 
 Both hold the same weights, and must agree to 1e-4 in float32 before anything is timed. Each side then runs at its
-fastest setting, which is found by trying: float32 or bfloat16, channels last or first. ``--seconds`` bounds a run.
+fastest setting, which is found by trying: float32 or bfloat16, channels last or first. Two rows more have ours compiled
+at that setting, as ``--compile`` does it, beside theirs as it was, and beside theirs compiled in the same way.
+``--seconds`` bounds a run, but for the time that compiling takes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,13 @@ from same_shape import DiffusersUNet
 from torch import Tensor, nn
 
 from unnoise.core.condition import Condition
+from unnoise.kernels.compiled import compile_network
 from unnoise.networks.unet import UNet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 Asked = tuple[Tensor, Tensor, Condition]
-Make = Callable[[nn.Module, torch.dtype, torch.memory_format], Any]
+Make = Callable[[nn.Module, torch.dtype, torch.memory_format, bool], Any]
 HEAD = "| {} | unnoise, ms | diffusers, ms | diffusers / unnoise | unnoise's part of the peak |\n|---|---|---|---|---|"
 
 
@@ -69,7 +72,7 @@ def settings(network: nn.Module, make: Make) -> dict[str, Any]:
     """What is made of it at each setting; ours chooses its layout by itself."""
     layouts = {"channels last": torch.channels_last} if isinstance(network, UNet) else LAYOUTS
     return {
-        f"{kind}, {layout}": make(network, dtype, order)
+        f"{kind}, {layout}": make(network, dtype, order, False)
         for kind, dtype in DTYPES.items()
         for layout, order in layouts.items()
     }
@@ -85,6 +88,24 @@ def choices(ours: dict[str, Call], theirs: dict[str, Call], seconds: float) -> d
         )
     (a, a32), (b, b32) = both
     return {"fastest": (a, b), "float32": (a32, b32)}
+
+
+def compiled(network: nn.Module, make: Make, setting: str) -> Any:
+    """What is made of it at a setting of that name, compiled."""
+    kind, layout = setting.split(", ")
+    return make(network, DTYPES[kind], LAYOUTS[layout], True)
+
+
+def pairs(ours: nn.Module, theirs: nn.Module, make: Make, seconds: float) -> Iterator[tuple[str, str, str, Any, Any]]:
+    """(row, our setting, theirs, what is made of ours, what of theirs) for each row of a table."""
+    mine, other = (settings(network, make) for network in (ours, theirs))
+    chosen = choices(mine, other, seconds)
+    for name, (a, b) in chosen.items():
+        yield name, a, b, mine[a], other[b]
+    a, b = chosen["fastest"]
+    fast = compiled(ours, make, a)
+    yield "ours compiled", f"{a}, compiled", b, fast, other[b]
+    yield "both compiled", f"{a}, compiled", f"{b}, compiled", fast, compiled(theirs, make, b)
 
 
 def row(name: str, found: Ratio, ours: str, theirs: str, least: float) -> None:
@@ -109,8 +130,10 @@ def forward(seconds: float) -> None:
     peaks = peaks_told()
 
     def make(asked: Asked) -> Make:
-        def call(network: nn.Module, dtype: torch.dtype, order: torch.memory_format) -> Call:
+        def call(network: nn.Module, dtype: torch.dtype, order: torch.memory_format, fast: bool) -> Call:
             moved = copy.deepcopy(network).to(dtype=dtype, memory_format=order)  # type: ignore[call-overload]
+            if fast:
+                compile_network(moved)
             x, label, cond = asked
             told = (x.to(dtype).contiguous(memory_format=order), label, cond.to(dtype=dtype))
             return lambda: answer(moved, told)
@@ -122,18 +145,22 @@ def forward(seconds: float) -> None:
         for rows in (1, 2, 32):
             asked = question(rows)
             agree(answer(ours, asked), answer(theirs, asked))
-            mine, other = (settings(network, make(asked)) for network in (ours, theirs))
-            done = work(mine["float32, channels last"])
-            for name, (a, b) in choices(mine, other, 0.1 * seconds).items():
-                found = paired(whole(mine[a]), whole(other[b]), 0.1 * seconds)["all"]
+            done = work(make(asked)(ours, torch.float32, torch.channels_last, False))
+            for name, a, b, mine, other in pairs(ours, theirs, make(asked), 0.1 * seconds):
+                mine(), other()  # compiles what is to be compiled
+                found = paired(whole(mine), whole(other), 0.1 * seconds)["all"]
                 row(f"{rows}, {name}", found, a, b, done.floor(peaks[a.split(",")[0]]))
 
 
 class Training:
     """A training step of one network: squared error, weights and gradients in float32, bfloat16 by autocast, AdamW."""
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, order: torch.memory_format, asked: Asked) -> None:
+    def __init__(
+        self, network: nn.Module, dtype: torch.dtype, order: torch.memory_format, fast: bool, asked: Asked
+    ) -> None:
         self.network = copy.deepcopy(network).to(memory_format=order).train()  # type: ignore[call-overload]
+        if fast:
+            compile_network(self.network)
         self.dtype, (x, label, cond) = dtype, asked
         self.asked = (x.contiguous(memory_format=order), label, cond)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-6)
@@ -171,14 +198,18 @@ def training(seconds: float, rows: int = 32) -> None:
     asked = question(rows)
     agree(answer(ours, asked), answer(theirs, asked))
     peaks = peaks_told()
-    mine, other = (settings(net, lambda n, d, o: Training(n, d, o, asked)) for net in (ours, theirs))
-    single: Training = mine["float32, channels last"]
+
+    def make(network: nn.Module, dtype: torch.dtype, order: torch.memory_format, fast: bool) -> Training:
+        return Training(network, dtype, order, fast, asked)
+
+    single = make(ours, torch.float32, torch.channels_last, False)
     onward, both = work(single.loss), work(single)
     back = Work(both.convolutions - onward.convolutions, both.products - onward.products)
     works = {"forward and loss": onward, "backward": back, "together": both}
     print(HEAD.format(f"{rows} rows"))
-    for name, (a, b) in choices(mine, other, 0.1 * seconds).items():
-        for part, found in paired(mine[a], other[b], 0.4 * seconds).items():
+    for name, a, b, mine, other in pairs(ours, theirs, make, 0.1 * seconds):
+        mine(), other()  # compiles what is to be compiled
+        for part, found in paired(mine, other, 0.4 * seconds).items():
             least = works[part].floor(peaks[a.split(",")[0]]) if part in works else 0.0
             row(f"{part}, {name}", found, a, b, least)
     own = Optimiser(single.network, TrainSettings(samples=1000))
@@ -236,7 +267,7 @@ def profile(seconds: float, calls: int = 10) -> None:
     from torch.profiler import profile as profiled
 
     for network in pair():
-        step = Training(network, torch.bfloat16, torch.channels_last, question(32))
+        step = Training(network, torch.bfloat16, torch.channels_last, False, question(32))
         asked = question(2)
 
         def draw(network: nn.Module = network, asked: Asked = asked) -> None:

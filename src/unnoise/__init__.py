@@ -26,7 +26,11 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    model: Path | str | None = None, device: str = "auto", dtype: torch.dtype | str = "auto", threads: int | None = None
+    model: Path | str | None = None,
+    device: str = "auto",
+    dtype: torch.dtype | str = "auto",
+    threads: int | None = None,
+    compiled: bool = False,
 ) -> Pipeline:
     """A pipeline that draws pictures: of the default model, or of a model folder or a finished training's folder.
 
@@ -35,10 +39,11 @@ def load(
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "bfloat16" or "auto", which is what the device computes fastest.
         threads: processor threads for the whole process; None leaves them as they are.
+        compiled: compile the network for this machine: faster after about a minute for each size of a batch.
 
     Raises:
-        UnnoiseError: there is no model, or it is damaged, or the device is not there.
+        UnnoiseError: there is no model, or it is damaged, or the device or a compiler is not there.
     """
     from unnoise.pipelines.load import load_pipeline
 
-    return load_pipeline(model, device, dtype, threads)
+    return load_pipeline(model, device, dtype, threads, compiled)

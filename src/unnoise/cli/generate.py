@@ -49,6 +49,7 @@ def generate(
     model: Path | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    compiled: Annotated[bool, tyro.conf.arg(name="compile")] = False,
     threads: int | None = None,
     strip: bool = False,
     gif: bool = False,
@@ -83,6 +84,7 @@ def generate(
         model: a model folder or a finished training; the model that comes with unnoise if left out.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
+        compiled: compile the network for this machine: faster after about a minute; wants a C++ compiler.
         threads: processor threads.
         strip: also write each run as a film strip: the state, and below it the picture that is predicted from it.
         gif: also write each run as a moving picture of what is predicted.
@@ -122,7 +124,7 @@ def generate(
     from unnoise.cli.nearest import training_pictures
     from unnoise.pipelines.load import load_pipeline
 
-    pipeline = load_pipeline(model, device, dtype, threads)
+    pipeline = load_pipeline(model, device, dtype, threads, compiled)
     changes = {name.replace("-", "_"): said[name] for name in grids.SETTINGS} | {"weights": not literal}
     given = Given(start, strength, mask, invert)
     check_prompts(pipeline, [*wanted, Prompt(negative)], weights=not literal)

@@ -35,7 +35,7 @@ class Denoiser(nn.Module):
     estimates of x0 and eps need no scaling back, since both belong to the picture and not to the path.
 
     Args:
-        network: called as ``network(x, noise_label, cond, edits=(), read=()) -> (output, features)``.
+        network: called as ``network(x, noise_label, cond, edits=(), read=()) -> (output, features)``; may be compiled.
         path: the path that the network was trained on.
         prediction: what its output means.
         noise_label: how it is told the level: "index", "time" or "log-sigma".
@@ -118,7 +118,10 @@ class Denoiser(nn.Module):
         scaled = (x * over(self.prediction.scale_in(level), x)).to(dtype)
         if previous is not None:
             scaled = torch.cat([scaled, previous.to(dtype)], dim=1)
-        output, features = self.network(scaled, label, cond, edits=tuple(edits), read=tuple(read))
+        if edits or read:  # they differ from call to call: past what was compiled, which they would be compiled into
+            output, features = self.network.forward(scaled, label, cond, edits=tuple(edits), read=tuple(read))
+        else:
+            output, features = self.network(scaled, label, cond)
         return output.to(x.dtype), features
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -255,6 +255,9 @@ def family_weights(families: list[str]) -> Tensor:
 
 
 def trim(ids: Tensor, end: int) -> Tensor:
-    """Rows of ids without the columns in which every row has ended: the prompts are as they were, and cheaper."""
+    """Rows of ids without the columns in which every row has ended: the prompts are as they were, and cheaper.
+
+    To the next multiple of eight: of few lengths, since compiled networks are compiled for each.
+    """
     longest = int((ids == end).int().argmax(dim=1).max()) + 1
-    return ids[:, : min(ids.shape[1], -(-longest // 4) * 4)]
+    return ids[:, : min(ids.shape[1], -(-longest // 8) * 8)]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from unnoise.core.condition import Condition
 from unnoise.core.registry import register
-from unnoise.kernels.attention import attend, columns_used
+from unnoise.kernels.attention import attend
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,9 @@ class CLIPText(nn.Module):
         nn.init.normal_(self.position, std=0.01)
 
     def forward(self, ids: Tensor) -> Condition:  # (B, L) int64
-        """The condition of a row of ids: ``tokens`` (B, L, D), ``token_mask`` (B, L), ``pooled`` (B, D).
-
-        In training L is cut down to where the longest prompt of the batch ends.
-        """
+        """The condition of a row of ids: ``tokens`` (B, L, D), ``token_mask`` (B, L), ``pooled`` (B, D)."""
         last = (ids == self.config.end).int().argmax(dim=1)  # (B,) the first end
         mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]  # (B, L)
-        if self.training and torch.is_grad_enabled():  # attention is causal: what lies behind all ends changes nothing
-            used = columns_used(mask)
-            ids, mask = ids[:, :used], mask[:, :used]
         x = self.token(ids) + self.position[: ids.shape[1]]  # (B, L, D)
         for block in self.blocks:
             x = block(x)

@@ -25,8 +25,11 @@ def sinusoid(label: Tensor, width: int, period: float = 10_000.0) -> Tensor:
 
 
 def without_padding(cond: Condition | None) -> Condition | None:
-    """The condition without the columns that are padding in every row: in training most are, and none is seen."""
-    if cond is None or cond.tokens is None or cond.token_mask is None:
+    """The condition without the columns that are padding in every row: in training most are, and none is seen.
+
+    With all of them while a network is compiled: code is made for shapes, and these differ from batch to batch.
+    """
+    if cond is None or cond.tokens is None or cond.token_mask is None or torch.compiler.is_compiling():
         return cond
     used = columns_used(cond.token_mask)
     return replace(cond, tokens=cond.tokens[:, :used], token_mask=cond.token_mask[:, :used])

@@ -13,6 +13,7 @@ from torch import nn
 from unnoise.core.level import NoiseLevel
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
+from unnoise.kernels.compiled import compile_network
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.pipelines.words import WORDS, read_vocabulary
 from unnoise.weights.model import MODEL, load_model, read_file
@@ -78,12 +79,18 @@ def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
 
 
 def load_pipeline(
-    model: Path | str | None, device: str = "auto", dtype: torch.dtype | str = "auto", threads: int | None = None
+    model: Path | str | None,
+    device: str = "auto",
+    dtype: torch.dtype | str = "auto",
+    threads: int | None = None,
+    compiled: bool = False,
 ) -> Pipeline:
     """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.
 
+    ``compiled`` compiles the denoiser for this machine, by ``kernels.compiled``.
+
     Raises:
-        UnnoiseError: there is no whole model, or the device or dtype cannot be had.
+        UnnoiseError: there is no whole model, or the device or dtype cannot be had, or there is no compiler.
     """
     if threads is not None:
         if not 1 <= threads <= 1024:
@@ -99,6 +106,8 @@ def load_pipeline(
         rehearse(pipeline)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
+    if compiled:
+        compile_network(pipeline.denoiser.network)
     return pipeline
 
 

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from unnoise import __version__
 from unnoise.errors import UnnoiseError
+from unnoise.kernels.compiled import is_compiled
 from unnoise.pipelines.outpaint import SIDES, WIDEST
 from unnoise.pipelines.text_to_picture import Pipeline, Settings
 
@@ -61,6 +62,7 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
             "device": pipeline.device.type,
             "dtype": str(pipeline.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
+            "compiled": is_compiled(pipeline.denoiser.network),
         },
     }
 

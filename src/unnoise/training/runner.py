@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unnoise.errors import UnnoiseError
 from unnoise.files import alone, explain, json_bytes, sweep, write_whole
+from unnoise.kernels.compiled import compile_network
 from unnoise.training import checkpoint
 from unnoise.training.plan import Training
 from unnoise.training.probe import fastest_dtype
@@ -117,6 +118,7 @@ def run(
     folder: Path,
     device: str = "cpu",
     dtype: torch.dtype | None = torch.float32,
+    compiled: bool = False,
     resume: bool = False,
     minutes: float | None = None,
     say_every: float = 30.0,
@@ -129,6 +131,7 @@ def run(
         folder: the run's folder: run.json, checkpoints, metrics.jsonl, tensorboard, previews, model.
         device: "cpu" or "cuda".
         dtype: of the computation; None is the resumed checkpoint's, or for a new training what a timed trial says.
+        compiled: compile the networks that are trained.
         resume: go on from the newest whole checkpoint in the folder.
         minutes: stop after so long, as if interrupted; schedules do not see it.
         say_every: seconds between two lines where the output is no terminal.
@@ -136,9 +139,12 @@ def run(
 
     Raises:
         Stopped: after a signal or the time limit, once a checkpoint is written.
-        UnnoiseError: the folder holds a run already, or nothing to resume; or the disk is full or cannot be written.
+        UnnoiseError: the folder holds a run already, or nothing to resume; or the disk is full or cannot be written; or
+            nothing can be compiled.
     """
     started = time.monotonic()
+    if compiled:
+        compile_trained(training, device)
     try:
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         with alone(folder), stop_flag() as flag:
@@ -158,6 +164,20 @@ def run(
     except OSError as error:
         raise explain(error, folder) from None
     return folder / MODEL
+
+
+def compile_trained(training: Training, device: str) -> None:
+    """Compiles the networks that are trained, those that are called as a whole, in place.
+
+    Raises:
+        UnnoiseError: there is none, or no compiler.
+    """
+    roles = training.objective.to(device).roles().values()
+    networks = [role.module for role in roles if role.trained and role.compiles]
+    if not networks:
+        raise UnnoiseError("this recipe trains no network that is compiled", "leave --run.compile out")
+    for network in networks:
+        compile_network(network)
 
 
 def _trainer(training: Training, folder: Path, device: str, dtype: torch.dtype | None, last: Path | None) -> Trainer:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase
 from unnoise.errors import UnnoiseError
 from unnoise.files import discard, explain, sweep
+from unnoise.kernels.compiled import is_compiled
 from unnoise.training import checkpoint
 from unnoise.training.averages import PowerAverage
 from unnoise.training.optimiser import Optimiser
@@ -118,6 +119,8 @@ class Trainer:
         self.step, self.samples, self.skipped = 0, 0, 0
         self._skipped_in_a_row = 0
         self.machine = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
+        if any(is_compiled(role.module) for role in self.roles.values()):
+            self.machine["compiled"] = True
         self.warnings: list[str] = []
 
     def run(self, samples: int | None = None) -> Iterator[TrainStep]:

@@ -104,7 +104,8 @@ def look(trainer: Trainer, what: KeptBack) -> Look:
     was = [(module, module.training) for module in what.objective.modules()]
     what.objective.to(trainer.device).eval()
     try:
-        with averaged_in_place(trainer), torch.no_grad():
+        # compiled code is of training's calls: for so few others more would take longer to make than it saves
+        with averaged_in_place(trainer), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             kept, levels = losses(trainer, what.objective, what.kept)
             seen, _ = losses(trainer, what.objective, what.seen)
     finally:
