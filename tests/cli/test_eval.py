@@ -11,6 +11,7 @@ from PIL import Image
 
 from study.judged import judge, save_judge
 from tiny import components, tokenizer
+from unnoise.cli import progress
 from unnoise.cli.eval import distinct, label
 from unnoise.cli.main import main
 from unnoise.data.store import open_set
@@ -18,13 +19,21 @@ from unnoise.study.leaderboard import FIGURES, Board, after, choose_prompts, mar
 
 
 def test_one_command_writes_table_plots_and_sheets(
-    tiny_model: Path, shapes: Path, eyes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    shapes: Path,
+    eyes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(progress, "SECONDS", -1.0)
     out = tmp_path / "docs" / "board"
     args = ["eval", tiny_model, tiny_model, "--judge", eyes, "--data", shapes, "--out", out, "--json"]
     args += ["--prompts", 3, "--seeds", 2, "--steps", 2]
     assert main([str(each) for each in args]) == 0
-    board = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert re.search(r"^1 of 2 batches of tiny, \d:\d\d:\d\d left$", said.err, re.M), "how far it is"
+    board = json.loads(said.out)
     assert json.loads((out / "leaderboard.json").read_text()) == board
     names = [row["name"].split(":")[0] for row in board["rows"]]
     assert names == ["tiny", "tiny (2)", "ceiling", "floor", "memoriser"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unnoise.core.level import NoiseLevel
 from unnoise.data.store import PictureSet, open_set
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.plain import Plain
+from unnoise.study import lab as laboratory
 from unnoise.study.chart import Chart, Series, svg, ticks
 from unnoise.study.distances import Figure
 from unnoise.study.lab import Lab
@@ -61,6 +63,19 @@ def test_a_study_that_stops_goes_on(shapes: PictureSet, tmp_path: Path, monkeypa
     assert torch.equal(lab.draw().seconds, whole.seconds), "and its seconds are the first drawing's"
     assert len(begun) == 4
     assert lab.right(whole.pixels).mean() == 1
+
+
+def test_who_watches_is_told_what_is_drawn(shapes: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def watch(what: str, batches: Sequence[slice]) -> Iterator[slice]:
+        seen.append((what, len(batches)))
+        yield from batches
+
+    monkeypatch.setattr(laboratory, "BATCH", 5)
+    lab = known.lab(known.engine(shapes), shapes, tmp_path, watch=watch)
+    assert len(lab.draw(steps=2).pixels) == 12
+    assert seen == [("batches of euler, 2 steps, scale 1", 3)]
 
 
 def test_what_is_remembered_is_told_apart(shapes: PictureSet, tmp_path: Path) -> None:

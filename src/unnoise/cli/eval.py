@@ -67,7 +67,7 @@ def evaluate(
     exam = examine(eyes, pictures, board.candidates, board.captions)
     name, pipeline = next(iter(models.items()))
     controls, copies = board.controls(pipeline.autoencoder, name)
-    rows = [board.row(name, draw(model, captions, seeds, seed, steps), copies) for name, model in models.items()]
+    rows = [board.row(name, draw(name, model, captions, seeds, seed, steps), copies) for name, model in models.items()]
     asked = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
     facts = {
         "command": typed("eval", map(label, checkpoints), asked),
@@ -129,10 +129,11 @@ def not_kin(judge: Judge, pipeline: Pipeline, name: str) -> None:
         raise UnnoiseError(f"the judge and {name} have one tokenizer", "train a judge apart with emoji-judge")
 
 
-def draw(pipeline: Pipeline, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:
+def draw(name: str, pipeline: Pipeline, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:
     """uint8 (seeds, prompts, 3, H, W); the prompt of row i has the seeds seed + i + k * prompts."""
     import torch
 
+    from unnoise.cli.progress import counted
     from unnoise.pictures import to_bytes
 
     def batch(start: int, turn: int) -> Tensor:
@@ -140,8 +141,9 @@ def draw(pipeline: Pipeline, captions: Sequence[str], seeds: int, seed: int, ste
         numbers = [seed + turn * len(captions) + row for row in rows]
         return to_bytes(pipeline.draw([captions[row] for row in rows], numbers, steps=steps))
 
-    starts = range(0, len(captions), 16)
-    return torch.stack([torch.cat([batch(start, turn) for start in starts]) for turn in range(seeds)])
+    places = [(start, turn) for turn in range(seeds) for start in range(0, len(captions), 16)]
+    drawn = torch.cat([batch(*place) for place in counted(f"batches of {name}", places)])
+    return drawn.reshape(seeds, len(captions), *drawn.shape[1:])
 
 
 def verdict(exam: Exam) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -180,6 +179,7 @@ def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, d
     """
     import torch
 
+    from unnoise.cli.progress import counted
     from unnoise.study.descent import Batch, descend, errors
 
     rows = [slice(first, first + ROWS) for first in range(0, len(runs.prompts), ROWS)]
@@ -237,20 +237,6 @@ def first_times(runs: Runs) -> list[float]:
     low, last = runs.path.t_min, len(start) - 1
     times = [(float(runs.path.time_of(level)) - low) / (1 - low) for level in start[:-1]]
     return [max(t, NARROW * (last - k)) for k, t in enumerate(times)]
-
-
-def counted(what: str, items: Any, count: int | None = None) -> Iterator[Any]:
-    """The items, and now and then on the standard error which is done and how long the others will take."""
-    from unnoise.training.report import clock
-
-    count = len(items) if count is None else count
-    began = said = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - said > 10 and done < count:
-            said = now
-            print(f"{done} of {count} {what}, {clock((now - began) / done * (count - done))} left", file=sys.stderr)
 
 
 def curve(times: Sequence[float]) -> str:

@@ -59,6 +59,7 @@ def study(
         if not least <= value <= most:
             raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
     from unnoise.cli.eval import label, load_judge, make_folder, not_kin, typed
+    from unnoise.cli.progress import counted
     from unnoise.cli.trials import Trials
     from unnoise.data.store import open_set
     from unnoise.pipelines.load import load_pipeline, model_folder
@@ -92,6 +93,7 @@ def study(
         seeds=seeds,
         steps=steps,
         memory=memory,
+        watch=counted,
         train=Trials(
             given, {"model": weights, "set": pictures.sha256}, 10 if minutes is None else minutes, memory / "arms"
         ),

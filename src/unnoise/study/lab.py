@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -104,6 +104,7 @@ class Lab:
         seeds: pictures a prompt where a study wants several.
         steps: solver steps, None for the model's own.
         memory: a folder that keeps what was drawn, under keys that hash all that it depends on.
+        watch: is told what is computed and in which batches, gives them one by one, and may tell how far it is.
         train: trains one after the other, each for as many seconds, when its turn comes; what was trained before it
             gives back at once. Of use to studies of trainings alone.
     """
@@ -118,6 +119,7 @@ class Lab:
     seeds: int
     steps: int | None
     memory: Path
+    watch: Callable[[str, Sequence[slice]], Iterable[slice]] = lambda what, batches: batches
     train: Callable[[Sequence[Wanted]], Iterator[Trial]] | None = None
 
     @cached_property
@@ -180,12 +182,19 @@ class Lab:
         return load_or_compute(self.memory, feature_key("study", what, self.weights), compute)
 
     def in_batches(
-        self, count: int, what: Callable[[slice], Mapping[str, Any]], compute: Callable[[slice], dict[str, Tensor]]
+        self,
+        count: int,
+        what: Callable[[slice], Mapping[str, Any]],
+        compute: Callable[[slice], dict[str, Tensor]],
+        told: str = "batches",
     ) -> dict[str, Tensor]:
-        """``kept`` for ``count`` rows, sixteen at a time, joined: what is asked and what is computed of some rows."""
+        """``kept`` for ``count`` rows, sixteen at a time, joined: what is asked and what is computed of some rows.
+
+        ``told`` says to who watches what is computed.
+        """
         found = []
-        for start in range(0, count, BATCH):
-            rows = slice(start, min(start + BATCH, count))
+        batches = [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+        for rows in self.watch(told, batches):
             found.append(self.kept(what(rows), partial(compute, rows)))
         return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
@@ -228,7 +237,8 @@ class Lab:
         def key(rows: slice) -> dict[str, Any]:
             return {"prompts": asked[rows], "seeds": numbers[rows], "settings": what, "note": note}
 
-        found = self.in_batches(len(asked), key, batch)
+        told = f"batches of {chosen.solver}, {chosen.steps} steps, scale {chosen.cfg_scale:g}"
+        found = self.in_batches(len(asked), key, batch, told)
         return Drawn(*(found[name] for name in Drawn._fields))
 
     def right(self, pixels: Tensor) -> Tensor:
