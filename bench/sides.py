@@ -19,6 +19,7 @@ from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.files import discard
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
+from unnoise.recipes.flow import FLOW_DEFAULTS
 from unnoise.recipes.latent import encode_captions, encode_pictures
 from unnoise.training import checkpoint
 from unnoise.training.plan import Training
@@ -173,13 +174,13 @@ class Theirs:
         return self.training.step()
 
     def model(self) -> Model:
-        denoiser, chosen = self.training.averaged(), self.given.defaults
+        denoiser, chosen = self.training.averaged(), FLOW_DEFAULTS  # what ours ships with
         shape = self.given.autoencoder.space.shape(SIZE)
 
         @torch.inference_mode()
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-            says = guided(denoiser, self.given.encode(prompts), self.given.encode([""]), chosen.cfg_scale)
-            return drawn(says, NoiseSource(seeds, shape).initial(), chosen.steps)
+            says = guided(denoiser, self.given.encode(prompts), self.given.encode([""]), chosen["cfg_scale"])
+            return drawn(says, NoiseSource(seeds, shape).initial(), chosen["steps"])
 
         return Model(denoiser, self.given.text, draw)
 

@@ -39,7 +39,7 @@ def load(
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "bfloat16" or "auto", which is what the device computes fastest.
         threads: processor threads for the whole process; None leaves them as they are.
-        compiled: compile the network for this machine: faster after about a minute for each size of a batch.
+        compiled: compile the network for this machine, half a minute for each size of a batch: for many pictures.
 
     Raises:
         UnnoiseError: there is no model, or it is damaged, or the device or a compiler is not there.

@@ -64,7 +64,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         "size": [128, 128],
     }
     assert model == {"name": "tiny", "sha256": weights_sha256(pipeline.record)}
-    assert made_by.keys() == {"unnoise", "torch", "device", "dtype", "threads"}
+    assert made_by.keys() == {"unnoise", "torch", "device", "dtype", "threads", "compiled"}
     assert lines[0] == "Red apple!"
     assert lines[1].startswith(
         "Steps: 4, Sampler: euler, Schedule type: trailing, CFG scale: 2, Seed: 8, Size: 128x128"

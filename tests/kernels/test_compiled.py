@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from compiling import afresh, compiled  # noqa: F401
 from tiny import UNET, lively
+from unnoise.cli import main as front
 from unnoise.core.condition import Condition
-from unnoise.kernels.compiled import CACHE, compile_network, is_compiled
+from unnoise.kernels.compiled import CACHE, compile_network, eagerly, is_compiled
+from unnoise.networks.layers import MLP
 from unnoise.networks.unet import UNet
 from unnoise.pipelines.load import load_pipeline
 from unnoise.pipelines.metadata import run_record
@@ -23,45 +26,30 @@ from unnoise.pipelines.text_to_picture import Pipeline
 PROMPTS, SEEDS = ["red apple", "blue heart"], [1, 2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Code is kept apart from that of whoever runs the tests."""
-    os.environ.setdefault(CACHE, str(tmp_path_factory.mktemp("compiled")))
-
-
-def calls() -> int:
-    """How many calls have been compiled so far."""
-    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-
-
 def drawn(pipeline: Pipeline, **settings: object) -> Tensor:
     for step in pipeline.run(PROMPTS, SEEDS, "", pipeline.settings(**settings)):
         x = step.run.x
     return x
 
 
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_draws_what_it_drew(tiny_model: Path) -> None:
+    """And calls in which guidance changes something inside, or which something is read from, are left as they are."""
     plain, fast = load_pipeline(tiny_model, "cpu"), load_pipeline(tiny_model, "cpu", compiled=True)
-    before = calls()
-    wanted, other = drawn(plain), drawn(plain, cfg_scale=3.0)
-    assert calls() == before, "a model that was loaded without is not compiled"
-    found = drawn(fast)
-    assert calls() == before + 1, "all steps run one piece of code"
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    assert (other - wanted).abs().max() > 0.01, "control: another scale is told apart"
+    before = compiled()
+    wanted, changed = drawn(plain), drawn(plain, guidance="pag")
+    assert compiled() == before, "a model that was loaded without is not compiled"
+    close(drawn(fast), wanted)
+    assert compiled() == before + 1, "all steps run one piece of code"
+    close(drawn(fast, guidance="pag"), changed)
+    assert compiled() == before + 1, "three rows of prompt, empty prompt and changed call would be others"
+    assert (changed - wanted).abs().max() > 0.01, "control: another guidance is told apart"
     assert run_record(fast, "", "", fast.defaults)["made_by"]["compiled"] is True
     assert run_record(plain, "", "", plain.defaults)["made_by"]["compiled"] is False
-
-
-@pytest.mark.slow
-def test_calls_that_look_or_change_inside_are_not_compiled(tiny_model: Path) -> None:
-    plain, fast = load_pipeline(tiny_model, "cpu"), load_pipeline(tiny_model, "cpu", compiled=True)
-    drawn(fast, guidance="pag")
-    before, wanted = calls(), drawn(plain, guidance="pag")
-    torch.testing.assert_close(drawn(fast, guidance="pag"), wanted, rtol=1e-4, atol=1e-4)
-    assert (wanted - drawn(plain)).abs().max() > 0.01, "control: something was changed inside"
-    assert calls() == before, "nothing is compiled anew"
 
 
 @pytest.mark.slow
@@ -82,21 +70,49 @@ def test_each_network_has_its_own_weights_and_they_may_change() -> None:
                     for parameter in module.parameters():
                         parameter.mul_(factor)
                 said.append(plain(x, label, cond)[0])
-                torch.testing.assert_close(network(x, label, cond)[0], said[-1], rtol=1e-4, atol=1e-4)
+                close(network(x, label, cond)[0], said[-1])
     apart = [float((a - b).abs().max()) for i, a in enumerate(said) for b in said[:i]]
     assert min(apart) > 0.01, "control: other weights are told apart"
 
 
+def test_eagerly_nothing_is_compiled() -> None:
+    network = MLP(2)
+    compile_network(network)
+    before, x = compiled(), torch.randn(3, 2)
+    with eagerly([nn.Linear(1, 1), network]):
+        network(x)
+    assert compiled() == before
+    close(network(x), network.forward(x))
+    assert compiled() == before + 1, "control"
+
+
 def test_without_a_compiler_it_says_so(tiny_model: Path, tmp_path: Path) -> None:
-    words = ["generate", "red", "--model", tiny_model, "--compile", "--out", tmp_path / "out"]
+    words = ["generate", "red", "--model", tiny_model, "--device", "cpu", "--compile", "--out", tmp_path / "out"]
     done = subprocess.run(
         [sys.executable, "-m", "unnoise", *map(str, words)],
-        env={**os.environ, "CXX": "/bin/false"},
+        env={**os.environ, "CXX": "/bin/false", CACHE: str(tmp_path / "cache")},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("unnoise: networks cannot be compiled here (InvalidCxxCompiler")
-    assert line.endswith("; install a C++ compiler such as g++, or do not compile")
+    assert "; install a C++ compiler and Python's headers" in line
     assert not (tmp_path / "out").exists(), "nothing is left"
+
+
+def test_a_compiler_that_fails_later_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failed(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    def fails(args: list[str]) -> None:
+        raise Failed("CppCompileError: C++ compile error\n\nCommand: g++ ...")
+
+    monkeypatch.setattr(front, "run", fails)
+    assert front.main(["generate", "red"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said == "unnoise: the network could not be compiled (CppCompileError: C++ compile error); leave --compile out\n"
+    )

@@ -215,5 +215,6 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_where_it_ran_is_no_part_of_the_recipe() -> None:
-    given = ["--run.dtype", "float32", "--train.samples", "8", "--run.threads=2", "--run.no-resume", "--width", "16"]
+    given = ["--run.dtype", "float32", "--train.samples", "8", "--run.threads=2", "--run.no-resume", "--run.compile"]
+    given += ["--width", "16"]
     assert recipe_arguments(given) == ["--train.samples", "8", "--width", "16"]

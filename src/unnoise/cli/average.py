@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -70,13 +71,17 @@ def average(
 
 def recipe_arguments(arguments: Sequence[str]) -> list[str]:
     """The recipe's own among the arguments of a run: all but where and on what it ran."""
+    from unnoise.cli.train import RunOptions
+
+    flags = [field.name for field in fields(RunOptions) if field.default is False]
+    alone = {f"--run.{way}{flag}" for flag in flags for way in ("", "no-")}  # options without a value
     kept: list[str] = []
     skip = False
     for argument in arguments:
         if skip:
             skip = False
         elif argument.startswith("--run."):
-            skip = "=" not in argument and argument not in ("--run.resume", "--run.no-resume")
+            skip = "=" not in argument and argument not in alone
         else:
             kept.append(argument)
     return kept

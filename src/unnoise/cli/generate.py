@@ -84,7 +84,7 @@ def generate(
         model: a model folder or a finished training; the model that comes with unnoise if left out.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
-        compiled: compile the network for this machine: faster after about a minute; wants a C++ compiler.
+        compiled: compile the network for this machine, half a minute for each size of a batch: for many pictures.
         threads: processor threads.
         strip: also write each run as a film strip: the state, and below it the picture that is predicted from it.
         gif: also write each run as a moving picture of what is predicted.
@@ -127,6 +127,8 @@ def generate(
     pipeline = load_pipeline(model, device, dtype, threads, compiled)
     changes = {name.replace("-", "_"): said[name] for name in grids.SETTINGS} | {"weights": not literal}
     given = Given(start, strength, mask, invert)
+    if compiled:
+        print("compiling the network as its first calls come: half a minute for each size of a batch", file=sys.stderr)
     check_prompts(pipeline, [*wanted, Prompt(negative)], weights=not literal)
     index = training_pictures(model) if nearest else None
     job = Job(pipeline, changes, negative, given, out, metadata, strict, strip, gif, index, tuple(axes), margins)

@@ -166,6 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (MemoryError, RuntimeError) as error:
+        if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+            said = one_line(str(error).strip().partition("\n")[0])
+            print(f"unnoise: the network could not be compiled ({said}); leave --compile out", file=sys.stderr)
+            return 1
         if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
             raise
         print("unnoise: the memory is not enough; draw fewer pictures at once, or use a smaller batch", file=sys.stderr)

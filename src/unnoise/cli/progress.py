@@ -10,15 +10,15 @@ from typing import TypeVar
 from unnoise.training.report import clock
 
 Item = TypeVar("Item")
-SECONDS = 10.0  # between two lines
+SECONDS = 10.0  # between two lines, at least
 
 
 def counted(what: str, items: Iterable[Item], count: int | None = None) -> Iterator[Item]:
-    """The items, and now and then a line that tells which is done and how long the others will take.
+    """The items, and every ten seconds a line that tells which is done and how long the others will take.
 
     Args:
         what: they are, in a few words.
-        count: how many there are, where ``items`` does not know.
+        count: how many there are, where ``items`` has no length.
     """
     count = len(items) if count is None else count  # type: ignore[arg-type]
     began = said = time.monotonic()

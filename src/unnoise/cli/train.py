@@ -23,7 +23,7 @@ class RunOptions:
         resume: go on from the newest whole checkpoint in it.
         device: cpu, cuda, or auto.
         dtype: float32 or bfloat16; auto tries both on the machine and takes the faster.
-        compile: compile the network for this machine: faster steps after about two minutes; wants a C++ compiler.
+        compile: compile the network for this machine, some minutes at the start: for trainings of an hour and more.
         threads: processor threads.
         minutes: stop after so long, as if interrupted; schedules do not see it.
     """
@@ -88,6 +88,7 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
 def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> None:
     import torch
 
+    from unnoise.kernels.compiled import check_compiler
     from unnoise.pipelines.load import choose_device
     from unnoise.training.runner import begun, run
 
@@ -99,6 +100,8 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
     device = choose_device(options.device)
     dtype = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[options.dtype]
     begun(folder, options.resume)  # refused before any work
+    if options.compile:
+        check_compiler(device)
     try:
         training = build()
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
@@ -106,7 +109,9 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
             f"{recipe} cannot be built as set: {one_line(str(error))}", f"see `unnoise train {recipe} --help`"
         ) from None
     record = {"recipe": recipe, "arguments": kept_arguments(args)}
-    model = run(training, folder, str(device), dtype, options.compile, options.resume, options.minutes, record=record)
+    model = run(
+        training, folder, str(device), dtype, options.resume, options.minutes, record=record, compiled=options.compile
+    )
     print(f"done: the model is at {model}")
 
 

@@ -72,14 +72,14 @@ class Role(NamedTuple):
         rate: factor on the recipe's learning rates for it.
         averaged: whether running averages of its weights are kept.
         trained: whether its weights change.
-        compiles: whether it is called as a whole, so that compiling it helps.
+        compilable: whether it is called as a whole, so that compiling it helps.
     """
 
     module: nn.Module
     rate: float = 1.0
     averaged: bool = True
     trained: bool = True
-    compiles: bool = False
+    compilable: bool = False
 
 
 Batch = Mapping[str, Any]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -11,34 +13,47 @@ from torch import nn
 from unnoise.errors import UnnoiseError
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
+KINDS = 32  # of calls that are compiled; torch stops at 8, which two networks with self-conditioning pass
+
+
+def check_compiler(device: torch.device | str = "cpu") -> None:
+    """Sees that networks can be compiled here, by compiling one line.
+
+    Raises:
+        UnnoiseError: they cannot, mostly since there is no working C++ compiler.
+    """
+    if CACHE not in os.environ:  # torch's own default lies where all users may write
+        with suppress(RuntimeError):  # users without a home
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            os.environ[CACHE] = str(home / "unnoise" / "compiled")
+    try:
+        torch.compile(_line)(torch.zeros(64, device=device))
+    except Exception as error:  # of many kinds, by what is missing
+        raise UnnoiseError(
+            f"networks cannot be compiled here ({str(error).strip().partition(chr(10))[0]})",
+            "install a C++ compiler and Python's headers (apt-get install g++ python3-dev), or leave --compile out "
+            "(--run.no-compile for a training that began with it)",
+        ) from None
 
 
 def compile_network(network: nn.Module) -> None:
     """Compiles a network in place, by ``torch.compile``: what follows a product of matrices or a convolution is then
     computed in one pass over memory in place of several.
 
-    Calls ``network(...)`` run compiled; ``network.forward(...)`` and copies of the network do not. Each shape of the
-    arguments is compiled for itself when it first comes. That takes about a minute, and a few seconds where an earlier
-    process has left its code in ``$TORCHINDUCTOR_CACHE_DIR``, by default a folder of the user's own. After eight shapes
-    others run as they would without. Results differ by rounding.
+    Calls ``network(...)`` run compiled; ``network.forward(...)`` and copies of the network do not. Each kind of
+    call, by the shapes of its arguments and whether gradients are wanted, is compiled when it first comes. That takes
+    half a minute or more, and about ten seconds where an earlier process has left its code in
+    ``$TORCHINDUCTOR_CACHE_DIR``, by default a folder of the user's own. After 32 kinds, of all networks of a
+    class, others run as they would without. Results differ by rounding.
 
     Args:
         network: its weights may change between calls.
 
     Raises:
-        UnnoiseError: nothing can be compiled here, since there is no working C++ compiler.
+        UnnoiseError: networks cannot be compiled here.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unnoise" / "compiled"
-    os.environ.setdefault(CACHE, str(cache))  # torch's own default lies where all users may write
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    try:
-        torch.compile(_probe)(torch.zeros(64, device=device))
-    except Exception as error:  # of many kinds, by what is missing
-        reason = str(error).strip().partition("\n")[0]
-        raise UnnoiseError(
-            f"networks cannot be compiled here ({reason})",
-            "install a C++ compiler such as g++, or do not compile",
-        ) from None
+    check_compiler(next((parameter.device for parameter in network.parameters()), torch.device("cpu")))
+    torch._dynamo.config.recompile_limit = max(KINDS, torch._dynamo.config.recompile_limit)
     network.compile(dynamic=False)
 
 
@@ -47,5 +62,10 @@ def is_compiled(network: nn.Module) -> bool:
     return network._compiled_call_impl is not None
 
 
-def _probe(x: torch.Tensor) -> torch.Tensor:
+def eagerly(networks: Iterable[nn.Module]) -> AbstractContextManager[object]:
+    """Within, the calls of these networks run as they would without having been compiled."""
+    return torch.compiler.set_stance("force_eager") if any(map(is_compiled, networks)) else nullcontext()
+
+
+def _line(x: torch.Tensor) -> torch.Tensor:
     return x.sin() + 1

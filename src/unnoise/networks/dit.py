@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import register
-from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, zero
+from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, without_padding, zero
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ class DiT(nn.Module):
         read: Sequence[str] = (),
     ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C, h, w), noise_label (B,)
         inside = Inside(edits, read)
+        if self.training and torch.is_grad_enabled():
+            cond = without_padding(cond)
         prompted = cond is not None and cond.tokens is not None and self.config.text_width > 0
         e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
         if prompted and cond is not None and cond.pooled is not None:

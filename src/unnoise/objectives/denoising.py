@@ -83,7 +83,7 @@ class DenoisingObjective(Objective):
                 )
 
     def roles(self) -> dict[str, Role]:
-        roles = {"denoiser": Role(self.denoiser.network, compiles=True)}
+        roles = {"denoiser": Role(self.denoiser.network, compilable=True)}
         if self.text is not None:
             roles["text"] = Role(self.text, rate=self.text_rate, trained=self.text_rate > 0)
         if self.uncertainty is not None:

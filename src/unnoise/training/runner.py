@@ -118,11 +118,11 @@ def run(
     folder: Path,
     device: str = "cpu",
     dtype: torch.dtype | None = torch.float32,
-    compiled: bool = False,
     resume: bool = False,
     minutes: float | None = None,
     say_every: float = 30.0,
     record: Mapping[str, Any] | None = None,
+    compiled: bool = False,
 ) -> Path:
     """Trains to the end, or goes on where a run in this folder stopped; returns the model's folder.
 
@@ -131,11 +131,11 @@ def run(
         folder: the run's folder: run.json, checkpoints, metrics.jsonl, tensorboard, previews, model.
         device: "cpu" or "cuda".
         dtype: of the computation; None is the resumed checkpoint's, or for a new training what a timed trial says.
-        compiled: compile the networks that are trained.
         resume: go on from the newest whole checkpoint in the folder.
         minutes: stop after so long, as if interrupted; schedules do not see it.
         say_every: seconds between two lines where the output is no terminal.
         record: what run.json says of how to call this training again.
+        compiled: compile the networks that are trained.
 
     Raises:
         Stopped: after a signal or the time limit, once a checkpoint is written.
@@ -156,6 +156,8 @@ def run(
             with Report(folder, training.settings.samples, trainer.samples, say_every) as report:
                 for note in [*(training.notes if last is None else ()), *trainer.warnings, *_passed_over(folder, last)]:
                     report.say(f"note: {note}")
+                if compiled:
+                    report.say("note: the network is compiled as its first steps come, which take a minute or two each")
                 if last is None:
                     trainer.save()  # a disk that cannot be written is better found now than in an hour
                 _loop(training, trainer, report, folder, flag, started + 60 * minutes if minutes is not None else None)
@@ -173,7 +175,7 @@ def compile_trained(training: Training, device: str) -> None:
         UnnoiseError: there is none, or no compiler.
     """
     roles = training.objective.to(device).roles().values()
-    networks = [role.module for role in roles if role.trained and role.compiles]
+    networks = [role.module for role in roles if role.trained and role.compilable]
     if not networks:
         raise UnnoiseError("this recipe trains no network that is compiled", "leave --run.compile out")
     for network in networks:

@@ -119,8 +119,7 @@ class Trainer:
         self.step, self.samples, self.skipped = 0, 0, 0
         self._skipped_in_a_row = 0
         self.machine = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
-        if any(is_compiled(role.module) for role in self.roles.values()):
-            self.machine["compiled"] = True
+        self.machine["compiled"] = any(is_compiled(role.module) for role in self.roles.values())
         self.warnings: list[str] = []
 
     def run(self, samples: int | None = None) -> Iterator[TrainStep]:
@@ -215,7 +214,8 @@ class Trainer:
         """Goes on from a checkpoint, to the same bits as if it had never stopped.
 
         The recipe, the data and all settings must be those it was written with, except for the ``lenient`` ones.
-        Another torch, thread count or processor is said in ``warnings``: bits may then differ.
+        Another torch, thread count, processor or precision, or networks compiled now and not then, is said in
+        ``warnings``: bits may then differ.
 
         Raises:
             UnnoiseError: the checkpoint is of another training, lacks something or has something that is not ours.
@@ -244,7 +244,7 @@ class Trainer:
         for key in sorted(here.keys() | then.keys()):
             if key.removeprefix("settings.") not in lenient and here.get(key, ...) != then.get(key, ...):
                 raise KeyError(f"{key} is {here.get(key)!r}, it began with {then.get(key)!r}")
-        now, before = self.machine, manifest["machine"]
+        now, before = self.machine, {"compiled": False, **manifest["machine"]}
         for key in sorted(now.keys() | before.keys()):
             if now.get(key) != before.get(key):
                 self.warnings.append(

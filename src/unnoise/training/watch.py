@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unnoise.core.objective import Draws, Loss, Objective
+from unnoise.kernels.compiled import eagerly
 from unnoise.training.report import by_level
 from unnoise.training.settings import TrainSettings
 from unnoise.training.trainer import TrainData, Trainer
@@ -105,7 +106,7 @@ def look(trainer: Trainer, what: KeptBack) -> Look:
     what.objective.to(trainer.device).eval()
     try:
         # compiled code is of training's calls: for so few others more would take longer to make than it saves
-        with averaged_in_place(trainer), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with averaged_in_place(trainer), torch.no_grad(), eagerly(role.module for role in trainer.roles.values()):
             kept, levels = losses(trainer, what.objective, what.kept)
             seen, _ = losses(trainer, what.objective, what.seen)
     finally:
