@@ -58,8 +58,8 @@ default-model: $(VENV)/.run ## train the default model further, or go on with th
 	$(BIN)/unnoise measure $(MODEL) --data data/emoji
 	$(BIN)/unnoise measure $(RUN) --data data/emoji
 	@echo "look at it:               $(BIN)/unnoise generate \"red apple\" --model $(RUN)"
-	@echo "fit its spacing:          $(BIN)/unnoise search --method curve --prompts bench/curve_prompts.txt --model $(RUN)"
-	@echo "make it the default:      $(BIN)/python tools/install_model.py $(RUN) --spacing \"curve(times=[...])\""
+	@echo "fit its spacing:          $(BIN)/unnoise search --method curve --prompts bench/curve_prompts.txt --cfg-scale 2 --model $(RUN)"
+	@echo "make it the default:      $(BIN)/python tools/install_model.py $(RUN) --steps 10 --cfg-scale 2 --spacing \"curve(times=[...])\""
 
 clean: ## remove .venv and the tools' caches; pictures, data and runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

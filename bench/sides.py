@@ -174,7 +174,7 @@ class Theirs:
         return self.training.step()
 
     def model(self) -> Model:
-        denoiser, chosen = self.training.averaged(), FLOW_DEFAULTS  # what ours ships with
+        denoiser, chosen = self.training.averaged(), FLOW_DEFAULTS  # how the recipe's models draw
         shape = self.given.autoencoder.space.shape(SIZE)
 
         @torch.inference_mode()

@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("what", choices=["mixture", "emoji", "overhead"])
     parser.add_argument("--out", type=Path, help="a PNG file for the plot")
     parser.add_argument("--pictures", type=int, default=16, help="of the default model")
-    parser.add_argument("--scale", type=float, default=3.0, help="of its guidance")
+    parser.add_argument("--scale", type=float, default=3.0, help="of its guidance; docs/benchmarks.md has 3")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the run that the others are held against")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="calls, on the default model")
     parser.add_argument("--keep", type=Path, default=Path("runs/bench-solvers"), help="where its figures are kept")

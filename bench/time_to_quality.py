@@ -10,8 +10,9 @@ own, one after the other.
 
 After every eighth of the time the averaged weights are measured: the mean squared error of the noise that they predict,
 at ten log-SNR, on the same held-out pictures with the same noise. After an eighth, a quarter, a half and all of it they
-draw pictures of trained prompts: ours as the model ships, theirs with diffusers' DPM++ 2M at its own defaults, with as
-many steps and the same guidance. A judge compares these with the real ones (KD-local, as ``unnoise eval`` has it).
+draw pictures of trained prompts: ours as the recipe's models draw, theirs with diffusers' DPM++ 2M at its own defaults,
+with as many steps and the same guidance. A judge compares these with the real ones (KD-local, as ``unnoise eval`` has
+it).
 
 Everything is kept in a folder, so that a bench that is stopped goes on from the last eighth; pictures are judged at the
 end, and a judge may be named later.

@@ -1,6 +1,6 @@
 """Puts a finished training in the place of the model that comes with unnoise, with its card and its training pictures.
 
-    python tools/install_model.py runs/default-model [--steps 20] [--solver dpmpp-2m] [--cfg-scale 3]
+    python tools/install_model.py runs/default-model [--steps 10] [--solver dpmpp-2m] [--cfg-scale 2]
     python tools/install_model.py runs/default-model --autoencoder runs/decoder
     python tools/install_model.py --data data/emoji
 

@@ -66,7 +66,7 @@ def generate(
         negative: what to steer away from.
         literal: take brackets in prompts as text.
         steps: solver steps; more is finer and slower. The model's default if left out.
-        cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, above 8 fries the picture.
+        cfg_scale: how hard to steer by the prompt: 0 ignores it, 1 is plain, from about 7 on it fries the picture.
         solver: the rule of one step, with settings in brackets: "ddim(eta=0.5)"; see `unnoise solvers`.
         spacing: which noise levels are visited, such as karras or "shifted(3)"; see `unnoise list spacings`.
         guidance: how to steer, such as "interval(rescale, high=8)"; see `unnoise list guidances`.

@@ -55,7 +55,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:
-            raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 20 to 50 are usual")
+            raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 10 to 50 are usual")
         if not -100 <= self.cfg_scale <= 100:
             raise UnnoiseError(f"a guidance scale of {self.cfg_scale:g} draws nothing", "choose 1 to 10")
         if self.noise not in ("independent", "brownian"):

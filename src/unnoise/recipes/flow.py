@@ -20,7 +20,8 @@ from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
 
-# among the nearest to a run of 1,000 steps from ten calls on (docs/benchmarks.md)
+# among the nearest to a run of 1,000 steps from ten calls on (docs/benchmarks.md); the default model's ten steps at
+# scale 2 were chosen for its own weights
 FLOW_DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "dpmpp-2m", "spacing": "beta", "cfg_scale": 3.0}
 SHORT_OF_NOISE = "karras(sigma_max=80)"  # alpha is 1/81 at its start
 FLOW_TRAIN = TrainSettings(samples=480_000, batch=64, warmup=4000, cooldown=0.4)

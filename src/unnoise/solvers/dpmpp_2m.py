@@ -20,7 +20,7 @@ class DPMpp2M(Solver):
     """
 
     order = 2
-    use = "the everyday one: good pictures in 15 to 30 steps"
+    use = "the everyday one: good pictures in 10 to 30 steps"
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
