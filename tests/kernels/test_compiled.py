@@ -75,6 +75,7 @@ def test_each_network_has_its_own_weights_and_they_may_change() -> None:
     assert min(apart) > 0.01, "control: other weights are told apart"
 
 
+@pytest.mark.slow
 def test_eagerly_nothing_is_compiled() -> None:
     network = MLP(2)
     compile_network(network)

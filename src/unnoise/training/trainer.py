@@ -244,7 +244,7 @@ class Trainer:
         for key in sorted(here.keys() | then.keys()):
             if key.removeprefix("settings.") not in lenient and here.get(key, ...) != then.get(key, ...):
                 raise KeyError(f"{key} is {here.get(key)!r}, it began with {then.get(key)!r}")
-        now, before = self.machine, {"compiled": False, **manifest["machine"]}
+        now, before = self.machine, manifest["machine"]
         for key in sorted(now.keys() | before.keys()):
             if now.get(key) != before.get(key):
                 self.warnings.append(
