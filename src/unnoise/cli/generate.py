@@ -127,8 +127,6 @@ def generate(
     pipeline = load_pipeline(model, device, dtype, threads, compiled)
     changes = {name.replace("-", "_"): said[name] for name in grids.SETTINGS} | {"weights": not literal}
     given = Given(start, strength, mask, invert)
-    if compiled:
-        print("compiling the network as its first calls come: half a minute for each size of a batch", file=sys.stderr)
     check_prompts(pipeline, [*wanted, Prompt(negative)], weights=not literal)
     index = training_pictures(model) if nearest else None
     job = Job(pipeline, changes, negative, given, out, metadata, strict, strip, gif, index, tuple(axes), margins)
@@ -136,6 +134,8 @@ def generate(
     made: list[dict[str, Any]] = []
     shown: list[Image.Image] = []
     job.prepare(seed)
+    if compiled:
+        print("compiling the network as its first calls come: half a minute for each size of a batch", file=sys.stderr)
     with ready_folder(out):
         for each in wanted:
             for image, told in job.run(each.text, seed, count):
