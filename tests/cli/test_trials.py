@@ -69,16 +69,10 @@ def test_one_command_trains_measures_and_writes(
     assert f"--seeds 1 --seed 0 --part validation --steps 2 --minutes {MINUTES}`" in record["facts"]["command"]
     assert record["facts"]["settings"] == "steps 2, solver dpmpp-2m, spacing karras(sigma_max=80), cfg_scale 3.0"
     for number, name in enumerate(TINY, 1):
-        assert f"training {number} of 4: {name}, seed 0; about 0:00:0" in told
-    assert len(calls) == 2 * len(TINY), "a probe and a training of each"
+        assert f"training {number} of 4: {name}, seed 0; about 0:0" in told
+    assert len(calls) == 3 * len(TINY), "a probe and a training of each, in two parts"
     for row, (recipe, _) in zip(record["tables"][0]["rows"], TINY.values(), strict=True):
-        (length,) = (
-            json.loads(file.read_text())
-            for file in memory.glob(f"arms/{recipe}-*/length.json")
-            if json.loads(file.read_text())["samples"] == row[1]
-        )
-        wanted = length["samples a second"] * 60 * MINUTES
-        assert abs(row[1] - max(4, wanted)) <= 4, "as many samples as the time holds, to a batch"
+        assert row[1] in [read_steps(run)[-1]["samples"] for run in memory.glob(f"arms/{recipe}-*/seed-0")]
     assert sorted(path.name for path in out.iterdir()) == [
         *(f"arms-{k}.svg" for k in (1, 2, 3)),
         "arms.json",
@@ -113,7 +107,7 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
         except Stopped as stop:
             raise Stopped(stop.what, stop.hint, "SIGINT") from None
 
-    trainer.length(WANTED)
+    trainer.trial(WANTED)
     monkeypatch.setattr(trials, "train", stopped)
     with pytest.raises(Stopped):
         list(trainer([WANTED, other]))
@@ -123,8 +117,12 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
     monkeypatch.setattr(trials, "train", whole)
     calls.clear()
     first, second = trainer([WANTED, other])
-    assert [call[0] for call in calls] == ["--resume", "emoji-flow"], "and the length is not sought again"
-    assert first.samples == second.samples == trainer.length(WANTED)["samples"]
+    parts = [(call[0], "--train.samples" in call) for call in calls]
+    begun, ended = ("emoji-flow", True), ("--resume", True)
+    on = [("--resume", False)] if len(parts) == 4 else []  # where its first step did not take the time of all
+    assert parts == [*on, ended, begun, ended], "and the trial is not made again"
+    for trial, each in ((first, WANTED), (second, other)):
+        assert trial.samples == int(read_run(trainer.folder(each))[1][-1]), "to the end that was found for it"
     assert first.weights != second.weights
     steps = read_steps(trainer.folder(WANTED))
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
@@ -135,7 +133,7 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
     assert again.weights == first.weights
     shutil.rmtree(trainer.folder(WANTED))
     next(trainer([WANTED]))
-    assert len(calls) == 1, "the control: what is not there is trained"
+    assert [call[0] for call in calls] == ["emoji-flow", "--resume"], "the control: what is not there is trained"
 
 
 def test_what_tells_trainings_apart(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
@@ -150,24 +148,46 @@ def test_what_tells_trainings_apart(tiny_model: Path, shapes: Path, tmp_path: Pa
 
 def test_damaged_notes_are_told_in_a_line(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
     trainer = made(tiny_model, shapes, tmp_path)
-    for file in (trainer.arm(WANTED) / "length.json", trainer.folder(WANTED) / "metrics.jsonl"):
+    for file in (trainer.arm(WANTED) / "trial.json", trainer.folder(WANTED) / "metrics.jsonl"):
         file.parent.mkdir(parents=True)
         file.write_text('{"samples": 4')
-    with pytest.raises(UnnoiseError, match=r"length\.json is damaged; delete it"):
-        trainer.length(WANTED)
+    with pytest.raises(UnnoiseError, match=r"trial\.json is damaged; delete it"):
+        trainer.trial(WANTED)
     with pytest.raises(UnnoiseError, match=r"the metrics in .* are damaged; delete that folder"):
         read_steps(trainer.folder(WANTED))
 
 
 def test_the_schedule_knows_its_end(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
-    trainer = made(tiny_model, shapes, tmp_path)
+    trainer = made(tiny_model, shapes, tmp_path, 0.05)
     (trial,) = trainer([WANTED])
     _, typed = read_run(trainer.folder(WANTED))
-    options = dict(zip(typed[::2], typed[1::2], strict=True))
+    options = dict(zip(typed[::2], typed[1::2], strict=True))  # the last of a name counts
     assert int(options["--train.samples"]) == trial.samples
-    assert int(options["--train.warmup"]) == trial.samples // 10
+    assert int(options["--train.warmup"]) == trainer.trial(WANTED)["samples"] // 10
     assert options["--train.seed"] == "3"
     assert options["--run.dtype"] in ("float32", "bfloat16")
-    steps = read_steps(trainer.folder(WANTED))
-    assert steps[-1]["rate"] == min(step["rate"] for step in steps[len(steps) // 2 :]), "it cools down"
+    rates = [step["rate"] for step in read_steps(trainer.folder(WANTED))]
+    assert rates[-1] == min(rates[len(rates) // 2 :]) < 0.2 * max(rates), "it cools down"
     assert trial.engine.settings().steps == 20
+
+
+@pytest.mark.parametrize("slow", [1.0, 2.5])
+def test_a_training_keeps_its_time_on_a_machine_that_was_faster_in_the_trial(
+    slow: float, tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is found from the steps of the training itself, however long the trial's took."""
+    trainer = made(tiny_model, shapes, tmp_path, minutes=1.0)
+    folder = trainer.folder(WANTED)
+    folder.mkdir(parents=True)
+    (trainer.arm(WANTED) / "trial.json").write_text('{"samples": 1200, "dtype": "float32"}')
+
+    def steps(count: int) -> None:
+        lines = [{"step": k, "samples": 4 * k, "seconds": slow * (0.9 if k == 1 else 0.2)} for k in range(1, count + 1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    steps(round(36 / (0.2 * slow)))
+    samples = trainer.samples(WANTED)
+    steps(samples // 4)
+    assert sum(step["seconds"] for step in read_steps(folder)) == pytest.approx(60, abs=0.2 * slow)
+    steps(1000)
+    assert trainer.samples(WANTED) == 4000, "whose time is over ends where it is"

@@ -1,4 +1,4 @@
-"""Trainings of equal seconds: each by ``unnoise train`` itself, once its speed is known; none is made twice."""
+"""Trainings of equal seconds: each by ``unnoise train`` itself, as long as its own pace says; none is made twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unnoise.cli.train import train
+from unnoise.cli.train import read_run, train
 from unnoise.core import registry
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, write_whole
@@ -25,18 +25,21 @@ from unnoise.training.report import clock
 from unnoise.training.runner import CHECKPOINTS, MODEL, TIME_LIMIT, Stopped
 
 PROBE = 0.05  # part of a training's time for which its speed is tried
-WARMED = 0.2  # first part of the probe that does not count
+WARMED = 0.2  # first part of some steps that does not count to their pace
 ENDLESS = 10**12  # samples
 WARMUP = 0.1  # part of the samples over which the rate rises
+COOLDOWN = 0.4  # last part of the samples, over which it falls
 
 
 class Trials:
     """Trains what a study wants, each for so many minutes.
 
-    A schedule counts samples and must know its end. So each recipe is first run for a twentieth of the time, as
-    ``--run.minutes`` stops it; the speed of its steps says how many samples the whole time holds, and the training is
-    then of that length and precision, with every seed. How far it missed its time ``Trial.seconds`` tells. Each lies in
-    a folder of its own: a study that was stopped goes on where it was, in the middle of a training too.
+    A schedule counts samples and must know its end, but not before the rate falls. So each training runs without an end
+    for the part of its time in which the rate stands still; its own pace then says how many samples the rest of the
+    time holds, and it goes on to that end. How far it missed its time ``Trial.seconds`` tells. A short trial of each
+    recipe comes first, for the numbers that must stand from the start and be those of every seed: the samples over
+    which the rate rises, and the precision. Each lies in a folder of its own: a study that was stopped goes on where it
+    was, in the middle of a training too.
 
     Args:
         given: options for every recipe that has them, "data" among them.
@@ -61,8 +64,8 @@ class Trials:
         for each in wanted:
             if each in missing:
                 place = missing.index(each)
-                pace = (time.monotonic() - began) / place if place else 60 * self.minutes * (1 + PROBE)
-                left = clock(pace * (len(missing) - place))
+                taken = (time.monotonic() - began) / place if place else 60 * self.minutes * (1 + PROBE)
+                left = clock(taken * (len(missing) - place))
                 number = f"training {wanted.index(each) + 1} of {len(wanted)}"
                 print(f"{number}: {each.name}, seed {each.seed}; about {left} until all are done", file=sys.stderr)
                 with contextlib.redirect_stdout(sys.stderr):
@@ -71,7 +74,7 @@ class Trials:
 
     def arm(self, each: Wanted) -> Path:
         """The folder of all seeds of a training."""
-        what = [each.recipe, each.options, self.minutes, self.what]
+        what = [each.recipe, each.options, self.minutes, WARMUP, COOLDOWN, self.what]
         return self.out / f"{each.recipe}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
 
     def folder(self, each: Wanted) -> Path:
@@ -89,52 +92,76 @@ class Trials:
             Stopped: by a signal, after saving.
         """
         folder = self.folder(each)
-        if checkpoint.latest(folder / CHECKPOINTS) is not None:
-            train(["--resume", str(folder)])
+        if not self.sized(each):
+            self.steady(each)
+            train(["--resume", str(folder), "--train.samples", str(self.samples(each))])
         else:
-            length = self.length(each)
-            self._train(each, folder, length["samples"], "--run.dtype", length["dtype"])
+            train(["--resume", str(folder)])
 
-    def length(self, each: Wanted) -> dict[str, Any]:
-        """ "samples" that the minutes hold and the "dtype" in which they do, as found once for all seeds."""
-        file = self.arm(each) / "length.json"
+    def sized(self, each: Wanted) -> bool:
+        """Whether a training has begun and knows its end."""
+        folder = self.folder(each)
+        if checkpoint.latest(folder / CHECKPOINTS) is None:
+            return False
+        _, args = read_run(folder)
+        return args.count("--train.samples") > 1  # the first is ENDLESS
+
+    def steady(self, each: Wanted) -> None:
+        """Trains until it is time for the rate to fall, from where it was stopped if it was."""
+        folder = self.folder(each)
+        time_left = (1 - COOLDOWN) * 60 * self.minutes
+        if checkpoint.latest(folder / CHECKPOINTS) is None:
+            found = self.trial(each)
+            rises = str(int(min(4000, WARMUP * found["samples"])))
+            falls = ["--train.warmup", rises, "--train.cooldown", str(COOLDOWN), "--run.dtype", found["dtype"]]
+            self._train(each, folder, time_left, *falls)
+            return
+        time_left -= sum(step["seconds"] for step in read_steps(folder))
+        if time_left > 0:
+            with time_limit():
+                train(["--resume", str(folder), "--run.minutes", str(time_left / 60)])
+
+    def samples(self, each: Wanted) -> int:
+        """How many samples a training's time holds at its own pace so far, in whole steps."""
+        steps = read_steps(self.folder(each))
+        time_left = 60 * self.minutes - sum(step["seconds"] for step in steps)
+        batch = int(steps[0]["samples"])
+        return int(steps[-1]["samples"]) + max(0, round(float(time_left) * pace(steps) / batch)) * batch
+
+    def trial(self, each: Wanted) -> dict[str, Any]:
+        """About how many "samples" the minutes hold and the "dtype" in which they do, as found once for all seeds."""
+        file = self.arm(each) / "trial.json"
         if not file.exists():
-            batch, speed, dtype = self.probe(each)
-            samples = max(1, round(speed * 60 * self.minutes / batch)) * batch
-            write_whole(file, json_bytes({"samples": samples, "samples a second": speed, "dtype": dtype}))
+            speed, dtype = self.probe(each)
+            write_whole(file, json_bytes({"samples": round(speed * 60 * self.minutes), "dtype": dtype}))
         try:
             return dict(json.loads(file.read_bytes()))
         except (TypeError, ValueError):
             raise UnnoiseError(f"{file} is damaged", "delete it, and the speed is tried again") from None
 
-    def probe(self, each: Wanted) -> tuple[int, float, str]:
-        """(samples a step, samples a second, dtype) of the training, run for a part of its time and thrown away."""
+    def probe(self, each: Wanted) -> tuple[float, str]:
+        """(samples a second, dtype) of the training, run for a part of its time and thrown away."""
         folder = self.arm(each) / "probe"
         shutil.rmtree(folder, ignore_errors=True)
-        try:
-            self._train(each, folder, ENDLESS, "--run.minutes", str(PROBE * self.minutes))
-        except Stopped as stopped:
-            if stopped.by != TIME_LIMIT:
-                raise
-        steps = read_steps(folder)
+        self._train(each, folder, PROBE * 60 * self.minutes)
         last = checkpoint.latest(folder / CHECKPOINTS)
         if last is None:
             raise UnnoiseError(
                 f"the short trial of {each.name} came to numbers that are not finite", "look at the recipe's rates"
             )
-        dtype = str(checkpoint.verify(last)["machine"]["dtype"])
+        found = pace(read_steps(folder)), str(checkpoint.verify(last)["machine"]["dtype"])
         shutil.rmtree(folder)
-        taken = [step["seconds"] for step in steps]
-        counted = taken[int(WARMED * len(taken)) :]
-        return steps[0]["samples"], steps[0]["samples"] * len(counted) / sum(counted), dtype
+        return found
 
-    def _train(self, each: Wanted, folder: Path, samples: int, *more: str) -> None:
+    def _train(self, each: Wanted, folder: Path, seconds: float, *more: str) -> None:
+        """Begins a training without an end, and stops it after so many seconds."""
         known = inspect.signature(registry.find("recipes", each.recipe)).parameters
         given = [word for name, path in self.given.items() if name in known for word in (f"--{name}", str(path))]
-        length = ["--train.samples", str(samples), "--train.warmup", str(int(min(4000, WARMUP * samples)))]
+        length = ["--train.samples", str(ENDLESS), "--run.minutes", str(seconds / 60)]
         quiet = ["--train.preview-every", "0", "--train.watch-every", "0"]
         own = ["--train.seed", str(each.seed), "--run.out", str(folder)]
-        train([each.recipe, *given, *length, *quiet, *each.options, *own, *more])
+        with time_limit():
+            train([each.recipe, *given, *length, *quiet, *each.options, *own, *more])
 
     def found(self, each: Wanted) -> Trial:
         """What a finished training came to."""
@@ -142,6 +169,22 @@ class Trials:
         engine = load_pipeline(self.folder(each), dtype="float32")
         seconds = sum(step["seconds"] for step in steps)
         return Trial(engine, weights_sha256(engine.record), steps[-1]["samples"], seconds)
+
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """Takes the time limit's stop of a training as its end; any other goes on."""
+    try:
+        yield
+    except Stopped as stopped:
+        if stopped.by != TIME_LIMIT:
+            raise
+
+
+def pace(steps: Sequence[Mapping[str, Any]]) -> float:
+    """Samples a second of steps that follow one another, the first ones left out."""
+    counted = [float(step["seconds"]) for step in steps[int(WARMED * len(steps)) :]]
+    return float(steps[0]["samples"]) * len(counted) / sum(counted)
 
 
 def read_steps(folder: Path) -> list[dict[str, Any]]:

@@ -219,7 +219,7 @@ def how(lab: Lab) -> str:
     options = "; ".join(f"{name}: `{' '.join(('train', recipe, *own))}`" for name, (recipe, own) in ARMS.items())
     return (
         f"Trainings: {options}; seeds from {lab.seed} on, autoencoder and text tower from the model above. Each has as "
-        "many samples as its speed in a short trial promised for its time, so that its schedule knew its length."
+        "many samples as its time holds at its own pace, found where its rate was about to fall."
     )
 
 
