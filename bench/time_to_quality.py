@@ -3,10 +3,10 @@
     python bench/time_to_quality.py --judge runs/emoji-judge --out docs/images/time-to-quality.png
 
 Both sides train the same network from the same first weights on the same latents, from the same text tower, in the same
-batches, for the same seconds: ours is the recipe ``emoji-flow`` as it ships, theirs is told in published.py. A run of
-ours of half the length, with its own schedule, says whether half the time is enough. The clock counts optimiser steps,
-with the making of their batches; it stands while anything is measured, saved or drawn. Each run is a process of its
-own, one after the other.
+batches, for the same seconds: ours is the recipe ``emoji-flow`` as it ships, or tuned by options as theirs is by its
+learning rate (``--ours="--mean 0 --std 1.8"``), theirs is told in published.py. A run of ours of half the length, with
+its own schedule, says whether half the time is enough. The clock counts optimiser steps, with the making of their
+batches; it stands while anything is measured, saved or drawn. Each run is a process of its own, one after the other.
 
 After every eighth of the time the averaged weights are measured: the mean squared error of the noise that they predict,
 at ten log-SNR, on the same held-out pictures with the same noise. After an eighth, a quarter, a half and all of it they
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shlex
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ from reached import Line, Looks, report
 from safetensors.torch import load_file
 from sides import Model, Ours, Side, Theirs
 
+from unnoise.cli.main import parse
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, save_tensors, write_whole
@@ -46,6 +48,7 @@ from unnoise.recipes.emoji_flow import emoji_flow
 from unnoise.study.distances import Figure
 from unnoise.study.leaderboard import Prompts, choose_prompts
 from unnoise.study.measure import noise_error
+from unnoise.training.plan import Training
 from unnoise.training.report import clock
 from unnoise.training.trainer import machine as computer
 
@@ -67,6 +70,7 @@ class Told:
     threads: int
     keep: Path
     out: Path | None
+    ours: str = ""
 
 
 class Entry(NamedTuple):
@@ -113,16 +117,25 @@ def asked(pictures: PictureSet, count: int) -> Prompts:
     return Prompts([chosen.items[row] for row in rows], ["trained"] * len(rows))
 
 
+def our_training(told: Told) -> Training:
+    """The recipe with the options that the bench was given for it.
+
+    Raises:
+        UnnoiseError: an option that does not exist, or a value that is wrong.
+    """
+    return parse(emoji_flow, [*shlex.split(told.ours), "--data", str(told.data)], "--ours")  # type: ignore[no-any-return]
+
+
 def made(told: Told, entry: Entry, record: dict[str, Any], pictures: PictureSet, given: Pipeline) -> Side:
     """The side of a run, as it was when it was last saved; what a side computes in is found once for all its runs."""
-    folder, training = told.keep / entry.folder, emoji_flow(data=told.data)
+    folder = told.keep / entry.folder
     kin = [each for each in entries(told) if (each.rate is None) == (entry.rate is None)]
     setting = next((found for each in kin if (found := record_of(told, each)["setting"])), "")
     side: Side
     if entry.rate is None:
-        side = Ours(training, entry.seconds, folder, setting)
+        side = Ours(our_training(told), entry.seconds, folder, setting)
     else:
-        side = Theirs(training, pictures, given, entry.rate, setting)
+        side = Theirs(emoji_flow(data=told.data), pictures, given, entry.rate, setting)
     record["setting"] = side.setting
     if record["state"]:
         side.load(folder, record["state"])
@@ -217,10 +230,11 @@ def agreed(told: Told) -> None:
     if not told.seconds > 0 or told.pictures < 2 or told.held < 1:
         raise UnnoiseError("there would be nothing to compare", "ask for seconds, two pictures and a held-out one")
     what = {"seconds": told.seconds, "pictures": told.pictures, "held": told.held, "set": open_set(told.data).sha256}
-    what |= computer(torch.device("cpu"))
+    what |= computer(torch.device("cpu")) | ({"ours": told.ours} if told.ours else {})
+    our_training(told)  # refused before anything is trained
     file = told.keep / "asked.json"
     if file.exists() and (before := json.loads(file.read_text("utf-8"))) != what:
-        names = [name for name in what if before.get(name) != what[name]]
+        names = [name for name in {**before, **what} if before.get(name) != what.get(name)]
         raise UnnoiseError(f"{told.keep} holds a bench with another {', '.join(names)}", "name another --keep")
     told.keep.mkdir(parents=True, exist_ok=True)
     write_whole(file, json_bytes(what))
@@ -238,6 +252,7 @@ def options() -> Told:
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     parser.add_argument("--keep", type=Path, default=Path("runs/bench-time-to-quality"), help="where it is kept")
     parser.add_argument("--out", type=Path, help="a PNG file for the plot; a sheet of pictures comes beside it")
+    parser.add_argument("--ours", default="", help="options for our recipe, as after `unnoise train emoji-flow`")
     told = vars(parser.parse_args())
     return Told(**told | {"rates": tuple(told["rates"])})
 

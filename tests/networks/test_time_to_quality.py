@@ -24,6 +24,7 @@ from unnoise.core.noise import normal
 from unnoise.core.objective import Batch, Draws
 from unnoise.core.path import Path as NoisePath
 from unnoise.data.store import open_set
+from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet
 from unnoise.paths.ddpm_linear import DDPMLinear
 from unnoise.paths.flow import Flow
@@ -39,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "bench"))
 from published import PATH, Published, PublishedTraining, as_denoiser, drawn
 from reached import Line, final_table, pictures, reached, verdicts
 from sides import Ours, Theirs, planned
-from time_to_quality import LOG_SNRS
+from time_to_quality import LOG_SNRS, Told, agreed, our_training
 
 # both notations
 
@@ -292,3 +293,19 @@ def test_a_sheet_has_a_row_for_each_run() -> None:
         real = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
         run = Line("a", "float32", 1, [1.0], [[1.0]], {}, real + 100)
         assert pictures([run], real)[:, 0, 0, 0].tolist() == columns + [100 + each for each in columns]
+
+
+def test_ours_takes_the_recipes_options_and_refuses_others(tmp_path: Path) -> None:
+    data = small.picture_set(tmp_path / "pictures")
+    small.encoders(tmp_path / "encoders")
+    typed = " ".join(small.options("emoji-flow", tmp_path, warmup=7))
+    told = Told(data, None, 1.0, (1e-3,), 2, 1, 2, tmp_path / "kept", None, typed)
+    assert our_training(told).settings.warmup == 7
+    assert our_training(replace(told, ours=typed.replace("warmup 7", "warmup 8"))).settings.warmup == 8
+    agreed(told)
+    agreed(told)
+    with pytest.raises(UnnoiseError, match=r"a bench with another ours; name another --keep"):
+        agreed(replace(told, ours=f"{typed} --text-rate 0"))
+    with pytest.raises(UnnoiseError, match="--nonsense"):
+        agreed(replace(told, ours="--nonsense 1", keep=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
