@@ -23,9 +23,9 @@ from unnoise.guidances.cfg import CFG
 from unnoise.guidances.plain import Plain
 from unnoise.study import lab as laboratory
 from unnoise.study.chart import Chart, Series, svg, ticks
-from unnoise.study.distances import Figure
+from unnoise.study.distances import Figure, kernel_of
 from unnoise.study.lab import Lab
-from unnoise.study.page import Lesson, Table, cheapest, grid, half, record, stacked, text, write
+from unnoise.study.page import Lesson, Table, as_good, as_near, cheapest, grid, half, record, stacked, text, write
 from unnoise.study.spectrum import EDGES, compared, power
 from unnoise.study.switched import Instead, Switched
 
@@ -183,6 +183,18 @@ def test_the_cheapest_that_is_not_worse() -> None:
     assert cheapest(wins.flip(0)) in (0, 1)
     shared = torch.rand(1, 400, generator=generator).double()
     assert cheapest(torch.cat([shared - 0.01, shared])) == 1, "a small loss in each prompt is seen: rows are paired"
+    assert as_good(wins[[2, 0, 2]]) == [True, False, True], "a row between good ones may be bad"
+
+
+def test_the_sets_that_are_not_farther() -> None:
+    """A set that is off in one direction is told from two that scatter alike, where their own intervals overlap."""
+    generator = torch.Generator().manual_seed(0)
+    real, noise = torch.randn(2, 200, 8, generator=generator).double()
+    near, off = real + 0.3 * noise, real + 0.3 * noise + 0.06
+    again = near + 0.01 * torch.randn(200, 8, generator=generator).double()
+    assert as_near([off, near, again], real) == [False, True, True]
+    assert kernel_of(off, real).low < kernel_of(near, real).high, "the control: unpaired they would not be told apart"
+    assert as_near([off, off.clone()], real) == [True, True]
 
 
 def test_where_a_curve_crosses_one_half() -> None:

@@ -75,7 +75,7 @@ def test_steps(shapes: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert column(right, "steps") == [1, 2, 5, 10] * 2
     assert set(column(right, "own caption first")) == {1.0}, "one picture for a prompt is drawn in one step"
     assert column(right, "still to go") == [0.0] * 4 + [None] * 4, "none for a solver that draws noise"
-    assert "euler: 1 steps" in right.found[0]
+    assert "euler: 1, " in right.found[0]
     assert min(column(right, "seconds")) > 0
     deaf = known.engine(shapes, cfg_scale=0.0)
     lesson = steps.study(known.lab(deaf, shapes, tmp_path, steps=10))

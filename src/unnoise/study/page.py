@@ -9,13 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from PIL import Image, ImageFont
 from torch import Tensor
 
 from unnoise.files import json_bytes, write_whole
 from unnoise.pictures import to_images
 from unnoise.study.chart import Chart, svg
-from unnoise.study.distances import Figure, mean_of
+from unnoise.study.distances import Figure, bootstrap, mean_of, pair_mean, paired_terms
 from unnoise.study.film import strip
 from unnoise.study.leaderboard import text_of
 
@@ -133,20 +134,44 @@ def stacked(images: Sequence[Image.Image]) -> Image.Image:
 
 
 def cheapest(values: Tensor, seed: int = 0) -> int:
-    """The first row that is not measurably worse than the best one.
-
-    Rows share their prompts, so that what counts is the difference of each prompt's own values: the first row whose
-    mean difference from the best row's has an interval that holds 0. With few prompts little is measurable, and the
-    answer comes early.
+    """The first row that is not measurably worse than the best one; with few prompts it comes early.
 
     Args:
         values: (R, P) of P prompts in R settings, the cheapest first; more is better.
     """
-    best = values.double().mean(1).argmax()
-    for row, mine in enumerate(values.double()):
-        if row == best or mean_of(values[best].double() - mine, seed).low <= 0:
-            return row
-    raise AssertionError("the best row is a row")
+    return as_good(values, seed).index(True)
+
+
+def as_good(values: Tensor, seed: int = 0) -> list[bool]:
+    """Which rows are not measurably worse than the best one, by their means.
+
+    Rows share their prompts, so that what counts is the difference of each prompt's own values: those rows whose mean
+    difference from the best row's has an interval that holds 0. With few prompts little is measurable.
+
+    Args:
+        values: (R, P) of P prompts in R settings; more is better.
+    """
+    best = int(values.double().mean(1).argmax())
+    return [row == best or mean_of(values[best] - mine, seed).low <= 0 for row, mine in enumerate(values.double())]
+
+
+def as_near(sets: Sequence[Tensor], real: Tensor, seed: int = 0) -> list[bool]:
+    """Which sets of features are not measurably farther from the real ones than the nearest one, by KD-local.
+
+    As in ``as_good``: sets share their prompts, and the difference from the nearest set's distance is resampled.
+
+    Args:
+        sets: (P, d) of P prompts each.
+        real: (P, d) of the same prompts.
+    """
+    terms = [paired_terms(each, real) for each in sets]
+    once = torch.ones(1, len(real), dtype=torch.float64)
+    least = min(terms, key=lambda mine: float(pair_mean(mine, once)))
+
+    def low(farther: Tensor) -> float:
+        return bootstrap(lambda counts: pair_mean(farther, counts), len(real), seed).low
+
+    return [mine is least or low(mine - least) <= 0 for mine in terms]
 
 
 def half(xs: Sequence[float], ys: Sequence[float]) -> float:

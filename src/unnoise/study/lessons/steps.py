@@ -10,7 +10,7 @@ from unnoise.study.chart import Chart, Series
 from unnoise.study.distances import Figure, kernel_of, mean_of
 from unnoise.study.lab import Lab
 from unnoise.study.leaderboard import features
-from unnoise.study.page import Lesson, Table, Value, cheapest, grid
+from unnoise.study.page import Lesson, Table, Value, as_good, as_near, grid
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 250)
 SOLVERS = ("euler", "euler-a", "heun", "dpmpp-2m", "unipc")
@@ -30,7 +30,8 @@ def study(lab: Lab) -> Lesson:
         drawn = [lab.draw(steps=count, solver=solver) for count in counts]
         right = torch.stack([lab.right(each.pixels) for each in drawn])  # (counts, P)
         own = [mean_of(each, lab.seed) for each in right]
-        apart = [kernel_of(features(lab.eyes, each.pixels), real, lab.seed) for each in drawn]
+        seen = [features(lab.eyes, each.pixels) for each in drawn]
+        apart = [kernel_of(each, real, lab.seed) for each in seen]
         method = find("solvers", solver)
         for place, count in enumerate(counts):
             settled = None if method.stochastic else away(drawn[place].pixels, drawn[-1].pixels)
@@ -38,8 +39,12 @@ def study(lab: Lab) -> Lesson:
             rows.append([solver, count, own[place], apart[place], settled, seconds])
         curves["own caption first"].append(list(zip(counts, own, strict=True)))
         curves["KD-local"].append(list(zip(counts, apart, strict=True)))
-        knee = cheapest(right, lab.seed)
-        found.append(f"{solver}: {counts[knee]} steps, {float(drawn[knee].seconds.median()):.2f} s a picture")
+        enough = [a and b for a, b in zip(as_good(right, lab.seed), as_near(seen, real, lab.seed), strict=True)]
+        if any(enough):
+            knee = enough.index(True)
+            found.append(f"{solver}: {counts[knee]}, {float(drawn[knee].seconds.median()):.2f} s a picture")
+        else:
+            found.append(f"{solver}: none is both")
         names.append(solver)
         shown.append(torch.cat([each.pixels[:1] for each in drawn]))
     note = (
@@ -53,10 +58,13 @@ def study(lab: Lab) -> Lesson:
     ]
     return Lesson(
         "Steps",
-        ["Fewest steps that follow the prompt not measurably worse than the solver's best. " + "; ".join(found) + "."],
+        [
+            "Fewest steps that neither follow the prompt measurably worse than the solver's best nor draw measurably "
+            f"farther from the real pictures than its nearest. {'; '.join(found)}."
+        ],
         [Table(["solver", "steps", "own caption first", "KD-local", "still to go", "seconds"], rows, note)],
         charts,
-        grid(shown, [f"{count} steps" for count in counts], names),
+        grid(shown, [f"{count} step{'s' * (count > 1)}" for count in counts], names),
     )
 
 
