@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -290,6 +292,26 @@ def test_a_line_is_a_line(text: str, tmp_path: Path, capfd: pytest.CaptureFixtur
     with Report(tmp_path, 10, 0, tensorboard=False) as report:
         report.say(text)
     assert capfd.readouterr().err == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("until", "told"),
+    [
+        (None, r"8 of 1000 samples .*  ETA 0:04:08\n"),
+        (1e6, r"8 of 1000 samples .*  ETA 0:04:08\n"),
+        (100.0, r"8 samples .*  stops in 0:01:(39|40)\n"),
+    ],
+)
+def test_a_line_says_when_it_ends_or_is_stopped(
+    until: float | None, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from unnoise.training.report import Report
+    from unnoise.training.trainer import TrainStep
+
+    moment = None if until is None else time.monotonic() + until
+    with Report(tmp_path, 1000, 0, every=0.0, tensorboard=False, until=moment) as report:
+        report.step(TrainStep(1, 8, {}, 1.0, 1.0, False, 2.0))
+    assert re.fullmatch(told, capfd.readouterr().err)
 
 
 def test_a_preview_that_fails_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,10 +67,19 @@ class Report:
         total: samples when done.
         start: samples done before.
         every: seconds between two lines where the output is no terminal.
+        until: when the training will be stopped, by ``time.monotonic``, if it will.
     """
 
-    def __init__(self, folder: Path, total: int, start: int, every: float = 30.0, tensorboard: bool = True) -> None:
-        self.total, self.start, self.every = total, start, every
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        start: int,
+        every: float = 30.0,
+        tensorboard: bool = True,
+        until: float | None = None,
+    ) -> None:
+        self.total, self.start, self.every, self.until = total, start, every, until
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         forget(folder / "metrics.jsonl", start)
@@ -145,17 +154,20 @@ class Report:
 
     def _show(self, step: TrainStep, row: dict[str, Any]) -> None:
         speed = (step.samples - self.start) / max(self.busy, 1e-9)
-        left = clock((self.total - step.samples) / max(speed, 1e-9))
+        ahead = (self.total - step.samples) / max(speed, 1e-9)
+        stop = math.inf if self.until is None else self.until - time.monotonic()
+        whole = ahead <= stop
+        ends = f"ETA {clock(ahead)}" if whole else f"stops in {clock(stop)}"
         extra = "".join(f"  {k.split('/')[-1]} {v:.3g}" for k, v in row.items() if "/" in k and "log-snr" not in k)
         if self.looks:
             first, last = (look["kept-back/loss"] for look in (self.looks[0], self.looks[-1]))
             extra += f"  kept back {last:.4f} (at first {first:.4f})"
-        text = f"loss {self.smooth or math.nan:.4f}{extra}  {speed:.1f} pictures/s  ETA {left}"
+        text = f"loss {self.smooth or math.nan:.4f}{extra}  {speed:.1f} pictures/s  {ends}"
         self.progress.update(self.task, completed=step.samples, text=text)
         if not self.live and (time.monotonic() - self.said > self.every or step.samples >= self.total):
             self.said = time.monotonic()
             self.file.flush()
-            self.say(f"{step.samples} of {self.total} samples  {text}")
+            self.say(f"{step.samples} {f'of {self.total} ' if whole else ''}samples  {text}")
 
     def say(self, text: str) -> None:
         """A line of its own, above the progress line."""

@@ -153,14 +153,15 @@ def run(
             trainer = _trainer(training, folder, device, dtype, last)
             if record is not None:
                 write_whole(folder / RUN, json_bytes(record))
-            with Report(folder, training.settings.samples, trainer.samples, say_every) as report:
+            until = started + 60 * minutes if minutes is not None else None
+            with Report(folder, training.settings.samples, trainer.samples, say_every, until=until) as report:
                 for note in [*(training.notes if last is None else ()), *trainer.warnings, *_passed_over(folder, last)]:
                     report.say(f"note: {note}")
                 if compiled:
                     report.say("note: the network is compiled as its first steps come, which take a minute or two each")
                 if last is None:
                     trainer.save()  # a disk that cannot be written is better found now than in an hour
-                _loop(training, trainer, report, folder, flag, started + 60 * minutes if minutes is not None else None)
+                _loop(training, trainer, report, folder, flag)
             parts = training.finish(averaged(training, trainer))
             save_model(folder / MODEL, parts, training.info, training.texts, replace=True)
     except OSError as error:
@@ -199,9 +200,7 @@ def _passed_over(folder: Path, last: Path | None) -> list[str]:
     return [f"{path.name} is damaged or not finite and was passed over" for path in newer]
 
 
-def _loop(
-    training: Training, trainer: Trainer, report: Report, folder: Path, flag: list[str], until: float | None
-) -> None:
+def _loop(training: Training, trainer: Trainer, report: Report, folder: Path, flag: list[str]) -> None:
     """Trains, saves and shows until the end, a signal or the time limit."""
     settings, watched = training.settings, watcher(training, trainer, report, folder)
 
@@ -219,7 +218,7 @@ def _loop(
 
     for step in trainer.run():
         note_step(report, watched, step)
-        if until is not None and time.monotonic() > until:
+        if report.until is not None and time.monotonic() > report.until:
             flag.append(TIME_LIMIT)
         if flag:
             break
