@@ -29,13 +29,15 @@ def test_one_command_writes_all_of_a_study(
     kept = json.loads(capsys.readouterr().out)
     assert kept == json.loads((out / f"{name}.json").read_text("utf-8"))
     page = (out / f"{name}.md").read_text("utf-8")
-    assert (
-        f"`unnoise study {name} {tiny_model.name} --prompts 6 --seeds 2 --seed 0 --part validation --steps 2`" in page
-    )
+    seeds = {"guidance": " --seeds 2", "seeds": " --seeds 4"}.get(name, "")  # what took effect
+    told = f"`unnoise study {name} {tiny_model.name} --prompts 6 --part validation{seeds} --seed 0 --steps 2`"
+    assert told in page
     assert kept["facts"]["prompts"] == "3 plain, 1 tier1, 1 tier2"
     assert kept["tables"][0]["rows"]
     judged = name not in ("one-jump", "spectrum", "words")
     assert ("judge" in kept["facts"]) == judged
+    if judged:
+        assert re.match(rf"{eyes.name}, weights [0-9a-f]{{16}}, FAILED its exam: ", kept["facts"]["judge"])
     linked = re.findall(r"\]\(([^)]+)\)", page)
     assert f"{name}.png" in linked
     assert f"{name}-1.svg" in linked

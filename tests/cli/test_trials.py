@@ -66,7 +66,7 @@ def test_one_command_trains_measures_and_writes(
     said, told = capfd.readouterr()
     record = json.loads(said)
     assert [row[0] for row in record["tables"][0]["rows"]] == list(TINY)
-    assert f"--seeds 1 --seed 0 --part validation --steps 2 --minutes {MINUTES}`" in record["facts"]["command"]
+    assert f"--part validation --seeds 1 --seed 0 --steps 2 --minutes {MINUTES}`" in record["facts"]["command"]
     assert record["facts"]["settings"] == "steps 2, solver dpmpp-2m, spacing karras(sigma_max=80), cfg_scale 3.0"
     for number, name in enumerate(TINY, 1):
         assert f"training {number} of 4: {name}, seed 0; about 0:0" in told
@@ -109,8 +109,12 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
 
     trainer.trial(WANTED)
     monkeypatch.setattr(trials, "train", stopped)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match=r"saved as .*; give the same command again, and it goes on"):
         list(trainer([WANTED, other]))
+    metrics = trainer.folder(WANTED) / "metrics.jsonl"
+    (first_step,) = read_steps(trainer.folder(WANTED))
+    torn = json.dumps(first_step | {"seconds": 0.001}) + '\n{"step": 2, "samp'  # time is left; and the power went
+    metrics.write_text(torn)
     assert not trainer.finished(WANTED)
     with pytest.raises(Stopped):
         trainer.probe(other)  # a probe that a person stops is no probe
@@ -118,9 +122,8 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
     calls.clear()
     first, second = trainer([WANTED, other])
     parts = [(call[0], "--train.samples" in call) for call in calls]
-    begun, ended = ("emoji-flow", True), ("--resume", True)
-    on = [("--resume", False)] if len(parts) == 4 else []  # where its first step did not take the time of all
-    assert parts == [*on, ended, begun, ended], "and the trial is not made again"
+    begun, ended, on = ("emoji-flow", True), ("--resume", True), ("--resume", False)
+    assert parts == [on, ended, begun, ended], "and the trial is not made again"
     for trial, each in ((first, WANTED), (second, other)):
         assert trial.samples == int(read_run(trainer.folder(each))[1][-1]), "to the end that was found for it"
     assert first.weights != second.weights
@@ -144,6 +147,56 @@ def test_what_tells_trainings_apart(tiny_model: Path, shapes: Path, tmp_path: Pa
     assert trainer.folder(WANTED._replace(name="another word for it")) in folders
     ten, ten_too = (made(tiny_model, shapes, tmp_path, minutes).folder(WANTED) for minutes in (10, 10.0))
     assert ten == ten_too, "left out, and typed"
+
+
+def test_what_cannot_be_compared_is_found_out(
+    tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default that changed between two seeds, and another computer; the same once more is the control."""
+    trainer, trained = made(tiny_model, shapes, tmp_path), dict[Path, Any]()
+    told = {
+        "machine": {"threads": 2, "dtype": "float32"},
+        "identity": {"recipe": "emoji-flow", "drop": 0.1, "settings": {"seed": 3, "samples": 64, "rate": 1e-3}},
+    }
+    monkeypatch.setattr("unnoise.cli.trials.checkpoint.latest", lambda folder: folder)
+    monkeypatch.setattr("unnoise.cli.trials.checkpoint.verify", lambda folder: told)
+    trainer.match(WANTED, trained)
+    told["identity"]["settings"] = {"seed": 4, "samples": 80, "rate": 1e-3}
+    trainer.match(WANTED._replace(seed=4), trained)
+    told["identity"]["drop"] = 0.2
+    with pytest.raises(UnnoiseError, match=r"seed-5 and .*seed-3 were trained with another drop; delete"):
+        trainer.match(WANTED._replace(seed=5), trained)
+    trainer.match(WANTED._replace(options=()), trained)  # another arm may be as it likes
+    told["machine"] = {"threads": 1, "dtype": "float32"}
+    with pytest.raises(UnnoiseError, match="with another threads"):
+        trainer.match(WANTED._replace(options=(), seed=4), trained)
+    monkeypatch.setattr("unnoise.cli.trials.checkpoint.latest", lambda folder: None)
+    with pytest.raises(UnnoiseError, match="has no whole checkpoint; delete it"):
+        trainer.match(WANTED, trained)
+
+
+def test_one_precision_for_all(
+    tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[list[str]]
+) -> None:
+    """The first trial finds it; no other is asked, however its own would end."""
+    found = iter(["bfloat16", "float32"])
+    tried: list[str] = []
+
+    def probe(self: Trials, each: Wanted) -> tuple[float, str]:
+        tried.append(self.dtype)
+        self.arm(each).mkdir(parents=True, exist_ok=True)
+        return 100.0, next(found) if self.dtype == "auto" else self.dtype
+
+    monkeypatch.setattr(Trials, "probe", probe)
+    other = WANTED._replace(options=())
+    trainer = made(tiny_model, shapes, tmp_path)
+    assert [trainer.trial(each)["dtype"] for each in (WANTED, other)] == ["bfloat16", "bfloat16"]
+    assert tried == ["auto", "bfloat16"]
+    again = made(tiny_model, shapes, tmp_path)
+    monkeypatch.setattr(again, "train", lambda each: (_ for _ in ()).throw(Stopped("stopped", "", "SIGINT")))
+    with pytest.raises(Stopped):
+        list(again([WANTED, other]))
+    assert again.dtype == "bfloat16", "a study that goes on knows it from what was noted"
 
 
 def test_damaged_notes_are_told_in_a_line(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:

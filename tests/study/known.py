@@ -100,5 +100,6 @@ def lab(model: Pipeline, pictures: PictureSet, memory: Path, colour: bool = True
         "seeds": 2,
         "steps": None,
         "memory": memory,
+        "computer": {},
     }
     return Lab(**settings | changes)

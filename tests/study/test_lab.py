@@ -79,7 +79,7 @@ def test_who_watches_is_told_what_is_drawn(shapes: PictureSet, tmp_path: Path, m
 
 
 def test_what_is_remembered_is_told_apart(shapes: PictureSet, tmp_path: Path) -> None:
-    """Prompts, seeds, settings, notes and weights: each change draws anew, and nothing else does."""
+    """Prompts, seeds, settings, notes, weights and computer: each change draws anew, and nothing else does."""
     model = known.engine(shapes)
 
     def files(lab: Lab, **asked: Any) -> int:
@@ -95,6 +95,7 @@ def test_what_is_remembered_is_told_apart(shapes: PictureSet, tmp_path: Path) ->
     assert files(lab, prompts=lab.captions[::-1]) == 5
     assert files(lab, note="other") == 6
     assert files(known.lab(model, shapes, tmp_path, weights="others")) == 7
+    assert files(known.lab(model, shapes, tmp_path, computer={"threads": 1})) == 8
     assert not lab.judged
     assert lab.turns(1) == list(range(12, 24))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from unnoise.study.lessons import early_late, find, guidance, hundred, one_jump,
 from unnoise.study.page import Lesson
 from unnoise.study.prompts import HUNDRED, choose, kinds, mixed
 from unnoise.study.prompts import hundred as listed
-from unnoise.study.spectrum import compared
+from unnoise.study.spectrum import COARSE, FINE, compared, fineness
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,20 @@ def test_early_and_late(shapes: PictureSet, tmp_path: Path) -> None:
     assert column(lesson, "follows A")[8] == 1.0
     assert column(lesson, "A first") == [0.0] * 8 + [1.0]
     assert set(column(lesson, "off: own first")) == {1.0}
-    assert "held for 7.5 of 8 steps" in lesson.found[0]
+    for waves in ("coarse", "fine"):
+        assert column(lesson, waves) == [0.0] * 8 + [1.0]
+    assert "held for 7.5 of 8 steps; their coarse waves are its own once it has held for 7.5, their " in lesson.found[0]
+
+
+def test_whose_waves_they_are() -> None:
+    """A picture with the wide waves of one and the narrow ones of another."""
+    across = torch.arange(64.0) * 2 * torch.pi / 64
+    wide, narrow, other = (torch.sin(cycles * across).expand(1, 3, 64, 64) * 0.3 for cycles in (2, 12, 9))
+    mixed, a, b = to_bytes(wide + narrow), to_bytes(wide + other), to_bytes(-wide + narrow)
+    assert early_late.nearer(mixed, a, b, COARSE).tolist() == [1.0]
+    assert early_late.nearer(mixed, a, b, FINE).tolist() == [0.0]
+    assert early_late.nearer(mixed, a, a, FINE).tolist() == [0.5]
+    assert "first prompt nowhere of 4 steps; their coarse waves are its own once" in early_late.told([nan, 1, 2], 4)
 
 
 def test_what_guidance_is_switched_off_for(shapes: PictureSet, tmp_path: Path) -> None:
@@ -143,7 +157,7 @@ def test_one_jump(shapes: PictureSet, tmp_path: Path) -> None:
     blind, blur = column(lesson, "error, no prompt"), column(lesson, "fineness, no prompt")
     assert blind[0] == pytest.approx(1, abs=1e-6), "the mean of the pictures"
     mean = to_bytes(from_bytes(shapes.pictures()).mean(0))[None]
-    wanted = one_jump.fineness(mean) / one_jump.fineness(shapes.pictures()).mean()
+    wanted = fineness(mean) / fineness(shapes.pictures()).mean()
     assert blur[0] == pytest.approx(float(wanted), rel=0.02)
     assert blur[0] < 0.5
     assert blind[:3] == sorted(blind[:3], reverse=True)
@@ -174,7 +188,10 @@ def test_seeds(shapes: PictureSet, tmp_path: Path) -> None:
     right = seeds.study(known.lab(known.engine(shapes), shapes, tmp_path))
     assert column(right, "1 - cosine")[0] == pytest.approx(0, abs=1e-9)
     assert column(right, "1 - cosine")[1] == pytest.approx(column(right, "1 - cosine")[2])
-    assert right.found[0].startswith("The same seed in another batch: the largest difference of any channel is 0 ")
+    assert right.found[0].startswith(
+        "Of 12 pictures drawn once more, each by itself and not among others, the largest "
+    )
+    assert "of any channel is 0 of 255" in right.found[0]
     assert column(right, "kind", 1) == ["plain", "toned"]
     assert column(right, "own caption first", 1) == [1.0, 1.0]
     model = known.engine(shapes, cfg_scale=0.0)

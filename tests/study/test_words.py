@@ -48,14 +48,15 @@ class Hot(nn.Module):
 
 
 class Painter(nn.Module):
-    """Colours are looked for on the left half and painted there, a shape's word on the right half.
+    """Colours are looked for and painted on the left half; a shape's word on the right one, where it is painted if asked.
 
     ``green`` is looked for lower down than other colours. A scrambled painter paints where nobody looks.
     """
 
-    def __init__(self, scrambled: bool = False) -> None:
+    def __init__(self, scrambled: bool = False, shapes: bool = False) -> None:
         super().__init__()
         self.unused, self.scrambled = nn.Parameter(torch.zeros(())), scrambled
+        self.ink = torch.tensor([1.0, 0.3, 0.6, 0.0]).view(1, 4, 1) * shapes
         place = torch.full((8, 16, 16), 1e-3)
         place[:4, :, :8] = 1.0
         place[4:7, :, 8:] = 1.0
@@ -72,7 +73,7 @@ class Painter(nn.Module):
         weights = inside("mid.cross", (wanted / wanted.sum(1, keepdim=True)).mT[:, None])  # (B, 1, N, L)
         inside("mid.self", weights.flatten(2)[..., :4])
         colour = torch.eye(8, 3)[None].expand(len(x), -1, -1)
-        colour = torch.cat([colour[:, :4] + torch.arange(4).view(1, 4, 1) / 4, colour[:, 4:] * 0], 1)
+        colour = torch.cat([colour[:, :4] + torch.arange(4).view(1, 4, 1) / 4, colour[:, 4:] + self.ink], 1)
         where = (weights[:, 0] @ cond.tokens).mT.unflatten(2, (16, 16))  # (B, 8, h, w)
         if self.scrambled:
             where = where.flip(3)
@@ -80,8 +81,8 @@ class Painter(nn.Module):
         return paint.clamp(0, 1) * 2 - 1, inside.features
 
 
-def model(scrambled: bool = False) -> Pipeline:
-    denoiser = Denoiser(Painter(scrambled), find("paths", "flow")(), find("predictions", "data")())
+def model(scrambled: bool = False, shapes: bool = False) -> Pipeline:
+    denoiser = Denoiser(Painter(scrambled, shapes), find("paths", "flow")(), find("predictions", "data")())
     defaults = {"steps": 3, "solver": "euler", "spacing": "trailing", "cfg_scale": 1.0}
     return Pipeline(denoiser, known.Cells(), Hot(), Letters(), {"defaults": defaults})  # type: ignore[arg-type]
 
@@ -161,16 +162,26 @@ def test_pairs_differ_in_one_word() -> None:
     assert others(["woman", "with", "red", "hair,", "skin"], 2) == [3], "small words and the word itself are left out"
 
 
-def figures(scrambled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """Every colour to green, and green to red: two words of which the maps are not the same."""
-    monkeypatch.setattr(
-        "unnoise.study.lessons.words.swaps",
-        lambda caption: [("colour", ("red" if "green" in caption else "green") + caption[caption.index(" ") :])],
-    )
+def figures(scrambled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixed: bool = False) -> dict[str, Figure]:
+    """Every colour to green, and green to red: two words of which the maps are not the same.
+
+    Mixed, in every second prompt the shape is exchanged instead, which is looked for, and painted, on the other half.
+    """
+    asked: list[str] = []
+
+    def swaps(caption: str) -> list[tuple[str, str]]:
+        colour, shape = caption.split()
+        asked.append(caption)
+        if mixed and len(asked) % 2:
+            return [("shape", f"{colour} {'bar' if shape == 'post' else 'post'}")]
+        return [("colour", f"{'red' if colour == 'green' else 'green'} {shape}")]
+
+    monkeypatch.setattr("unnoise.study.lessons.words.swaps", swaps)
     shapes = open_set(write_shapes(tmp_path / "shapes"))
-    lab = known.lab(model(scrambled), shapes, tmp_path / "memory")
+    lab = known.lab(model(scrambled, mixed), shapes, tmp_path / "memory")
     lesson = study(lab)
-    assert lesson.found[0].startswith("12 pairs")
+    kinds = "6 in shape, 6 in colour" if mixed else "12 in colour"
+    assert lesson.found[0].startswith(f"12 pairs of prompts that differ in one word ({kinds}). Moved: its own less oth")
     assert lesson.sheet.height > 4 * 80
     return {str(name): value for name, value in lesson.tables[0].rows}  # type: ignore[misc]
 
@@ -183,6 +194,13 @@ def test_an_exchange_moves_its_word_and_its_place(tmp_path: Path, monkeypatch: p
     assert found["change lies on other words' maps"].high < 0
     assert found["moved: its own less others'"].low > 0
     assert found["place: its own less others'"].low > 0
+    assert found["place: its own less another pair's"].low <= 0, "pairs of which all exchange the same word"
+
+
+def test_the_place_is_the_pairs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a neighbour exchanges another word, the change is not where that one was looked for."""
+    found = figures(False, tmp_path, monkeypatch, mixed=True)
+    assert found["place: its own less another pair's"].low > 0
 
 
 def test_a_picture_that_changes_elsewhere_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unnoise.study.judge import Exam, Judge
     from unnoise.study.leaderboard import Row
 
-SHOWN = 60
+SHOWN, COLUMNS = 60, 10  # pictures of a sheet, and how many of them stand in a row
 
 
 def evaluate(
@@ -52,7 +52,9 @@ def evaluate(
     from unnoise.pipelines.load import model_folder
     from unnoise.pipelines.metadata import weights_sha256
     from unnoise.study.judge import examine
+    from unnoise.study.lab import told
     from unnoise.study.leaderboard import Board, choose_prompts
+    from unnoise.weights.model import read_record
 
     for option, value, least, most in (("--prompts", prompts, 2, 1000), ("--seeds", seeds, 1, 16)):
         if not least <= value <= most:
@@ -60,7 +62,8 @@ def evaluate(
     pictures = open_set(data)
     chosen = choose_prompts(pictures, part, prompts)
     captions = [pictures.captions[item][0] for item in chosen.items]
-    eyes = load_judge(model_folder(judge))
+    folder = model_folder(judge)
+    eyes = load_judge(folder)
     models = load_models(checkpoints, eyes, captions, steps)
     make_folder(out)
     board = Board(eyes, pictures, chosen, seed)
@@ -72,14 +75,15 @@ def evaluate(
     facts = {
         "command": typed("eval", map(label, checkpoints), asked),
         "weights": ", ".join(f"{name} {weights_sha256(model.record)[:16]}" for name, model in models.items()),
-        "judge": f"{label(judge)}, {verdict(exam)}",
+        **{f"settings of {name}": told(model.settings(steps=steps)) for name, model in models.items()},
+        "judge": f"{label(judge)}, weights {weights_sha256(read_record(folder))[:16]}, {verdict(exam)}",
         "prompts": ", ".join(f"{len(chosen.rows(tier))} {tier}" for tier in dict.fromkeys(chosen.tiers)) + f" ({part})",
         "seeds": f"{seeds} a prompt, from {seed}",
         "picture set": pictures.sha256,
         "candidates": board.candidates.digest(chosen.items),
     }
     record = {"facts": facts, "exam": exam._asdict() | {"passed": exam.passed}, "rows": _plain([*rows, *controls])}
-    write(out, [*rows, *controls], facts, record)
+    write(out, [*rows, *controls], captions, facts, record)
     print(json.dumps(record, ensure_ascii=False) if as_json else f"{verdict(exam)}\nwritten to {out}")
 
 
@@ -158,7 +162,8 @@ def verdict(exam: Exam) -> str:
 
 def typed(verb: str, words: Iterable[str], options: Mapping[str, object]) -> str:
     """A command as a page tells it, and the day: options that were given, and names in the place of paths."""
-    said = [f"{option} {value}" for option, value in options.items() if value is not None]
+    given = {option: value for option, value in options.items() if value is not None}
+    said = [f"{option} {f'{value:g}' if isinstance(value, float) else value}" for option, value in given.items()]
     return f"`{' '.join(['unnoise', verb, *words, *said])}`, {date.today()}"
 
 
@@ -198,7 +203,9 @@ def make_folder(out: Path) -> None:
         raise explain(error, out) from None
 
 
-def write(out: Path, rows: Sequence[Row], facts: dict[str, str], record: dict[str, Any]) -> None:
+def write(
+    out: Path, rows: Sequence[Row], captions: Sequence[str], facts: dict[str, str], record: dict[str, Any]
+) -> None:
     """Writes the table, its numbers, a plot for each column and a contact sheet for each row, prompts in one order.
 
     Raises:
@@ -208,14 +215,14 @@ def write(out: Path, rows: Sequence[Row], facts: dict[str, str], record: dict[st
 
     from unnoise.files import json_bytes, write_whole
     from unnoise.pictures import sheet
-    from unnoise.study.leaderboard import FIGURES, markdown, plot
+    from unnoise.study.leaderboard import markdown, measured, plot
 
-    write_whole(out / "leaderboard.md", markdown(rows, facts).encode())
+    places = list(dict.fromkeys(place * len(captions) // SHOWN for place in range(SHOWN)))
+    write_whole(out / "leaderboard.md", markdown(rows, facts, [captions[place] for place in places]).encode())
     write_whole(out / "leaderboard.json", json_bytes(record))
-    for name in FIGURES:
+    for name in measured(rows):
         write_whole(out / f"{name.lower()}.svg", plot(rows, name).encode())
     for number, row in enumerate(rows, 1):
-        places = dict.fromkeys(place * len(row.pictures) // SHOWN for place in range(SHOWN))
         file = io.BytesIO()
-        sheet(row.pictures[list(places)], columns=10).quantize(256).save(file, "PNG", optimize=True)
+        sheet(row.pictures[places], columns=COLUMNS).quantize(256, kmeans=2).save(file, "PNG", optimize=True)
         write_whole(out / f"sheet-{number}.png", file.getvalue())

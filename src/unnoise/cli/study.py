@@ -67,6 +67,7 @@ def study(
     from unnoise.study.lab import Lab
     from unnoise.study.page import record, write
     from unnoise.study.prompts import choose
+    from unnoise.training.trainer import machine
     from unnoise.weights.model import read_record
 
     pictures = open_set(data)
@@ -82,6 +83,7 @@ def study(
         return found
 
     given = {"data": data} | ({"autoencoder": model, "text": model} if model is not None else {})
+    network = next(engine.denoiser.parameters())
     lab = Lab(
         engine=engine,
         weights=weights,
@@ -93,6 +95,7 @@ def study(
         seeds=seeds,
         steps=steps,
         memory=memory,
+        computer=machine(network.device) | {"dtype": str(network.dtype)},
         watch=counted,
         train=Trials(
             given, {"model": weights, "set": pictures.sha256}, 10 if minutes is None else minutes, memory / "arms"
@@ -100,15 +103,15 @@ def study(
     )
     make_folder(out)
     lesson = run(lab)
-    asked: dict[str, object] = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part}
-    asked |= {"--steps": steps, "--minutes": minutes}
+    asked: dict[str, object] = {} if lesson.asked else {"--prompts": prompts, "--part": part}
+    asked |= {"--seeds": lesson.seeds, "--seed": seed, "--steps": steps, "--minutes": minutes}
     words = [name] if model is None else [name, label(model)]
     facts = {
         "command": typed("study", words, asked),
         "model": f"{engine.record.get('name', '')}, weights {weights[:16]}",
         "prompts": lesson.asked or lab.kinds(),
         "settings": lesson.drawn or lab.told(),
-        **({"judge": lab.verdict()} if lab.judged else {}),
+        **({"judge": f"{label(judge)}, weights {lab.judged_by()[:16]}, {lab.verdict()}"} if lab.judged else {}),
         "picture set": pictures.sha256[:16],
     }
     files = write(out, name, lesson, facts)

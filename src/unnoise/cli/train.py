@@ -96,6 +96,8 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
         if not 1 <= options.threads <= 1024:
             raise UnnoiseError(f"{options.threads} threads cannot be used", "ask for 1 up to the number of cores")
         torch.set_num_threads(options.threads)
+    if options.minutes is not None and not options.minutes >= 0:
+        raise UnnoiseError(f"{options.minutes:g} minutes are no time to train", "ask for more; 0 is a single step")
     folder = options.out or Path("runs") / recipe
     device = choose_device(options.device)
     dtype = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[options.dtype]

@@ -21,7 +21,7 @@ from unnoise.pipelines.load import load_pipeline
 from unnoise.pipelines.metadata import weights_sha256
 from unnoise.study.lab import Trial, Wanted
 from unnoise.training import checkpoint
-from unnoise.training.report import clock
+from unnoise.training.report import clock, forget
 from unnoise.training.runner import CHECKPOINTS, MODEL, TIME_LIMIT, Stopped
 
 PROBE = 0.05  # part of a training's time for which its speed is tried
@@ -37,9 +37,9 @@ class Trials:
     A schedule counts samples and must know its end, but not before the rate falls. So each training runs without an end
     for the part of its time in which the rate stands still; its own pace then says how many samples the rest of the
     time holds, and it goes on to that end. How far it missed its time ``Trial.seconds`` tells. A short trial of each
-    recipe comes first, for the numbers that must stand from the start and be those of every seed: the samples over
-    which the rate rises, and the precision. Each lies in a folder of its own: a study that was stopped goes on where it
-    was, in the middle of a training too.
+    recipe comes first, for the number that must stand from the start and be that of every seed: the samples over which
+    the rate rises. The first trial of all also finds the precision, for every training. Each lies in a folder of its
+    own: a study that was stopped goes on where it was, in the middle of a training too.
 
     Args:
         given: options for every recipe that has them, "data" among them.
@@ -56,11 +56,20 @@ class Trials:
             raise UnnoiseError(f"{minutes:g} minutes are no time to train", "ask for more than 0, at most 10,000")
         self.given, self.what, self.out = given, dict(what), out
         self.minutes = float(minutes)  # 10 and 10.0 are one length, and one folder
+        self.dtype = "auto"
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Trial]:
-        """Trains them in turn, and tells before each what it is and how long all that is left will take."""
+        """Trains them in turn, and tells before each what it is and how long all that is left will take.
+
+        Raises:
+            Stopped: by a signal, after saving.
+            UnnoiseError: an earlier training was of another kind, or on another computer.
+        """
         missing = [each for each in wanted if not self.finished(each)]
-        began = time.monotonic()
+        began, trained = time.monotonic(), dict[Path, tuple[Path, dict[str, Any]]]()
+        for each in wanted:
+            if self.noted(each).exists():
+                self.dtype = self.trial(each)["dtype"]
         for each in wanted:
             if each in missing:
                 place = missing.index(each)
@@ -68,8 +77,12 @@ class Trials:
                 left = clock(taken * (len(missing) - place))
                 number = f"training {wanted.index(each) + 1} of {len(wanted)}"
                 print(f"{number}: {each.name}, seed {each.seed}; about {left} until all are done", file=sys.stderr)
-                with contextlib.redirect_stdout(sys.stderr):
-                    self.train(each)
+                try:
+                    with contextlib.redirect_stdout(sys.stderr):
+                        self.train(each)
+                except Stopped as stopped:  # the hint of `train` would leave the study's time out
+                    raise Stopped(stopped.what, "give the same command again, and it goes on", stopped.by) from None
+            self.match(each, trained)
             yield self.found(each)
 
     def arm(self, each: Wanted) -> Path:
@@ -84,6 +97,33 @@ class Trials:
     def finished(self, each: Wanted) -> bool:
         """Whether it has been trained to its end."""
         return (self.folder(each) / MODEL).is_dir()
+
+    def match(self, each: Wanted, trained: dict[Path, tuple[Path, dict[str, Any]]]) -> None:
+        """Sees that a training can be compared with earlier ones, and adds it to them.
+
+        Args:
+            each: was trained on the computer that the others were trained on, and like other seeds of its arm.
+            trained: by ``out`` the first of all, by an arm's folder the first of that arm: its folder, and how it was
+                trained.
+
+        Raises:
+            UnnoiseError: it was not.
+        """
+        folder = self.folder(each)
+        last = checkpoint.latest(folder / CHECKPOINTS)
+        if last is None:
+            raise UnnoiseError(f"{folder} has no whole checkpoint", "delete it, and it is trained again")
+        manifest = checkpoint.verify(last)
+        identity = dict(manifest["identity"])
+        recipe = {**identity.pop("settings"), **identity, "seed": 0, "samples": 0}
+        for place, kind in ((self.out, dict(manifest["machine"])), (self.arm(each), recipe)):
+            first, its = trained.setdefault(place, (folder, kind))
+            for name in sorted({*kind, *its}):
+                if kind.get(name) != its.get(name):
+                    raise UnnoiseError(
+                        f"{folder} and {first} were trained with another {name}",
+                        "delete the one that is not as you want it, and it is trained again",
+                    )
 
     def train(self, each: Wanted) -> None:
         """Trains to the end, from where it was stopped if it was.
@@ -110,12 +150,14 @@ class Trials:
         """Trains until it is time for the rate to fall, from where it was stopped if it was."""
         folder = self.folder(each)
         time_left = (1 - COOLDOWN) * 60 * self.minutes
-        if checkpoint.latest(folder / CHECKPOINTS) is None:
+        last = checkpoint.latest(folder / CHECKPOINTS)
+        if last is None:
             found = self.trial(each)
             rises = str(int(min(4000, WARMUP * found["samples"])))
             falls = ["--train.warmup", rises, "--train.cooldown", str(COOLDOWN), "--run.dtype", found["dtype"]]
             self._train(each, folder, time_left, *falls)
             return
+        forget(folder / "metrics.jsonl", int(checkpoint.verify(last)["samples"]))  # what a kill cut off is made again
         time_left -= sum(step["seconds"] for step in read_steps(folder))
         if time_left > 0:
             with time_limit():
@@ -128,12 +170,16 @@ class Trials:
         batch = int(steps[0]["samples"])
         return int(steps[-1]["samples"]) + max(0, round(float(time_left) * pace(steps) / batch)) * batch
 
+    def noted(self, each: Wanted) -> Path:
+        """The file that keeps what the short trial of a training told."""
+        return self.arm(each) / "trial.json"
+
     def trial(self, each: Wanted) -> dict[str, Any]:
         """About how many "samples" the minutes hold and the "dtype" in which they do, as found once for all seeds."""
-        file = self.arm(each) / "trial.json"
+        file = self.noted(each)
         if not file.exists():
-            speed, dtype = self.probe(each)
-            write_whole(file, json_bytes({"samples": round(speed * 60 * self.minutes), "dtype": dtype}))
+            speed, self.dtype = self.probe(each)
+            write_whole(file, json_bytes({"samples": round(speed * 60 * self.minutes), "dtype": self.dtype}))
         try:
             return dict(json.loads(file.read_bytes()))
         except (TypeError, ValueError):
@@ -143,7 +189,7 @@ class Trials:
         """(samples a second, dtype) of the training, run for a part of its time and thrown away."""
         folder = self.arm(each) / "probe"
         shutil.rmtree(folder, ignore_errors=True)
-        self._train(each, folder, PROBE * 60 * self.minutes)
+        self._train(each, folder, PROBE * 60 * self.minutes, "--run.dtype", self.dtype)
         last = checkpoint.latest(folder / CHECKPOINTS)
         if last is None:
             raise UnnoiseError(

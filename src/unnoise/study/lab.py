@@ -20,10 +20,9 @@ from unnoise.core.sample import Step
 from unnoise.data.cache import feature_key, load_or_compute
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
-from unnoise.pictures import to_bytes
 from unnoise.study.candidates import Candidates
 from unnoise.study.judge import CAUGHT, FIRST, Judge, examine, first
-from unnoise.study.leaderboard import Prompts
+from unnoise.study.leaderboard import Prompts, decode
 
 BATCH = 16
 Steer = Callable[[slice, Any], Guidance]
@@ -103,7 +102,8 @@ class Lab:
         seed: of the first picture: row i has seed + i, in the k-th turn of several seed + i + k times the rows.
         seeds: pictures a prompt where a study wants several.
         steps: solver steps, None for the model's own.
-        memory: a folder that keeps what was drawn, under keys that hash all that it depends on.
+        memory: a folder that keeps what was drawn, under keys that hash what it depends on; not the code that draws.
+        computer: what computes, JSON values: pictures differ in the last bits from one to another, and seconds more.
         watch: is told what is computed and in which batches, gives them one by one, and may tell how far it is.
         train: trains one after the other, each for as many seconds, when its turn comes; what was trained before it
             gives back at once. Of use to studies of trainings alone.
@@ -119,6 +119,7 @@ class Lab:
     seeds: int
     steps: int | None
     memory: Path
+    computer: Mapping[str, Any]
     watch: Callable[[str, Sequence[slice]], Iterable[slice]] = lambda what, batches: batches
     train: Callable[[Sequence[Wanted]], Iterator[Trial]] | None = None
 
@@ -170,16 +171,19 @@ class Lab:
 
     def told(self) -> str:
         """The settings that pictures are drawn with unless a study changes them, in a line."""
-        chosen = self.engine.settings(steps=self.steps)
-        return ", ".join(f"{field.name} {getattr(chosen, field.name)}" for field in fields(chosen))
+        return told(self.engine.settings(steps=self.steps))
 
     def kinds(self) -> str:
         """How many prompts there are of each kind, in a line."""
         return ", ".join(f"{len(self.prompts.rows(kind))} {kind}" for kind in dict.fromkeys(self.prompts.tiers))
 
     def kept(self, what: Mapping[str, Any], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Named tensors from the memory, or computed and remembered; ``what`` tells them apart, with the weights."""
-        return load_or_compute(self.memory, feature_key("study", what, self.weights), compute)
+        """Named tensors from the memory, or computed and remembered.
+
+        ``what`` tells them apart, with the weights and the computer.
+        """
+        key = feature_key("study", {**what, "computer": dict(self.computer)}, self.weights)
+        return load_or_compute(self.memory, key, compute)
 
     def in_batches(
         self,
@@ -230,7 +234,7 @@ class Lab:
             how = chosen if steer is None else self.engine.settings(**settings, guidance=steer(rows, chosen))
             for step in self.engine.run(asked[rows], numbers[rows], "", how):
                 last = step.run.x
-            pixels = decoded(self.engine, last)
+            pixels = decode(self.engine.autoencoder, last)
             share = (time.perf_counter() - began) / len(pixels)
             return {"pixels": pixels, "seconds": torch.full((len(pixels),), share, dtype=torch.float64)}
 
@@ -246,8 +250,6 @@ class Lab:
         return first(self.eyes.pictures(pixels), self.vectors, self.prompts.items, self.candidates).double()
 
 
-@torch.inference_mode()
-def decoded(engine: Engine, latents: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) on the processor."""
-    dtype = next(engine.denoiser.parameters()).dtype
-    return to_bytes(engine.autoencoder.decode(latents.to(dtype))).cpu()
+def told(settings: Any) -> str:
+    """What an engine's ``settings`` gives, in a line."""
+    return ", ".join(f"{field.name} {getattr(settings, field.name)}" for field in fields(settings))

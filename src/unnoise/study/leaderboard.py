@@ -124,7 +124,7 @@ class Board:
         right = chosen.double().mean(0)  # (P,)
         found = {tier: mean_of(right[self.prompts.rows(tier)], self.seed) for tier in TIERS}
         plain = [row for row in self.prompts.rows("trained") if self._is_plain(row)]
-        return found | {"plain": mean_of(right[plain], self.seed) if plain else None}
+        return found | {"plain": mean_of(right[plain], self.seed) if len(plain) > 1 else None}
 
     def _is_plain(self, row: int) -> bool:
         """Whether a prompt's thing has no skin tone: half of the pictures are tones of a few hundred things."""
@@ -204,19 +204,26 @@ def text_of(figure: Figure | None) -> str:
     return "-" if figure is None else f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
-def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
-    """The board as a page: what it is of, the table, and what each column means."""
+def measured(rows: Sequence[Row]) -> list[str]:
+    """The columns of which some row has a figure."""
+    return [name for name in FIGURES if any(row.figures.get(name) is not None for row in rows)]
+
+
+def markdown(rows: Sequence[Row], facts: Mapping[str, Any], shown: Sequence[str] = ()) -> str:
+    """The board as a page: what it is of, the table, what each column means, and the prompts that its sheets show."""
+    columns = measured(rows)
     head = "# Leaderboard\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items())
-    table = ["| | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    table = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for number, row in enumerate(rows, 1):
         name = f"[{row.name}](sheet-{number}.png)"
-        table.append("| " + " | ".join([name, *(text_of(row.figures.get(column)) for column in FIGURES)]) + " |")
-    meanings = "\n".join(f"- [{name}]({name.lower()}.svg): {meaning}" for name, meaning in FIGURES.items())
+        table.append("| " + " | ".join([name, *(text_of(row.figures.get(column)) for column in columns)]) + " |")
+    meanings = "\n".join(f"- [{name}]({name.lower()}.svg): {FIGURES[name]}" for name in columns)
+    sheets = f"\nEach row's name leads to its sheet. From left to right: {'; '.join(shown)}.\n" if shown else ""
     note = (
         "In brackets the middle 95 % of a bootstrap over prompts. FD-local falls with the number of pictures: compare "
     )
     note += "rows of one board alone, and none of these figures with a published FID or KID."
-    return f"{head}\n" + "\n".join(table) + f"\n\n{note}\n\n{meanings}\n"
+    return f"{head}\n" + "\n".join(table) + f"\n\n{note}\n\n{meanings}\n{sheets}"
 
 
 def plot(rows: Sequence[Row], figure: str) -> str:

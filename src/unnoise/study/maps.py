@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from unnoise.core.edit import Edit
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
-from unnoise.study.lab import Engine, decoded
+from unnoise.study.lab import Engine
+from unnoise.study.leaderboard import decode
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def watched(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps:
             total, count = (seen if total is None else total + seen), count + 1
         last = step.run.x
     assert total is not None
-    return decoded(engine, last), (total / count).cpu()
+    return decode(engine.autoencoder, last), (total / count).cpu()
 
 
 def on_cells(seen: Tensor, size: tuple[int, int]) -> Tensor:

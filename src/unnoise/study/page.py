@@ -43,6 +43,7 @@ class Lesson(NamedTuple):
         key: a second page that must not be seen beside the first; left out if empty.
         asked: what was drawn, where that is not the lab's own prompts.
         drawn: how, where that is not by the lab's own settings.
+        seeds: how many it took, where a study takes several.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Lesson(NamedTuple):
     key: str = ""
     asked: str = ""
     drawn: str = ""
+    seeds: int | None = None
 
 
 def cell(value: Value) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 EDGES = (0.5, 1.5, 3.0, 6.0, 12.0, 24.0, 48.0)  # cycles a picture's width: octaves, coarse to fine; corners left out
 NAMES = tuple(f"{low:g} to {high:g}" for low, high in zip(EDGES[:-1], EDGES[1:], strict=True))
+COARSE, FINE = slice(2), slice(3, None)  # bands below 3 cycles, where things stand, and above 6, what they are made of
 
 
 def grey(pixels: Tensor) -> Tensor:
@@ -28,6 +29,11 @@ def power(x: Tensor) -> Tensor:
     found = torch.fft.fft2(x.double()).abs() ** 2 / (height * width) ** 2
     rings = [(radius >= low) & (radius < high) for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)]
     return torch.stack([found[:, ring].sum(1) for ring in rings], dim=1)
+
+
+def fineness(pixels: Tensor) -> Tensor:
+    """(N,) power of uint8 pictures (N, 3, H, W) above 6 cycles a width: a blur has too little, noise too much."""
+    return power(grey(pixels))[:, FINE].sum(1)
 
 
 def compared(pixels: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:

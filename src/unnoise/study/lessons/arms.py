@@ -27,6 +27,7 @@ from unnoise.study.lab import Engine, Lab, Trial, Wanted
 from unnoise.study.leaderboard import features
 from unnoise.study.measure import noise_error
 from unnoise.study.page import Lesson, Table, Value, grid
+from unnoise.study.spectrum import fineness
 
 BASELINE = "baseline"
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {  # name: (recipe, options)
@@ -50,6 +51,12 @@ OF_ERRORS = (
     "space. It does not compare spaces: the same log-SNR hides more of a picture in latents, where it has 48 times "
     "fewer numbers, and a pixel's neighbours tell what it was."
 )
+OF_JUMPS = (
+    "Of the pictures that one call of the network makes of the starting noise, without guidance, and of those drawn in "
+    "all steps. Fineness: power above 6 cycles a width, over that of the real pictures; a blur lacks it, and noise has "
+    "too much. A picture that is predicted comes out as a mean of all that it could be. Predicted noise leaves what it "
+    "is wrong by in the picture, 80 times as large."
+)
 OF_COSTS = (
     "Bytes: of a state in float32, what a training reads and a run carries. GFLOP: of one call of the network for one "
     "picture, and of the way back to pixels, a multiplication and an addition counted as two."
@@ -63,7 +70,7 @@ class Found(NamedTuple):
         samples, seconds: seen, and taken.
         own, far: share of prompts whose own caption came first; KD-local.
         errors: of the noise, by ``LOG_SNRS``.
-        pixels: uint8 (P, 3, H, W).
+        jump, pixels: uint8 (P, 3, H, W), drawn in one call without guidance, and in all steps with it.
         space: what the model's states are.
         cost: by column.
     """
@@ -73,6 +80,7 @@ class Found(NamedTuple):
     own: float
     far: float
     errors: list[float]
+    jump: Tensor
     pixels: Tensor
     space: str
     cost: dict[str, Value]
@@ -101,22 +109,25 @@ def study(lab: Lab) -> Lesson:
         spaces.setdefault(seeds[0].space, []).append(name)
     rows: list[list[Value]] = [row(name, found) for name in found]
     costs: list[list[Value]] = [[name, *seeds[0].cost.values()] for name, seeds in found.items()]
+    jumps: list[list[Value]] = [[name, *jumped(lab, seeds)] for name, seeds in found.items()]
     columns = evenly(len(lab.captions), 8)
     return Lesson(
         "What a second buys",
         [*(sentence(name, found) for name in found if name != BASELINE), how(lab)],
         [
             Table(["arm", "samples", "seconds", "samples/s", "own caption first", "less", "KD-local"], rows, OF_ARMS),
+            Table(["arm", "fineness, one call", "fineness, all steps", "own first, one call"], jumps, OF_JUMPS),
             Table(["arm", *found[BASELINE][0].cost], costs, OF_COSTS),
             *(errors(names, found, OF_ERRORS if number == 0 else "") for number, names in enumerate(spaces.values())),
         ],
         [beside(spaces[found[BASELINE][0].space], found), *(curves(space, spaces[space], found) for space in spaces)],
         grid(
-            [seeds[0].pixels[columns] for seeds in found.values()],
+            [pixels[columns] for seeds in found.values() for pixels in (seeds[0].jump, seeds[0].pixels)],
             [lab.captions[i] for i in columns],
-            [f"{name}, seed {lab.seed}" for name in found],
+            [f"{name}, seed {lab.seed}, {how}" for name in found for how in ("one call", "all steps")],
         ),
         drawn=", ".join(f"{name} {value}" for name, value in {"steps": steps(lab), **DRAWN}.items()),
+        seeds=lab.seeds,
     )
 
 
@@ -140,6 +151,7 @@ def steps(lab: Lab) -> int:
 def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found:
     """The figures of a trained model; what is slow is remembered."""
     own = replace(lab, engine=trial.engine, weights=trial.weights)
+    jump = own.draw(**{**DRAWN, "steps": 1, "cfg_scale": 1.0}).pixels
     pixels = own.draw(**{"steps": steps(lab), **DRAWN}).pixels
     asked = {"noise error": LOG_SNRS, "set": lab.pictures.sha256, "items": list(items)}
     errors = own.kept(asked, partial(_errors, own, items))["errors"]
@@ -149,6 +161,7 @@ def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found
         float(lab.right(pixels).mean()),
         kernel_of(features(lab.eyes, pixels), real, lab.seed).value,
         errors.tolist(),
+        jump,
         pixels,
         str(getattr(trial.engine.autoencoder, "name", "unnamed")),
         cost(trial.engine, lab.captions[0], lab.real.shape[-1]),
@@ -184,6 +197,16 @@ def cost(engine: Engine, caption: str, size: int) -> dict[str, Value]:
 def over_seeds(values: Sequence[float]) -> Figure:
     """The mean, with the lowest and the highest in the interval's place."""
     return Figure(sum(values) / len(values), min(values), max(values), len(values))
+
+
+def jumped(lab: Lab, seeds: Sequence[Found]) -> list[Figure]:
+    """What the second table tells of an arm."""
+    whole = float(fineness(lab.real).mean())
+    return [
+        over_seeds([float(fineness(each.jump).mean()) / whole for each in seeds]),
+        over_seeds([float(fineness(each.pixels).mean()) / whole for each in seeds]),
+        over_seeds([float(lab.right(each.jump).mean()) for each in seeds]),
+    ]
 
 
 def less(name: str, found: Mapping[str, Sequence[Found]]) -> list[float]:

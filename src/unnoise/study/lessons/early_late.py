@@ -1,7 +1,12 @@
-"""What early and late steps decide: the prompt swapped at step k, and guidance switched off after k."""
+"""What early and late steps decide: the prompt swapped at step k, and guidance switched off after k.
+
+Early steps are said to fix the composition, and late ones the detail. Here both are measured, by whose own picture the
+swapped one is nearer to in waves that are wide, and in waves that are narrow.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +21,7 @@ from unnoise.study.film import evenly
 from unnoise.study.lab import Lab, Steer
 from unnoise.study.leaderboard import saturation
 from unnoise.study.page import Lesson, Table, Value, grid, half
+from unnoise.study.spectrum import COARSE, FINE, grey, power
 from unnoise.study.switched import Instead, Switched
 
 POINTS = 11
@@ -39,30 +45,40 @@ def study(lab: Lab) -> Lesson:
     items = lab.prompts.items[turn:] + lab.prompts.items[:turn]
     said_a, said_b = (lab.vectors[list(each)] for each in (lab.prompts.items, items))
     rows: list[list[Value]] = []
-    follow, own, off, colour = [], [], [], []
-    frames = []
+    follow, own, coarse, fine, off, colour, frames = [], [], [], [], [], [], []
+
+    def swapped_at(k: int) -> Tensor:
+        return lab.draw(steer=swap(lab, others, levels[k]), note=f"prompt swapped at {k} for {others}").pixels
+
+    ends = swapped_at(places[-1]), swapped_at(places[0])  # all A, and all B
     for k in places:
-        swapped = lab.draw(steer=swap(lab, others, levels[k]), note=f"prompt swapped at {k} for {others}").pixels
+        swapped = swapped_at(k)
         plain = lab.draw(steer=let_go(levels[k]), note=f"guidance off after {k}").pixels
         frames.append(swapped)
         looks = eyes.pictures(swapped)
         follow.append(mean_of(follows(looks, said_a, said_b), lab.seed))
+        coarse.append(mean_of(nearer(swapped, *ends, COARSE), lab.seed))
+        fine.append(mean_of(nearer(swapped, *ends, FINE), lab.seed))
         own.append(mean_of(lab.right(swapped), lab.seed))
         off.append(mean_of(lab.right(plain), lab.seed))
         colour.append(mean_of(saturation(plain) - saturation(lab.real), lab.seed))
-        rows.append([k, float(levels[k].sigma_hat), follow[-1], own[-1], off[-1], colour[-1]])
+        rows.append([k, float(levels[k].sigma_hat), *(each[-1] for each in (follow, own, coarse, fine, off, colour))])
     shown = evenly(len(lab.captions), 3)
-    at = half(places, [each.value for each in follow])
+    at = [half(places, [each.value for each in curve]) for curve in (follow, coarse, fine)]
     note = (
         "sigma/alpha: the noise level at step k. Follows A: share of swapped pictures that the judge finds nearer to A "
-        "than to B. A first: A's caption comes first among its candidates. Off: the same where nothing is swapped and "
-        "guidance ends after k, and how much more saturated the ink then is than the real pictures'."
+        "than to B. A first: A's caption comes first among its candidates. Coarse, fine: share of swapped pictures "
+        "that are nearer to what A alone draws of the same noise than to B's, in waves of at most 3 cycles a width, "
+        "and of more than 6. Off: own caption first where nothing is swapped and guidance ends after k, and how much "
+        "more saturated the ink then is than the real pictures'."
     )
-    columns = ["k", "sigma/alpha", "follows A", "A first", "off: own first", "off: saturation"]
+    columns = ["k", "sigma/alpha", "follows A", "A first", "coarse", "fine", "off: own first", "off: saturation"]
     charts = [
         Chart("Prompt A until step k, then B", "k", "share of pictures", [
             Series("nearer to A than B", list(zip(places, follow, strict=True))),
             Series("A first of 51", list(zip(places, own, strict=True))),
+            Series("coarse waves as A's", list(zip(places, coarse, strict=True))),
+            Series("fine waves as A's", list(zip(places, fine, strict=True))),
         ]),
         Chart("Guidance until step k, then none", "k", "share of pictures", [
             Series("own caption first", list(zip(places, off, strict=True))),
@@ -71,11 +87,30 @@ def study(lab: Lab) -> Lesson:
     names = [f"{lab.captions[i]}, then {others[i]}" for i in shown]
     return Lesson(
         "Early and late steps",
-        [f"Half of the pictures follow the first prompt once it has held for {at:.3g} of {len(levels) - 1} steps."],
+        [told(at, len(levels) - 1)],
         [Table(columns, rows, note)],
         charts,
         grid([torch.stack([frame[i] for frame in frames]) for i in shown], [f"k = {k}" for k in places], names),
     )
+
+
+def told(halves: Sequence[float], steps: int) -> str:
+    """Where the curves of all that follows, of coarse waves and of fine ones cross one half, in a sentence."""
+    follow, coarse, fine = ("nowhere" if math.isnan(k) else f"once it has held for {k:.3g}" for k in halves)
+    return (
+        f"Half of the pictures follow the first prompt {follow} of {steps} steps; their coarse waves are its own "
+        f"{coarse}, their fine ones {fine}."
+    )
+
+
+def nearer(pixels: Tensor, a: Tensor, b: Tensor, bands: slice) -> Tensor:
+    """(P,) 1 where a picture differs less from its a than from its b, by power in some bands; one half where equally.
+
+    Args:
+        pixels, a, b: uint8 (P, 3, H, W).
+    """
+    far_a, far_b = (power(grey(pixels) - grey(each))[:, bands].sum(1) for each in (a, b))
+    return (1 + torch.sign(far_b - far_a)) / 2
 
 
 def swap(lab: Lab, others: Sequence[str], level: NoiseLevel) -> Steer:

@@ -65,7 +65,8 @@ def study(lab: Lab) -> Lesson:
         [f"The lowest scale that follows the prompt not measurably worse than the best one: {sweet:g}.", cure(figures)],
         [Table(["scale", *COLUMNS], rows, note)],
         charts,
-        grid(shown, [lab.captions[i] for i in columns], list(figures)),
+        grid(shown, [lab.captions[i] for i in columns], [f"scale {name}" for name in figures]),
+        seeds=lab.seeds,
     )
 
 

@@ -15,15 +15,14 @@ from unnoise.errors import UnnoiseError
 from unnoise.study.chart import Chart, Series
 from unnoise.study.distances import Figure, mean_of
 from unnoise.study.film import evenly
-from unnoise.study.lab import Lab, decoded
-from unnoise.study.leaderboard import after, encode
+from unnoise.study.lab import Lab
+from unnoise.study.leaderboard import after, decode, encode
 from unnoise.study.page import Lesson, Table, Value, grid
-from unnoise.study.spectrum import grey, power
+from unnoise.study.spectrum import fineness
 
 TIMES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 PREDICTIONS = ("noise", "data", "v", "flow")
 FAULT = 0.01  # of an output's own root mean square
-FINE = slice(3, None)  # bands of 6 cycles and more
 NOTE = (
     "Error: mean square of the predicted latents, in units of what predicting the mean of these pictures would have. "
     "Fineness: power above 6 cycles a width, over that of the real pictures after the autoencoder."
@@ -43,6 +42,7 @@ def study(lab: Lab) -> Lesson:
     picture leaves little to blur, so that each jump is made with the empty prompt too.
     """
     x0, path = encode(lab.engine.autoencoder, lab.real), lab.engine.denoiser.path
+    jumped(lab, x0, TIMES[0], lab.captions)  # what predicts noise is refused at pure noise, before anything is drawn
     spread = float(x0.double().var(0, unbiased=False).mean())
     ends = {"drawn in all steps": lab.draw().pixels, "real pictures": after(lab.engine.autoencoder, lab.real)}
     whole = fineness(ends["real pictures"]).mean()
@@ -52,7 +52,7 @@ def study(lab: Lab) -> Lesson:
     for t in TIMES:
         for which, prompts in enumerate((lab.captions, [""] * len(lab.captions))):
             jump = jumped(lab, x0, t, prompts)
-            seen[which].append(decoded(lab.engine, jump))
+            seen[which].append(decode(lab.engine.autoencoder, jump))
             error[which].append(mean_of((jump - x0).double().pow(2).flatten(1).mean(1) / spread, lab.seed))
             fine[which].append(mean_of(fineness(seen[which][-1]) / whole, lab.seed))
     last = [mean_of(fineness(pixels) / whole, lab.seed) for pixels in ends.values()]
@@ -112,11 +112,6 @@ def jumped(lab: Lab, x0: Tensor, t: float, prompts: Sequence[str]) -> Tensor:
             return {"x0": lab.engine.denoiser(x, level, cond=lab.engine.encode(prompts[rows])).x0.float().cpu()}
 
     return lab.in_batches(len(x0), key, compute)["x0"]
-
-
-def fineness(pixels: Tensor) -> Tensor:
-    """(N,) power of uint8 pictures above 6 cycles a width."""
-    return power(grey(pixels))[:, FINE].sum(1)
 
 
 def fault(prediction: Prediction, level: NoiseLevel, x0: Tensor, amount: float = FAULT) -> float | None:

@@ -13,10 +13,11 @@ from unnoise.study.leaderboard import features, variety
 from unnoise.study.page import Lesson, Table, Value, grid
 
 LEAST = 4
+ALONE = 16  # pictures that are drawn once more, each by itself
 
 
 def study(lab: Lab) -> Lesson:
-    """Draws each prompt with several seeds, four or more, and the first of them once more among others.
+    """Draws each prompt with several seeds, four or more, and some pictures once more, by themselves.
 
     The real pictures' diversity is the yardstick for that between prompts. Where variety is near 0, the prompt leaves
     a model with one picture: it has learnt it by heart, or has seen no other.
@@ -27,8 +28,8 @@ def study(lab: Lab) -> Lesson:
     looks = torch.stack([features(lab.eyes, pixels) for pixels in drawn])
     right = torch.stack([lab.right(pixels) for pixels in drawn])  # (S, P)
     apart = variety(looks)  # (P,)
-    back = lab.draw(lab.captions[::-1], lab.turns()[::-1], note="again, in another batch").pixels.flip(0)
-    again = int((back.int() - drawn[0].int()).abs().max())
+    alone = [lab.draw([said], [seed]).pixels for said, seed in zip(lab.captions[:ALONE], lab.turns(), strict=False)]
+    again = int((torch.cat(alone).int() - drawn[0, :ALONE].int()).abs().max())
     kinds = list(dict.fromkeys(lab.prompts.tiers))
     rows: list[list[Value]] = [
         [kind, len(mine), mean_of(apart[mine], lab.seed), mean_of(right[:, mine].mean(0), lab.seed)]
@@ -51,7 +52,8 @@ def study(lab: Lab) -> Lesson:
     return Lesson(
         "Seeds",
         [
-            f"The same seed in another batch: the largest difference of any channel is {again} of 255.{said}",
+            f"Of {len(alone)} pictures drawn once more, each by itself and not among others, the largest difference "
+            f"of any channel is {again} of 255.{said}",
             "Pictures are shown from the prompt that seeds change least to the one that they change most.",
         ],
         [
@@ -64,6 +66,7 @@ def study(lab: Lab) -> Lesson:
             )
         ],
         grid([drawn[:, i] for i in shown], [f"seed +{turn}" for turn in range(turns)], names),
+        seeds=turns,
     )
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unnoise.study.chart import Chart, Series
 from unnoise.study.film import evenly
-from unnoise.study.lab import Lab, decoded
+from unnoise.study.lab import Lab
+from unnoise.study.leaderboard import decode
 from unnoise.study.page import Lesson, Table, grid
 from unnoise.study.spectrum import NAMES, compared
 
@@ -61,6 +62,7 @@ def watched(lab: Lab, places: Sequence[int]) -> Tensor:
 
     def compute(rows: slice) -> dict[str, Tensor]:
         steps = lab.engine.run(lab.captions[rows], lab.turns()[rows], "", lab.engine.settings(steps=lab.steps))
-        return {"frames": torch.stack([decoded(lab.engine, s.estimate.x0) for s in steps if s.index in places], dim=1)}
+        seen = [decode(lab.engine.autoencoder, s.estimate.x0) for s in steps if s.index in places]
+        return {"frames": torch.stack(seen, dim=1)}
 
     return lab.in_batches(len(lab.captions), key, compute)["frames"].transpose(0, 1)

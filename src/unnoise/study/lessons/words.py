@@ -5,6 +5,7 @@ The maps are those of Hertz et al. 2022 (arXiv 2208.01626), read here and not ch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -123,10 +124,12 @@ def study(lab: Lab) -> Lesson:
         Series(name, [(k + 1.0, row[i]) for k, row in enumerate(ordered)])
         for i, name in enumerate(("its own", "others'"))
     ]
+    counts = Counter(pair.attribute for pair in chosen).most_common()
+    kinds = ", ".join(f"{count} in {attribute}" for attribute, count in counts)
     verdicts = [told(name, figures[name].low) for name in list(figures)[-3:]]
     return Lesson(
         "Words and places",
-        [f"{len(chosen)} pairs of prompts that differ in one word. " + " ".join(verdicts)],
+        [f"{len(chosen)} pairs of prompts that differ in one word ({kinds}). " + " ".join(verdicts)],
         [Table(["figure", "mean"], rows, note)],
         [Chart("How far maps move when one word is exchanged", "pairs, sorted", "share of the map", series)],
         stacked([sheet(lab, chosen[k], pictures[k], maps[k]) for k in range(min(SHOWN, len(chosen)))]),
@@ -160,7 +163,9 @@ def sheet(lab: Lab, pair: Pair, pictures: Tensor, maps: Tensor) -> Image.Image:
     for prompt, picture, seen in zip((pair.before, pair.after), pictures, maps, strict=True):
         shades = [shade(word_map(seen, span), picture.shape[-1]) for _, span in spans(lab.engine.tokenizer, prompt)]
         rows.append(torch.stack([picture, *shades]))
-    return grid(rows, ["", *pair.before.split()], [pair.before, pair.after])
+    words = pair.before.split()
+    words[pair.place] += f", {pair.after.split()[pair.place]}"
+    return grid(rows, ["", *words], [pair.before, pair.after])
 
 
 def shade(found: Tensor, size: int) -> Tensor:
