@@ -4,6 +4,7 @@
     python bench/networks.py training
     python bench/networks.py generate
     python bench/networks.py profile
+    python bench/networks.py forward --network dit
 
 Both hold the same weights, and must agree to 1e-4 in float32 before anything is timed. Each side then runs at its
 fastest setting, which is found by trying: float32 or bfloat16, channels last or first. Two rows more have ours compiled
@@ -27,13 +28,15 @@ from typing import Any
 
 import torch
 from harness import Call, Ratio, Work, agree, clocked, fastest, machine, paired, peak, whole, work
-from same_shape import DiffusersUNet
+from same_shape import DiffusersDiT, DiffusersUNet
 from torch import Tensor, nn
 
 from unnoise.core.condition import Condition
 from unnoise.kernels.compiled import compile_network
+from unnoise.networks.dit import DiT
 from unnoise.networks.unet import UNet
 
+NETWORKS: dict[str, tuple[Any, Any]] = {"unet": (UNet, DiffusersUNet), "dit": (DiT, DiffusersDiT)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 Asked = tuple[Tensor, Tensor, Condition]
@@ -41,14 +44,17 @@ Make = Callable[[nn.Module, torch.dtype, torch.memory_format, bool], Any]
 HEAD = "| {} | unnoise, ms | diffusers, ms | diffusers / unnoise | unnoise's part of the peak |\n|---|---|---|---|---|"
 
 
-def pair(amount: float = 0.02) -> tuple[UNet, DiffusersUNet]:
-    """The default U-Net and the same of diffusers' modules; noise on the weights gives everything in it a say."""
+def pair(network: str, amount: float = 0.02) -> tuple[nn.Module, nn.Module]:
+    """A network of ours at its default shape and the same of diffusers' modules.
+
+    Noise on the weights gives everything in it a say.
+    """
     torch.manual_seed(0)
-    ours = UNet()
+    ours: Any = NETWORKS[network][0]()
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(amount * torch.randn_like(parameter))
-    theirs = DiffusersUNet(ours.config).take(ours)
+    theirs = NETWORKS[network][1](ours.config).take(ours)
     return ours.to(memory_format=torch.channels_last).eval(), theirs.eval()  # type: ignore[call-overload]
 
 
@@ -64,13 +70,15 @@ def question(rows: int) -> Asked:
 def answer(network: nn.Module, asked: Asked) -> Tensor:
     """The output of either."""
     x, label, c = asked
-    said = network(x, label, c) if isinstance(network, UNet) else network(x, label, c.tokens, c.token_mask, c.pooled)
+    said = (
+        network(x, label, c) if isinstance(network, UNet | DiT) else network(x, label, c.tokens, c.token_mask, c.pooled)
+    )
     return said[0] if isinstance(said, tuple) else said  # type: ignore[no-any-return]
 
 
 def settings(network: nn.Module, make: Make) -> dict[str, Any]:
     """What is made of it at each setting; ours chooses its layout by itself."""
-    layouts = {"channels last": torch.channels_last} if isinstance(network, UNet) else LAYOUTS
+    layouts = {"channels last": torch.channels_last} if isinstance(network, UNet | DiT) else LAYOUTS
     return {
         f"{kind}, {layout}": make(network, dtype, order, False)
         for kind, dtype in DTYPES.items()
@@ -124,9 +132,9 @@ def peaks_told() -> dict[str, Work]:
     return found
 
 
-def forward(seconds: float) -> None:
+def forward(seconds: float, network: str) -> None:
     """One call without gradients: a row, a picture with guidance, a batch."""
-    ours, theirs = pair()
+    ours, theirs = pair(network)
     peaks = peaks_told()
 
     def make(asked: Asked) -> Make:
@@ -189,12 +197,12 @@ class Training:
         }
 
 
-def training(seconds: float, rows: int = 32) -> None:
+def training(seconds: float, network: str, rows: int = 32) -> None:
     """Steps of both sides, by their parts; then what our own optimiser takes."""
     from unnoise.training.optimiser import Optimiser
     from unnoise.training.settings import TrainSettings
 
-    ours, theirs = pair()
+    ours, theirs = pair(network)
     asked = question(rows)
     agree(answer(ours, asked), answer(theirs, asked))
     peaks = peaks_told()
@@ -227,7 +235,7 @@ print(imported - started, ours - imported, loaded - ours, drawn - loaded)
 """
 
 
-def generate(seconds: float) -> None:
+def generate(seconds: float, network: str) -> None:
     """A prompt to a PNG file at the default settings: warm, by its parts, and as a command, process start included."""
     import unnoise
 
@@ -261,40 +269,59 @@ def generate(seconds: float) -> None:
     print("of it: " + ", ".join(f"{n} {float(s):.2f} s" for n, s in zip(names, said.stdout.split(), strict=True)))
 
 
-def profile(seconds: float, calls: int = 10) -> None:
-    """Where the time goes, ours and theirs: ten calls with two rows in float32, and a training step in bfloat16."""
+KINDS = {"convolutions": ("conv",), "products": ("mm", "linear", "attention")}  # by parts of operators' names
+
+
+def of(operator: str) -> str:
+    """The kind of an operator of torch's, "" for one that is neither."""
+    return next((kind for kind, parts in KINDS.items() if any(part in operator for part in parts)), "")
+
+
+def profile(seconds: float, network: str, calls: int = 10) -> None:
+    """Where the time goes, ours and theirs: ten calls with two rows in float32, and a training step in bfloat16.
+
+    Below each table the part of the peak that convolutions reach, and products of matrices, each in their own time.
+    """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    for network in pair():
-        step = Training(network, torch.bfloat16, torch.channels_last, False, question(32))
+    peaks = peaks_told()
+    for side in pair(network):
+        step = Training(side, torch.bfloat16, torch.channels_last, False, question(32))
         asked = question(2)
 
-        def draw(network: nn.Module = network, asked: Asked = asked) -> None:
+        def draw(side: nn.Module = side, asked: Asked = asked) -> None:
             with torch.inference_mode():
                 for _ in range(calls):
-                    answer(network, asked)
+                    answer(side, asked)
 
         for name, call in (("10 calls, 2 rows, float32", draw), ("training step, 32 rows, bfloat16", step)):
+            top = peaks[name.split(", ")[-1]]
             call()
             with profiled(activities=[ProfilerActivity.CPU]) as seen:
                 call()
-            print(f"{type(network).__name__}, {name}")
-            table = seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=40)
+            print(f"{type(side).__name__}, {name}")
+            averages = seen.key_averages()
+            table = averages.table(sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=40)
             print("\n".join(line[:105] for line in table.splitlines()))
+            took = {kind: sum(e.self_cpu_time_total for e in averages if of(e.key) == kind) / 1e6 for kind in KINDS}
+            for kind, least in zip(KINDS, work(call), strict=True):
+                share = f"{least / getattr(top, kind) / took[kind]:.0%} of the peak" if took[kind] else "none"
+                print(f"{kind}: {least / 1e9:.1f} GFLOP in {1e3 * took[kind]:.0f} ms, {share}")
 
 
 def main() -> None:
-    verbs: dict[str, Callable[[float], None]] = {
+    verbs: dict[str, Callable[[float, str], None]] = {
         "forward": forward, "training": training, "generate": generate, "profile": profile
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*verbs])
     parser.add_argument("--seconds", type=float, default=90.0, help="how long to measure, about; at most 180")
+    parser.add_argument("--network", choices=[*NETWORKS], default="unet", help="of forward, training and profile")
     told = parser.parse_args()
     warnings.simplefilter("ignore")
     print(machine())
-    verbs[told.what](min(told.seconds, 180.0))
+    verbs[told.what](min(told.seconds, 180.0), told.network)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Our default U-Net built of diffusers' own modules, and how its weights are told apart from ours.
+"""Our default U-Net and transformer built of diffusers' own modules, and how their weights are told apart from ours.
 
 Residual blocks are ``ResnetBlock2D``, attentions ``Attention`` with its processor for torch's fused attention, the MLP
 ``FeedForward``, the halving ``PatchEmbed``, the level ``Timesteps`` and ``TimestepEmbedding``. Where diffusers has no
 module of the kind, its own networks use torch's: norms, 1 x 1 convolutions, ``pixel_shuffle``. Its
 ``BasicTransformerBlock`` is the one that does not fit: under "ada_norm_single" it gates both branches, which ours does
 not, and leaves out the norm before cross-attention, which ours has; so the block is composed here of the same parts,
-without the gates.
+without the gates. The transformer's is composed likewise, with them: under "ada_norm_zero" a block takes class labels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unnoise.networks.dit import DiT, DiTConfig
 from unnoise.networks.unet import UNet, UNetConfig
 
 EPS = torch.finfo(torch.float32).eps  # what torch's RMSNorm takes where none is given
@@ -42,6 +43,23 @@ NAMES = (  # of ours, of diffusers; replaced in this order
     ("leave.0.", "norm_out."),
     ("leave.2.", "conv_out."),
 )
+
+
+def renamed(ours: nn.Module) -> dict[str, Tensor]:
+    """The weights of ours under the names of diffusers' modules."""
+    named = {}
+    for name, tensor in ours.state_dict().items():
+        for here, there in NAMES:
+            head, found, tail = name.rpartition(here)
+            if found and (not head or head.endswith(".")):
+                name = head + there + tail
+        named[name] = tensor
+    return named
+
+
+def hidden(mask: Tensor, x: Tensor) -> Tensor:
+    """(B, 1, L) what is added to the logits of the prompt's tokens, as UNet2DConditionModel makes it."""
+    return ((1 - mask.to(x.dtype)) * -10000.0).unsqueeze(1)
 
 
 def attention(width: int, heads: int, context: int | None = None) -> Attention:
@@ -121,7 +139,7 @@ class DiffusersUNet(nn.Module):
         self.conv_out = nn.Conv2d(c.channels, c.channels_in, 3, padding=1)
 
     def forward(self, x: Tensor, label: Tensor, text: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
-        bias = ((1 - mask.to(x.dtype)) * -10000.0).unsqueeze(1)  # (B, 1, L), as UNet2DConditionModel makes it
+        bias = hidden(mask, x)  # (B, 1, L)
         e = F.silu(self.time(self.label(label).to(x.dtype)) + self.pooled(pooled))  # (B, E)
         h = self.enter(x)  # (B, C, h, w)
         skips = []
@@ -144,13 +162,63 @@ class DiffusersUNet(nn.Module):
     @torch.no_grad()
     def take(self, ours: UNet) -> DiffusersUNet:
         """The weights of ours, each under its name here; none is left over on either side."""
-        named = {}
-        for name, tensor in ours.state_dict().items():
-            for here, there in NAMES:
-                head, found, tail = name.rpartition(here)
-                if found and (not head or head.endswith(".")):
-                    name = head + there + tail
-            named[name] = tensor
+        named = renamed(ours)
         named["patch.pos_embed"] = named.pop("position")[None]
+        self.load_state_dict(named)
+        return self
+
+
+class GatedBlock(nn.Module):
+    """A transformer block of diffusers' attentions and MLP, gated as DiT's, with PixArt's look at the prompt."""
+
+    def __init__(self, c: DiTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(c.width, elementwise_affine=False)
+        self.attn1 = attention(c.width, c.heads)
+        self.norm2 = nn.LayerNorm(c.width)
+        self.attn2 = attention(c.width, c.heads, c.text_width)
+        self.norm3 = nn.LayerNorm(c.width, elementwise_affine=False)
+        self.ff = FeedForward(c.width, activation_fn="gelu")
+        self.modulation = nn.Linear(c.embedding, 6 * c.width)
+
+    def forward(self, x: Tensor, e: Tensor, text: Tensor, mask: Tensor) -> Tensor:  # (B, N, D)
+        scale1, shift1, gate1, scale3, shift3, gate3 = self.modulation(e)[:, None].chunk(6, dim=2)
+        x = gate1 * self.attn1(self.norm1(x) * (1 + scale1) + shift1) + x
+        x = self.attn2(self.norm2(x), encoder_hidden_states=text, attention_mask=mask) + x
+        return gate3 * self.ff(self.norm3(x) * (1 + scale3) + shift3) + x
+
+
+class DiffusersDiT(nn.Module):
+    """The same transformer of diffusers' modules; ``take`` copies the weights of ours."""
+
+    def __init__(self, c: DiTConfig) -> None:
+        super().__init__()
+        self.patch_size = c.patch
+        self.label = Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time = TimestepEmbedding(256, c.embedding)
+        self.pooled = nn.Linear(c.text_width, c.embedding)
+        self.patch = PatchEmbed(c.size, c.size, c.patch, c.channels_in, c.width)
+        self.blocks = nn.ModuleList(GatedBlock(c) for _ in range(c.depth))
+        self.norm = nn.LayerNorm(c.width, elementwise_affine=False)
+        self.modulation = nn.Linear(c.embedding, 2 * c.width)
+        self.leave = nn.Linear(c.width, c.channels_in * c.patch**2)
+
+    def forward(self, x: Tensor, label: Tensor, text: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
+        bias = hidden(mask, x)  # (B, 1, L)
+        e = F.silu(self.time(self.label(label).to(x.dtype)) + self.pooled(pooled))  # (B, E)
+        tokens = self.patch(x)  # (B, N, D)
+        for block in self.blocks:
+            tokens = block(tokens, e, text, bias)
+        scale, shift = self.modulation(e)[:, None].chunk(2, dim=2)  # (B, 1, D) each
+        patches = self.leave(self.norm(tokens) * (1 + scale) + shift)  # (B, N, C p p)
+        side = x.shape[2] // self.patch_size
+        low = patches.reshape(len(x), side, side, -1).permute(0, 3, 1, 2)  # (B, C p p, h / p, w / p)
+        return F.pixel_shuffle(low, self.patch_size)  # (B, C, h, w)
+
+    @torch.no_grad()
+    def take(self, ours: DiT) -> DiffusersDiT:
+        """The weights of ours, each under its name here; none is left over on either side."""
+        named = {name.replace("enter.", "patch.proj."): tensor for name, tensor in renamed(ours).items()}
+        self.patch.pos_embed.copy_(named.pop("position")[None])  # fixed, and no part of diffusers' weights
         self.load_state_dict(named)
         return self

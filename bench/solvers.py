@@ -12,12 +12,13 @@ which one picture decides if it turns into another shape of the same thing, and 
 
 On the default model a few solvers are compared, in about twenty minutes of two cores. What was measured is kept in a
 folder, so that a run that is stopped goes on where it was: the long run from its last hundred steps, the others from
-their last number. The folder is named after the model's weights and what was asked of it.
+their last number. The folder is named after the weights and what was asked of them, figures also after the code.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -155,18 +156,31 @@ def long_run(steps: int, evaluate: Evaluate, x: Tensor, path: Any, kept: Path) -
     return x
 
 
+def code() -> str:
+    """Tells what draws, ours and theirs, from what drew before: figures of another version are not found."""
+    import diffusers
+
+    import unnoise
+
+    rooms = ("core", "guidances", "paths", "solvers", "spacings")
+    files = [file for room in rooms for file in sorted(Path(unnoise.__file__).with_name(room).glob("*.py"))]
+    texts = [diffusers.__version__, Path(__file__).read_text("utf-8"), *(file.read_text("utf-8") for file in files)]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+
+
 def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequence[int], folder: Path) -> list[Row]:
     """Some of ours and of theirs on the default model, with guidance, against its own run of many steps."""
     import unnoise
     from unnoise.core.guidance import batched, bind
     from unnoise.guidances.cfg import CFG
+    from unnoise.pipelines.metadata import weights_sha256
     from unnoise.recipes.latent import PREVIEW_PROMPTS
 
     pipeline = unnoise.load(dtype="float32")
     prompts = list(PREVIEW_PROMPTS[:pictures])
     path, shape = pipeline.denoiser.path, pipeline.autoencoder.space.shape(128)
-    weights = sum(float(p.double().abs().sum()) for p in pipeline.denoiser.parameters())
-    kept = folder / f"{weights:.6f}-{len(prompts)}-{scale:g}-{reference}"
+    asked = json.dumps([weights_sha256(pipeline.record), prompts, scale, reference])
+    kept = folder / hashlib.sha256(asked.encode()).hexdigest()[:12]
     kept.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         conds = {"cond": pipeline.encode(prompts), "uncond": pipeline.encode([""] * len(prompts))}
@@ -185,7 +199,7 @@ def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequen
             runs[f"unnoise {name}"] = lambda n, e, x, s=solver, g=grid: ours(s, g, n, e, x, path)
         rows = []
         for name, end in (runs | flow_peers()).items():
-            file = kept / f"{files.get(name, name).replace(' ', '-')}-by-picture.json"
+            file = kept / f"{files.get(name, name).replace(' ', '-')}-{code()}.json"
             found = {int(n): e for n, e in json.loads(file.read_text()).items()} if file.exists() else {}
             for count in counts:
                 if count not in found:

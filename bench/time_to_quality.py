@@ -42,7 +42,8 @@ from unnoise.cli.main import parse
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, save_tensors, write_whole
-from unnoise.pipelines.load import load_pipeline
+from unnoise.pipelines.load import default_model, load_pipeline
+from unnoise.pipelines.metadata import weights_sha256
 from unnoise.pipelines.text_to_picture import Pipeline, batches
 from unnoise.recipes.emoji_flow import emoji_flow
 from unnoise.study.distances import Figure
@@ -51,6 +52,7 @@ from unnoise.study.measure import noise_error
 from unnoise.training.plan import Training
 from unnoise.training.report import clock
 from unnoise.training.trainer import machine as computer
+from unnoise.weights.model import read_record
 
 PARTS = 8  # of a run; after each it is saved and measured
 DRAWN = (1, 2, 4, 8)
@@ -221,6 +223,21 @@ def line(told: Told, entry: Entry, looks: Looks | None) -> Line:
     return Line(entry.name, record["setting"], parts[-1]["steps"], seconds, errors, distances, pixels)
 
 
+def alike(ours: Training, shipped: Training) -> None:
+    """Sees that the options for our side leave as they are what both sides share.
+
+    Raises:
+        UnnoiseError: one of them does not.
+    """
+    for name in ("network", "drop", "batch", "seed"):
+        mine, its = (
+            getattr(each.settings, name) if hasattr(each.settings, name) else each.identity[name]
+            for each in (ours, shipped)
+        )
+        if mine != its:
+            raise UnnoiseError(f"--ours changes the {name}, which both sides share", "leave that option out")
+
+
 def agreed(told: Told) -> None:
     """Sees that the bench can be run, and that what is kept in its folder was asked for alike, on the same computer.
 
@@ -231,7 +248,8 @@ def agreed(told: Told) -> None:
         raise UnnoiseError("there would be nothing to compare", "ask for seconds, two pictures and a held-out one")
     what = {"seconds": told.seconds, "pictures": told.pictures, "held": told.held, "set": open_set(told.data).sha256}
     what |= computer(torch.device("cpu")) | ({"ours": told.ours} if told.ours else {})
-    our_training(told)  # refused before anything is trained
+    what["model"] = weights_sha256(read_record(default_model()))  # both sides' text tower and autoencoder
+    alike(our_training(told), emoji_flow(data=told.data))  # refused before anything is trained
     file = told.keep / "asked.json"
     if file.exists() and (before := json.loads(file.read_text("utf-8"))) != what:
         names = [name for name in {**before, **what} if before.get(name) != what.get(name)]

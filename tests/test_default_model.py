@@ -31,7 +31,9 @@ def pipeline() -> Pipeline:
 def test_it_is_there() -> None:
     names = {path.name for path in default_model().iterdir()}
     assert {"model.json", "tokenizer.json", "MODEL_CARD.md"} <= names
-    assert (default_model() / "MODEL_CARD.md").read_text("utf-8").strip()
+    card = (default_model() / "MODEL_CARD.md").read_text("utf-8")
+    assert card.startswith("# Model card")
+    assert "](" not in card, "a link that leads nowhere from there"
     record = json.loads((default_model() / "model.json").read_text("utf-8"))
     assert names == {"model.json", *record["files"]}, "and nothing besides"
 

@@ -10,6 +10,8 @@ trained on, of which the index is made that ``unnoise nearest`` searches; alone 
 
 from __future__ import annotations
 
+import posixpath
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,17 @@ def install_index(data: Path) -> None:
     save(build(pictures), default_pictures(), NOTICE.format(version=font["version"], licence=font["licence"]))
 
 
+def without_links(card: str) -> str:
+    """A page of docs as it may stand elsewhere: a link to a file of the repository becomes its path there."""
+
+    def told(link: re.Match[str]) -> str:
+        text, target = link.groups()
+        path = posixpath.normpath(posixpath.join("docs", target.partition("#")[0]))
+        return path if text in target else f"{text} ({path})"
+
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)", told, card)
+
+
 def install_model(run: Path, changes: dict[str, Any], autoencoder: Path | None = None) -> None:
     """Writes the model's folder."""
     folder = model_folder(run)
@@ -87,7 +100,7 @@ def install_model(run: Path, changes: dict[str, Any], autoencoder: Path | None =
     info = {"name": "unnoise-emoji", "trained": record["trained"], "defaults": defaults}
     kept = [name for name in record["files"] if not name.endswith((".safetensors", CARD_NAME))]
     texts = {name: read_file(folder, record, name).decode() for name in kept}
-    texts[CARD_NAME] = CARD.read_text(encoding="utf-8")
+    texts[CARD_NAME] = without_links(CARD.read_text(encoding="utf-8"))
     save_model(default_model(), modules, info, texts, replace=True)
 
 

@@ -5,41 +5,48 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from networks.test_networks import call, network
 from tiny import UNET, lively
+from unnoise.networks.dit import DiT, DiTConfig
 from unnoise.networks.unet import UNet
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "bench"))
 
 from harness import agree, paired, work
-from same_shape import DiffusersUNet
+from same_shape import DiffusersDiT, DiffusersUNet
+
+SMALL: dict[str, tuple[Any, Any]] = {
+    "unet": (lambda: UNet(replace(UNET, depth=2, blocks=2)), DiffusersUNet),
+    "dit": (lambda: DiT(DiTConfig(size=8, width=32, depth=3, heads=2, text_width=24, embedding=40)), DiffusersDiT),
+}
 
 
-def both() -> tuple[Tensor, Tensor, DiffusersUNet]:
-    """What ours and theirs say to the same, and theirs."""
+def both(name: str) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
+    """Ours, theirs, and what they say to the same."""
     torch.manual_seed(0)
-    ours = lively(UNet(replace(UNET, depth=2, blocks=2)))
-    theirs = DiffusersUNet(ours.config).take(ours).eval()
+    make, peer = SMALL[name]
+    ours = lively(make())
+    theirs = peer(ours.config).take(ours).eval()
     x, label, c = call(ours)
     with torch.no_grad():
-        return ours(x, label, c)[0], theirs(x, label, c.tokens, c.token_mask, c.pooled), theirs
+        return ours, theirs, ours(x, label, c)[0], theirs(x, label, c.tokens, c.token_mask, c.pooled)
 
 
-def test_both_sides_are_the_same_network() -> None:
-    ours, theirs, peer = both()
+@pytest.mark.parametrize("name", SMALL)
+def test_both_sides_are_the_same_network(name: str) -> None:
+    mine, peer, ours, theirs = both(name)
     assert agree(ours, theirs, 1e-5) > 0, "computed by other code"
     with torch.no_grad(), pytest.raises(AssertionError, match="differ"):
         agree(ours, theirs + 1e-3 * theirs.abs().max())
     with pytest.raises(AssertionError):
         agree(ours, torch.zeros_like(ours))
-    assert sum(p.numel() for p in peer.parameters()) == sum(
-        p.numel() for p in UNet(replace(UNET, depth=2, blocks=2)).parameters()
-    )
+    assert sum(p.numel() for p in peer.parameters()) == sum(p.numel() for p in mine.parameters())
 
 
 def test_rounds_are_free_of_drift() -> None:

@@ -48,7 +48,7 @@ class Hot(nn.Module):
 
 
 class Painter(nn.Module):
-    """Colours are looked for and painted on the left half; a shape's word on the right one, where it is painted if asked.
+    """Colours are looked for and painted on the left half; a shape's word on the right one, there painted if asked.
 
     ``green`` is looked for lower down than other colours. A scrambled painter paints where nobody looks.
     """
