@@ -96,10 +96,10 @@ class Cross(nn.Module):
         return x + h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-class Block(nn.Module):
-    """A transformer block of diffusers' attentions and MLP, modulated as PixArt's."""
+class Branches(nn.Module):
+    """The parts of a transformer block that looks at itself and at a prompt."""
 
-    def __init__(self, c: UNetConfig) -> None:
+    def __init__(self, c: UNetConfig | DiTConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(c.width, elementwise_affine=False)
         self.attn1 = attention(c.width, c.heads)
@@ -107,6 +107,13 @@ class Block(nn.Module):
         self.attn2 = attention(c.width, c.heads, c.text_width)
         self.norm3 = nn.LayerNorm(c.width, elementwise_affine=False)
         self.ff = FeedForward(c.width, activation_fn="gelu")
+
+
+class Block(Branches):
+    """A transformer block of diffusers' attentions and MLP, modulated as PixArt's."""
+
+    def __init__(self, c: UNetConfig) -> None:
+        super().__init__(c)
         self.scale_shift_table = nn.Parameter(torch.zeros(4 * c.width))
 
     def forward(self, x: Tensor, level: Tensor, text: Tensor, mask: Tensor) -> Tensor:  # (B, N, D)
@@ -168,17 +175,11 @@ class DiffusersUNet(nn.Module):
         return self
 
 
-class GatedBlock(nn.Module):
+class GatedBlock(Branches):
     """A transformer block of diffusers' attentions and MLP, gated as DiT's, with PixArt's look at the prompt."""
 
     def __init__(self, c: DiTConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(c.width, elementwise_affine=False)
-        self.attn1 = attention(c.width, c.heads)
-        self.norm2 = nn.LayerNorm(c.width)
-        self.attn2 = attention(c.width, c.heads, c.text_width)
-        self.norm3 = nn.LayerNorm(c.width, elementwise_affine=False)
-        self.ff = FeedForward(c.width, activation_fn="gelu")
+        super().__init__(c)
         self.modulation = nn.Linear(c.embedding, 6 * c.width)
 
     def forward(self, x: Tensor, e: Tensor, text: Tensor, mask: Tensor) -> Tensor:  # (B, N, D)

@@ -157,14 +157,18 @@ def long_run(steps: int, evaluate: Evaluate, x: Tensor, path: Any, kept: Path) -
 
 
 def code() -> str:
-    """Tells what draws, ours and theirs, from what drew before: figures of another version are not found."""
+    """Tells what draws, ours and theirs, from what drew before: figures of another version are not found.
+
+    The network is not among it, and the long run that all are held against is kept across versions.
+    """
     import diffusers
 
     import unnoise
 
-    rooms = ("core", "guidances", "paths", "solvers", "spacings")
-    files = [file for room in rooms for file in sorted(Path(unnoise.__file__).with_name(room).glob("*.py"))]
-    texts = [diffusers.__version__, Path(__file__).read_text("utf-8"), *(file.read_text("utf-8") for file in files)]
+    rooms = ("core", "guidances", "paths", "predictions", "solvers", "spacings")
+    files = [Path(__file__), Path(__file__).with_name("peers.py")]
+    files += [file for room in rooms for file in sorted(Path(unnoise.__file__).with_name(room).glob("*.py"))]
+    texts = [diffusers.__version__, *(file.read_text("utf-8") for file in files)]
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 

@@ -128,6 +128,11 @@ def our_training(told: Told) -> Training:
     return parse(emoji_flow, [*shlex.split(told.ours), "--data", str(told.data)], "--ours")  # type: ignore[no-any-return]
 
 
+def shipped(told: Told) -> Training:
+    """The recipe as it comes, of which theirs takes network, batches and first weights."""
+    return emoji_flow(data=told.data)
+
+
 def made(told: Told, entry: Entry, record: dict[str, Any], pictures: PictureSet, given: Pipeline) -> Side:
     """The side of a run, as it was when it was last saved; what a side computes in is found once for all its runs."""
     folder = told.keep / entry.folder
@@ -137,7 +142,7 @@ def made(told: Told, entry: Entry, record: dict[str, Any], pictures: PictureSet,
     if entry.rate is None:
         side = Ours(our_training(told), entry.seconds, folder, setting)
     else:
-        side = Theirs(emoji_flow(data=told.data), pictures, given, entry.rate, setting)
+        side = Theirs(shipped(told), pictures, given, entry.rate, setting)
     record["setting"] = side.setting
     if record["state"]:
         side.load(folder, record["state"])
@@ -223,16 +228,16 @@ def line(told: Told, entry: Entry, looks: Looks | None) -> Line:
     return Line(entry.name, record["setting"], parts[-1]["steps"], seconds, errors, distances, pixels)
 
 
-def alike(ours: Training, shipped: Training) -> None:
+def alike(ours: Training, plain: Training) -> None:
     """Sees that the options for our side leave as they are what both sides share.
 
     Raises:
         UnnoiseError: one of them does not.
     """
-    for name in ("network", "drop", "batch", "seed"):
+    for name in ("network", "given", "tokenizer", "drop", "batch", "seed"):
         mine, its = (
             getattr(each.settings, name) if hasattr(each.settings, name) else each.identity[name]
-            for each in (ours, shipped)
+            for each in (ours, plain)
         )
         if mine != its:
             raise UnnoiseError(f"--ours changes the {name}, which both sides share", "leave that option out")
@@ -249,7 +254,7 @@ def agreed(told: Told) -> None:
     what = {"seconds": told.seconds, "pictures": told.pictures, "held": told.held, "set": open_set(told.data).sha256}
     what |= computer(torch.device("cpu")) | ({"ours": told.ours} if told.ours else {})
     what["model"] = weights_sha256(read_record(default_model()))  # both sides' text tower and autoencoder
-    alike(our_training(told), emoji_flow(data=told.data))  # refused before anything is trained
+    alike(our_training(told), shipped(told))  # refused before anything is trained
     file = told.keep / "asked.json"
     if file.exists() and (before := json.loads(file.read_text("utf-8"))) != what:
         names = [name for name in {**before, **what} if before.get(name) != what.get(name)]

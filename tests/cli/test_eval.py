@@ -55,7 +55,7 @@ def test_one_command_writes_table_plots_and_sheets(
     assert re.search(rf"- judge: {eyes.name}, weights [0-9a-f]{{16}}, FAILED its exam", page)
     pictures = open_set(shapes)
     said = [pictures.captions[item][0] for item in choose_prompts(pictures, "validation", 3).items]
-    assert page.endswith(f"its sheet. From left to right: {'; '.join(said)}.\n")
+    assert page.endswith(f"its sheet. From left to right, ten a row: {'; '.join(said)}.\n")
     linked = re.findall(r"\]\((.*?)\)", page)
     assert len(linked) == 5 + len(FIGURES)
     assert all((out / name).is_file() for name in linked)

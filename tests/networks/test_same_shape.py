@@ -71,6 +71,11 @@ def test_work_is_counted() -> None:
     done = work(lambda: (torch.nn.functional.conv2d(x, kernel, padding=1), matrix @ matrix))
     assert done.convolutions == 2 * 64 * 4 * 6 * 9
     assert done.products == 2 * 70**3
+    q, k = torch.randn(2, 3, 16, 8, requires_grad=True), torch.randn(2, 3, 5, 8, requires_grad=True)
+    once = 2 * 2 * 3 * 16 * 5 * 8  # one product of queries and keys
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert work(lambda: attend(q, k, k)) == (0, 2 * once)
+    assert work(lambda: attend(q, k, k).sum().backward()) == (0, 7 * once), "the backward pass makes the first anew"
 
 
 @pytest.mark.parametrize("masked", [True, False])

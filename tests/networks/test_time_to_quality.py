@@ -37,6 +37,7 @@ from unnoise.weights.model import load_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "bench"))
 
+import time_to_quality
 from published import PATH, Published, PublishedTraining, as_denoiser, drawn
 from reached import Line, final_table, pictures, reached, verdicts
 from sides import Ours, Theirs, planned
@@ -295,15 +296,23 @@ def test_a_sheet_has_a_row_for_each_run() -> None:
         assert pictures([run], real)[:, 0, 0, 0].tolist() == columns + [100 + each for each in columns]
 
 
-def test_ours_takes_the_recipes_options_and_refuses_others(tmp_path: Path) -> None:
+def test_ours_takes_the_recipes_options_and_refuses_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = small.picture_set(tmp_path / "pictures")
     small.encoders(tmp_path / "encoders")
     typed = " ".join(small.options("emoji-flow", tmp_path, warmup=7))
     told = Told(data, None, 1.0, (1e-3,), 2, 1, 2, tmp_path / "kept", None, typed)
     assert our_training(told).settings.warmup == 7
     assert our_training(replace(told, ours=typed.replace("warmup 7", "warmup 8"))).settings.warmup == 8
+    with pytest.raises(UnnoiseError, match="--ours changes the network, which both sides share"):
+        agreed(told)  # a tiny one, where theirs would have the default
+    plain = our_training(told)
+    monkeypatch.setattr(time_to_quality, "shipped", lambda told: plain)
     agreed(told)
     agreed(told)
+    with pytest.raises(UnnoiseError, match="--ours changes the batch"):
+        agreed(replace(told, ours=f"{typed} --train.batch 6"))
+    with pytest.raises(UnnoiseError, match="--ours changes the drop"):
+        agreed(replace(told, ours=f"{typed} --drop 0.5"))
     with pytest.raises(UnnoiseError, match=r"a bench with another ours; name another --keep"):
         agreed(replace(told, ours=f"{typed} --text-rate 0"))
     with pytest.raises(UnnoiseError, match="--nonsense"):

@@ -100,6 +100,7 @@ def test_early_and_late(shapes: PictureSet, tmp_path: Path) -> None:
     assert set(column(lesson, "off: own first")) == {1.0}
     for waves in ("coarse", "fine"):
         assert column(lesson, waves) == [0.0] * 8 + [1.0]
+    assert set(column(lesson, "coarse less fine")) == {0.0}
     assert "held for 7.5 of 8 steps; their coarse waves are its own once it has held for 7.5, their " in lesson.found[0]
 
 
@@ -111,7 +112,7 @@ def test_whose_waves_they_are() -> None:
     assert early_late.nearer(mixed, a, b, COARSE).tolist() == [1.0]
     assert early_late.nearer(mixed, a, b, FINE).tolist() == [0.0]
     assert early_late.nearer(mixed, a, a, FINE).tolist() == [0.5]
-    assert "first prompt nowhere of 4 steps; their coarse waves are its own once" in early_late.told([nan, 1, 2], 4)
+    assert "first prompt at none of 4 steps; their coarse waves are its own once" in early_late.told([nan, 1, 2], 4)
 
 
 def test_what_guidance_is_switched_off_for(shapes: PictureSet, tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ MISTAKES = {
     "--autoencoder nowhere": "no model at nowhere",
     "--init nowhere": "--init brings its own text tower; leave out --text",
     "--run.threads 0": "0 threads cannot be used; ask for 1 up to the number of cores",
+    "--run.minutes nan": "nan minutes are no time to train; ask for more; 0 is a single step",
+    "--run.minutes=-1": "-1 minutes are no time to train; ask for more; 0 is a single step",
     "--run.threads -3": "-3 threads cannot be used; ask for 1 up to the number of cores",
     "--run.device tpu": "there is no device called 'tpu'; use cpu, cuda or auto",
     "--run.dtype float16": "--run.dtype cannot be 'float16'; one of: auto, float32, bfloat16",

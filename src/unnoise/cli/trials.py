@@ -70,6 +70,8 @@ class Trials:
         for each in wanted:
             if self.noted(each).exists():
                 self.dtype = self.trial(each)["dtype"]
+            if each not in missing:
+                self.match(each, trained)  # before anything more is trained
         for each in wanted:
             if each in missing:
                 place = missing.index(each)
@@ -82,7 +84,7 @@ class Trials:
                         self.train(each)
                 except Stopped as stopped:  # the hint of `train` would leave the study's time out
                     raise Stopped(stopped.what, "give the same command again, and it goes on", stopped.by) from None
-            self.match(each, trained)
+                self.match(each, trained)
             yield self.found(each)
 
     def arm(self, each: Wanted) -> Path:

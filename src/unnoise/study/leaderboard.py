@@ -218,7 +218,9 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any], shown: Sequence[str]
         name = f"[{row.name}](sheet-{number}.png)"
         table.append("| " + " | ".join([name, *(text_of(row.figures.get(column)) for column in columns)]) + " |")
     meanings = "\n".join(f"- [{name}]({name.lower()}.svg): {FIGURES[name]}" for name in columns)
-    sheets = f"\nEach row's name leads to its sheet. From left to right: {'; '.join(shown)}.\n" if shown else ""
+    sheets = (
+        f"\nEach row's name leads to its sheet. From left to right, ten a row: {'; '.join(shown)}.\n" if shown else ""
+    )
     note = (
         "In brackets the middle 95 % of a bootstrap over prompts. FD-local falls with the number of pictures: compare "
     )

@@ -45,7 +45,7 @@ def study(lab: Lab) -> Lesson:
     items = lab.prompts.items[turn:] + lab.prompts.items[:turn]
     said_a, said_b = (lab.vectors[list(each)] for each in (lab.prompts.items, items))
     rows: list[list[Value]] = []
-    follow, own, coarse, fine, off, colour, frames = [], [], [], [], [], [], []
+    follow, own, coarse, fine, first, off, colour, frames = [], [], [], [], [], [], [], []
 
     def swapped_at(k: int) -> Tensor:
         return lab.draw(steer=swap(lab, others, levels[k]), note=f"prompt swapped at {k} for {others}").pixels
@@ -57,12 +57,16 @@ def study(lab: Lab) -> Lesson:
         frames.append(swapped)
         looks = eyes.pictures(swapped)
         follow.append(mean_of(follows(looks, said_a, said_b), lab.seed))
-        coarse.append(mean_of(nearer(swapped, *ends, COARSE), lab.seed))
-        fine.append(mean_of(nearer(swapped, *ends, FINE), lab.seed))
+        wide, narrow = (nearer(swapped, *ends, bands) for bands in (COARSE, FINE))
+        coarse.append(mean_of(wide, lab.seed))
+        fine.append(mean_of(narrow, lab.seed))
+        first.append(mean_of(wide - narrow, lab.seed))
         own.append(mean_of(lab.right(swapped), lab.seed))
         off.append(mean_of(lab.right(plain), lab.seed))
         colour.append(mean_of(saturation(plain) - saturation(lab.real), lab.seed))
-        rows.append([k, float(levels[k].sigma_hat), *(each[-1] for each in (follow, own, coarse, fine, off, colour))])
+        rows.append(
+            [k, float(levels[k].sigma_hat), *(each[-1] for each in (follow, own, coarse, fine, first, off, colour))]
+        )
     shown = evenly(len(lab.captions), 3)
     at = [half(places, [each.value for each in curve]) for curve in (follow, coarse, fine)]
     note = (
@@ -72,7 +76,8 @@ def study(lab: Lab) -> Lesson:
         "and of more than 6. Off: own caption first where nothing is swapped and guidance ends after k, and how much "
         "more saturated the ink then is than the real pictures'."
     )
-    columns = ["k", "sigma/alpha", "follows A", "A first", "coarse", "fine", "off: own first", "off: saturation"]
+    columns = ["k", "sigma/alpha", "follows A", "A first", "coarse", "fine", "coarse less fine"]
+    columns += ["off: own first", "off: saturation"]
     charts = [
         Chart("Prompt A until step k, then B", "k", "share of pictures", [
             Series("nearer to A than B", list(zip(places, follow, strict=True))),
@@ -96,7 +101,7 @@ def study(lab: Lab) -> Lesson:
 
 def told(halves: Sequence[float], steps: int) -> str:
     """Where the curves of all that follows, of coarse waves and of fine ones cross one half, in a sentence."""
-    follow, coarse, fine = ("nowhere" if math.isnan(k) else f"once it has held for {k:.3g}" for k in halves)
+    follow, coarse, fine = ("at none" if math.isnan(k) else f"once it has held for {k:.3g}" for k in halves)
     return (
         f"Half of the pictures follow the first prompt {follow} of {steps} steps; their coarse waves are its own "
         f"{coarse}, their fine ones {fine}."
