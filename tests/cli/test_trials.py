@@ -170,6 +170,11 @@ def test_what_cannot_be_compared_is_found_out(
     told["machine"] = {"threads": 1, "dtype": "float32"}
     with pytest.raises(UnnoiseError, match="with another threads"):
         trainer.match(WANTED._replace(options=(), seed=4), trained)
+    monkeypatch.setattr("unnoise.cli.trials.machine", lambda device: {"threads": 2})
+    trainer.same_computer(trained)
+    monkeypatch.setattr("unnoise.cli.trials.machine", lambda device: {"threads": 4})
+    with pytest.raises(UnnoiseError, match="was trained with another threads: 2, here 4; go on where"):
+        trainer.same_computer(trained)
     monkeypatch.setattr("unnoise.cli.trials.checkpoint.latest", lambda folder: None)
     with pytest.raises(UnnoiseError, match="has no whole checkpoint; delete it"):
         trainer.match(WANTED, trained)

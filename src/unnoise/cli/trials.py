@@ -17,12 +17,13 @@ from unnoise.cli.train import read_run, train
 from unnoise.core import registry
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, write_whole
-from unnoise.pipelines.load import load_pipeline
+from unnoise.pipelines.load import choose_device, load_pipeline
 from unnoise.pipelines.metadata import weights_sha256
 from unnoise.study.lab import Trial, Wanted
 from unnoise.training import checkpoint
 from unnoise.training.report import clock, forget
 from unnoise.training.runner import CHECKPOINTS, MODEL, TIME_LIMIT, Stopped
+from unnoise.training.trainer import machine
 
 PROBE = 0.05  # part of a training's time for which its speed is tried
 WARMED = 0.2  # first part of some steps that does not count to their pace
@@ -74,6 +75,7 @@ class Trials:
                 self.match(each, trained)  # before anything more is trained
         for each in wanted:
             if each in missing:
+                self.same_computer(trained)
                 place = missing.index(each)
                 taken = (time.monotonic() - began) / place if place else 60 * self.minutes * (1 + PROBE)
                 left = clock(taken * (len(missing) - place))
@@ -126,6 +128,20 @@ class Trials:
                         f"{folder} and {first} were trained with another {name}",
                         "delete the one that is not as you want it, and it is trained again",
                     )
+
+    def same_computer(self, trained: Mapping[Path, tuple[Path, Mapping[str, Any]]]) -> None:
+        """Sees that this is the computer that earlier trainings had, before another takes its minutes.
+
+        Raises:
+            UnnoiseError: it is not.
+        """
+        first, its = trained.get(self.out, (self.out, {}))
+        for name, here in machine(choose_device("auto")).items():
+            if its.get(name, here) != here:
+                raise UnnoiseError(
+                    f"{first} was trained with another {name}: {its[name]}, here {here}",
+                    "go on where it was trained and as it was, or name another --memory",
+                )
 
     def train(self, each: Wanted) -> None:
         """Trains to the end, from where it was stopped if it was.
