@@ -114,7 +114,7 @@ def again(pipeline: Any, record: dict[str, Any], start: Path | None, mask: Path 
     from unnoise.pipelines.outpaint import Margins
 
     names = ("steps", "cfg_scale", "solver", "spacing", "guidance", "noise", "weights")
-    settings = pipeline.settings(**{name: record[name] for name in names})
+    settings = pipeline.settings(**{name: record[name] for name in names}, rules=record["format"])
     prompt, negative, told = record["prompt"], record["negative"], record.get("start")
     begin = None
     if told is not None and "outpaint" in told:

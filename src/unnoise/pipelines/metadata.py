@@ -21,9 +21,9 @@ from unnoise import __version__
 from unnoise.errors import UnnoiseError
 from unnoise.kernels.compiled import is_compiled
 from unnoise.pipelines.outpaint import SIDES, WIDEST
-from unnoise.pipelines.text_to_picture import Pipeline, Settings
+from unnoise.pipelines.text_to_picture import RULES, Pipeline, Settings
 
-FORMAT, GRID = 1, "unnoise-grid"
+GRID = "unnoise-grid"
 MAX_PIXELS = 2**26
 FIELDS = {
     "format": int, "prompt": str, "negative": str, "seed": int, "row": int, "batch": int, "steps": int,
@@ -45,7 +45,7 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
     consecutive.
     """
     return {
-        "format": FORMAT,
+        "format": settings.rules,
         "prompt": prompt,
         "negative": negative,
         "steps": settings.steps,
@@ -127,7 +127,7 @@ def grid_to_png(
         for letter, (name, values) in zip("XY", axes.items(), strict=False)
         for what, said in (("Type", name), ("Values", ", ".join(values)))
     }  # as the web interface's script for such plots writes it, after the settings of the first cell
-    grid = {"format": FORMAT, "axes": {name: list(values) for name, values in axes.items()}, "cells": whole}
+    grid = {"format": RULES, "axes": {name: list(values) for name, values in axes.items()}, "cells": whole}
     return _png(image, {"parameters": infotext(whole[0]["record"], more), GRID: json.dumps(grid, ensure_ascii=False)})
 
 
@@ -189,7 +189,7 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     damaged = UnnoiseError(f"the record in {path} is damaged", "generate the picture again")
     try:
         record = json.loads(text)
-        if record["format"] > FORMAT:
+        if record["format"] > RULES:
             raise UnnoiseError(f"{path} was made by a newer unnoise", "update unnoise")
         if any(type(record[name]) is not kind for name, kind in FIELDS.items()):
             raise damaged
@@ -197,7 +197,9 @@ def parse(text: str, path: Path) -> dict[str, Any]:
         raise damaged from None
     record.setdefault("weights", False)  # made before there were any: brackets were text
     row, batch, seed = record["row"], record["batch"], record["seed"]
-    if not (0 <= row < batch <= 64 and 0 <= seed - row < 2**63) or not isinstance(record["model"].get("sha256"), str):
+    if not (record["format"] >= 1 and 0 <= row < batch <= 64 and 0 <= seed - row < 2**63) or not isinstance(
+        record["model"].get("sha256"), str
+    ):
         raise damaged
     if not isinstance(record["weights"], bool) or not _sane_start(record.get("start")):
         raise damaged

@@ -30,6 +30,7 @@ from unnoise.weights.model import MODEL
 
 SIZE = 128
 BATCH = 16
+RULES = 2  # the version of how a request becomes a picture; a record keeps the one that it was drawn by
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Settings:
         guidance: how to steer, in the same notation or as an object; ``cfg_scale`` is the scale wherever none is given.
         noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine.
         weights: whether brackets in prompts weigh words, as ``pipelines.emphasis`` tells; else they are text.
+        rules: the version of the drawing rules, 1 to ``RULES``; an older one draws as unnoise did then, for `replay`.
     """
 
     steps: int = 30
@@ -52,6 +54,7 @@ class Settings:
     guidance: str | Guidance = "cfg"
     noise: Literal["independent", "brownian"] = "independent"
     weights: bool = False
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:

@@ -1,0 +1,62 @@
+"""The pictures of tests/fixtures, drawn by earlier versions, replay: to the bit on the processor that drew them.
+
+Those of single solvers and guidances are in the long tests; one of each other kind is replayed here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from unnoise.cli.replay import again, check_given, compare
+from unnoise.pipelines.load import load_pipeline
+from unnoise.pipelines.metadata import read_pictures
+from unnoise.pipelines.text_to_picture import Pipeline
+
+FOLDER = Path(__file__).parent.parent / "fixtures"
+sys.path.append(str(FOLDER.parent.parent / "tools"))
+
+from draw_fixtures import processor  # noqa: E402
+
+ABOUT = json.loads((FOLDER / "fixtures.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def default() -> Iterator[Pipeline]:
+    before = torch.get_num_threads()
+    yield load_pipeline(None, "cpu", "float32", threads=1)
+    torch.set_num_threads(before)
+
+
+def given(name: str, which: str) -> Path | None:
+    return FOLDER / "given" / ABOUT["pictures"][name][which] if which in ABOUT["pictures"][name] else None
+
+
+def test_there_are_sixty_and_each_has_its_record() -> None:
+    assert len(ABOUT["pictures"]) >= 60
+    assert {path.name for path in FOLDER.glob("*.png")} == {*ABOUT["pictures"]}
+
+
+def cases() -> Iterator[object]:
+    for name in ABOUT["pictures"]:
+        yield pytest.param(name, marks=pytest.mark.slow if name.startswith(("solver-", "guidance-")) else ())
+
+
+@pytest.mark.parametrize("name", cases())
+def test_it_replays(name: str, default: Pipeline) -> None:
+    start, mask = given(name, "start"), given(name, "mask")
+    for old, record in read_pictures(FOLDER / name):
+        check_given(FOLDER / name, record.get("start"), start, mask)
+        verdict, apart = compare(old, again(default, record, start, mask))
+        allowed = ("equal",) if processor() == ABOUT["processor"] else ("equal", "close")
+        assert verdict in allowed, f"{verdict}: {apart}"
+
+
+def test_another_seed_does_not(default: Pipeline) -> None:
+    ((old, record),) = read_pictures(FOLDER / "strict-1.png")
+    assert compare(old, again(default, record | {"seed": record["seed"] + 1}, None, None))[0] == "different"
