@@ -47,7 +47,7 @@ def cases() -> Iterator[object]:
         yield pytest.param(name, marks=pytest.mark.slow if name.startswith(("solver-", "guidance-")) else ())
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 def test_it_replays(name: str, default: Pipeline) -> None:
     start, mask = given(name, "start"), given(name, "mask")
     for old, record in read_pictures(FOLDER / name):

@@ -14,6 +14,7 @@ from PIL import Image
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
 from unnoise.pipelines.metadata import to_png
+from unnoise.pipelines.text_to_picture import RULES
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -119,7 +120,7 @@ def test_verdicts(gap: int, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "newer unnoise"),
+        ({"format": RULES + 1}, "newer unnoise"),
         ({"steps": 10**9}, "steps cannot be run"),
         ({"steps": "4"}, "damaged"),
         ({"seed": -1}, "damaged"),
