@@ -21,7 +21,7 @@ define FONT
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check setup default-model clean
+.PHONY: help demo test test-slow soak check setup default-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test: $(VENV)/.dev ## run the tests, except for the long ones
 test-slow: $(VENV)/.dev ## run the long tests
 	$(FONT)
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/.dev ## run what takes ten minutes or more: before a release, or when the mathematics changes
+	$(FONT)
+	$(BIN)/python -m pytest -m soak
 
 check: $(VENV)/.dev ## check format, lint, types and which package may import which
 	$(BIN)/ruff format --check .
