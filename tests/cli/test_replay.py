@@ -14,7 +14,7 @@ from PIL import Image
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
 from unnoise.pipelines.metadata import to_png
-from unnoise.pipelines.text_to_picture import RULES
+from unnoise.pipelines.settings import RULES
 
 Say = Callable[..., tuple[int, str, str]]
 

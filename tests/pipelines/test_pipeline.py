@@ -18,7 +18,8 @@ from unnoise.guidances.cfg import CFG
 from unnoise.guidances.plain import Plain
 from unnoise.pictures import sheet, to_bytes, to_images
 from unnoise.pipelines.load import load_pipeline, model_folder
-from unnoise.pipelines.text_to_picture import Pipeline, Settings
+from unnoise.pipelines.settings import Settings
+from unnoise.pipelines.text_to_picture import Pipeline
 
 PROMPT = "red apple"
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from unnoise.core.sample import Step
     from unnoise.pipelines.outpaint import Margins
+    from unnoise.pipelines.settings import Settings
     from unnoise.pipelines.start import Start
-    from unnoise.pipelines.text_to_picture import Pipeline, Settings
+    from unnoise.pipelines.text_to_picture import Pipeline
 
 STRIP_FRAMES, GIF_FRAMES = 12, 40
 

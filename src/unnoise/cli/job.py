@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from unnoise.pipelines.outpaint import Margins
+    from unnoise.pipelines.settings import Settings
     from unnoise.pipelines.start import Start
-    from unnoise.pipelines.text_to_picture import Pipeline, Settings
+    from unnoise.pipelines.text_to_picture import Pipeline
     from unnoise.study.nearest import Index
 
 Made = tuple["Image.Image", dict[str, Any]]  # a picture, and what is told of it: its path, its seed and the rest

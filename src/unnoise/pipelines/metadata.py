@@ -21,7 +21,8 @@ from unnoise import __version__
 from unnoise.errors import UnnoiseError
 from unnoise.kernels.compiled import is_compiled
 from unnoise.pipelines.outpaint import SIDES, WIDEST
-from unnoise.pipelines.text_to_picture import RULES, Pipeline, Settings
+from unnoise.pipelines.settings import RULES, Settings
+from unnoise.pipelines.text_to_picture import Pipeline
 
 GRID = "unnoise-grid"
 MAX_PIXELS = 2**26

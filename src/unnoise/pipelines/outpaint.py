@@ -13,7 +13,8 @@ from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
     from unnoise.core.sample import Step
-    from unnoise.pipelines.text_to_picture import Pipeline, Settings
+    from unnoise.pipelines.settings import Settings
+    from unnoise.pipelines.text_to_picture import Pipeline
 
 SIDES = ("left", "top", "right", "bottom")
 WIDEST = 512  # pixels a side
