@@ -1,0 +1,99 @@
+"""ComfyUI's graphs as they are edited, made into graphs as they are run: nodes by id, inputs by name.
+
+The editor keeps a node's own values in a list without names, in the order in which the node declares them; the orders
+of the nodes that matter here are below. Beside a seed the editor keeps what happens to it after a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MAX_NODES = 10_000
+AFTER = ("fixed", "increment", "decrement", "randomize")  # what happens to a seed after a run; once yes or no
+SEEDS = ("seed", "noise_seed")
+NEVER, BYPASSED = 2, 4  # the editor's modes of nodes that do not run
+ORDER: dict[str, tuple[str, ...]] = {
+    "KSampler": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
+    "KSamplerAdvanced": (
+        "add_noise", "noise_seed", "steps", "cfg", "sampler_name", "scheduler", "start_at_step", "end_at_step",
+        "return_with_leftover_noise",
+    ),
+    "SamplerCustom": ("add_noise", "noise_seed", "cfg"),
+    "RandomNoise": ("noise_seed",),
+    "KSamplerSelect": ("sampler_name",),
+    "BasicScheduler": ("scheduler", "steps", "denoise"),
+    "KarrasScheduler": ("steps", "sigma_max", "sigma_min", "rho"),
+    "ExponentialScheduler": ("steps", "sigma_max", "sigma_min"),
+    "PolyexponentialScheduler": ("steps", "sigma_max", "sigma_min", "rho"),
+    "BetaSamplingScheduler": ("steps", "alpha", "beta"),
+    "SDTurboScheduler": ("steps", "denoise"),
+    "AlignYourStepsScheduler": ("model_type", "steps", "denoise"),
+    "OptimalStepsScheduler": ("model_type", "steps", "denoise"),
+    "CFGGuider": ("cfg",),
+    "FluxGuidance": ("guidance",),
+    "CLIPTextEncode": ("text",),
+    "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
+    "CLIPTextEncodeSDXL": ("width", "height", "crop_w", "crop_h", "target_width", "target_height", "text_g", "text_l"),
+    "CLIPTextEncodeSDXLRefiner": ("ascore", "width", "height", "text"),
+    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl"),
+    "EmptyLatentImage": ("width", "height", "batch_size"),
+    "EmptySD3LatentImage": ("width", "height", "batch_size"),
+    "LatentUpscale": ("upscale_method", "width", "height", "crop"),
+    "CheckpointLoaderSimple": ("ckpt_name",),
+    "CheckpointLoader": ("config_name", "ckpt_name"),
+    "UNETLoader": ("unet_name",),
+    "VAELoader": ("vae_name",),
+    "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
+    "LoraLoaderModelOnly": ("lora_name", "strength_model"),
+    "ControlNetLoader": ("control_net_name",),
+    "CLIPSetLastLayer": ("stop_at_clip_layer",),
+    "LoadImage": ("image",),
+    "PrimitiveNode": ("value",),
+    "PrimitiveInt": ("value",),
+    "PrimitiveFloat": ("value",),
+    "PrimitiveString": ("value",),
+    "PrimitiveStringMultiline": ("value",),
+}  # fmt: skip
+
+
+def as_run(workflow: Mapping[str, Any]) -> dict[str, Any]:
+    """{id: {class_type, inputs}} of an edited graph; nodes of unknown kinds keep their links alone."""
+    nodes = [node for node in workflow["nodes"][:MAX_NODES] if isinstance(node, dict)]
+    off = {str(node.get("id")) for node in nodes if node.get("mode") == NEVER}
+    listed = workflow.get("links")
+    links = {
+        each[0]: [str(each[1]), each[2]]
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, list) and len(each) >= 5 and all(type(each[i]) in (int, str) for i in (0, 1, 2))
+    }
+    graph: dict[str, Any] = {}
+    for node in nodes:
+        key, kind = str(node.get("id")), node.get("type")
+        if key in off or not isinstance(kind, str):
+            continue
+        inputs = _values(kind, node.get("widgets_values"))
+        for slot in node["inputs"] if isinstance(node.get("inputs"), list) else []:
+            there = (
+                links.get(slot.get("link")) if isinstance(slot, dict) and type(slot.get("link")) in (int, str) else None
+            )
+            if there is not None and there[0] not in off and isinstance(slot.get("name"), str):
+                inputs[slot["name"]] = there
+        bypassed = node.get("mode") == BYPASSED
+        graph[key] = {"class_type": "Bypassed" if bypassed else kind, "inputs": inputs}
+    return graph
+
+
+def _values(kind: str, listed: Any) -> dict[str, Any]:
+    """A node's own values by name."""
+    if isinstance(listed, dict):
+        return {str(name): value for name, value in listed.items()}
+    found: dict[str, Any] = {}
+    waiting = list(listed) if isinstance(listed, list) else []
+    for name in ORDER.get(kind, ()):
+        if not waiting:
+            break
+        found[name] = waiting.pop(0)
+        if name in SEEDS and waiting and (isinstance(waiting[0], bool) or waiting[0] in AFTER):
+            waiting.pop(0)
+    return found

@@ -1,0 +1,124 @@
+"""The lines that AUTOMATIC1111's web interface writes, and Forge, SD.Next, stable-diffusion.cpp and many more after it.
+
+The prompt; the negative prompt after "Negative prompt:"; and in the last line ``Steps: 20, Sampler: Euler a, ...``,
+values with commas, colons or line breaks as JSON strings. Some add JSON objects and lists as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from unnoise.pipelines.readers.reading import Builder, Reading, json_object
+
+NEGATIVE = "Negative prompt:"
+KNOWN = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Schedule type"}
+_KEY = re.compile(r"\s*(\w[\w \-/]{0,80}):\s*")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
+_EXTRA = re.compile(r"<(?:lora|lyco|hypernet):[^<>]{1,200}>")
+TOOLS = (  # what the field "Version" begins with, and whose it is
+    ("stable-diffusion.cpp", "stable-diffusion.cpp"),
+    ("unnoise", "unnoise"),
+    ("ComfyUI", "ComfyUI"),
+    ("Fooocus", "Fooocus"),
+    ("f", "Forge"),
+    ("neo", "Forge"),
+    ("v", "AUTOMATIC1111"),
+)
+OTHER = "AUTOMATIC1111 or a tool that writes as it does"
+
+
+def read(texts: Mapping[str, str]) -> Reading | None:
+    """What the text ``parameters`` says; None where it is none of these."""
+    text = texts.get("parameters", "")
+    if not text or json_object(text) is not None:
+        return None
+    lines = text.split("\n")
+    place = next((i for i in range(len(lines) - 1, -1, -1) if len(KNOWN & set(settings(lines[i]))) >= 2), None)
+    if place is None:
+        return None
+    prompt, negative = prompts(lines[:place])
+    values: dict[str, Any] = settings(lines[place])
+    build = Builder(tool_of(values), values)
+    values = build.values
+    for name in ("SDCPP", "Hashes", "Version", "App"):
+        values.pop(name, None)
+    build.put("prompt", without_extras(prompt, build))
+    build.put("negative", without_extras(negative, build))
+    build.fields["literal"] = values.pop("Emphasis", "") == "None"
+    build.take(steps="Steps", sampler="Sampler", cfg_scale="CFG scale", seed="Seed", size="Size")
+    build.take(schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"))
+    build.take(strength=("Denoising strength", "Denoise"))
+    if build.tool == "SD.Next" and build.fields.get("schedule") == "beta":
+        build.fields["schedule"] = "beta-sigma"  # diffusers' "beta" is another than everybody else's
+    return build.reading()
+
+
+def settings(line: str) -> dict[str, str]:
+    """The fields of a line of settings; of a line that is none, next to nothing."""
+    found: dict[str, str] = {}
+    place, whole = 0, True
+    while place < len(line):
+        key = _KEY.match(line, place)
+        if key is None:
+            place = _after_comma(line, place)
+            continue
+        place = key.end()
+        end = None
+        if quoted := _QUOTED.match(line, place):
+            value, end = _unquoted(quoted[0]), quoted.end()
+        elif whole and line[place : place + 1] in ("{", "["):
+            try:
+                end = json.JSONDecoder().raw_decode(line, place)[1]
+                value = line[place:end]
+            except (ValueError, RecursionError):
+                whole = False  # a second try would make the time grow with the square of the line
+        if end is None:
+            end = _after_comma(line, place)
+            value = line[place:end].rstrip(", ")
+            place = end
+        else:
+            place = _after_comma(line, end)
+        found.setdefault(key[1].strip(), value)
+    return found
+
+
+def _after_comma(line: str, place: int) -> int:
+    comma = line.find(",", place)
+    return len(line) if comma < 0 else comma + 1
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text[1:-1]
+
+
+def prompts(lines: list[str]) -> tuple[str, str]:
+    """(prompt, negative prompt) of the lines before the settings."""
+    place = next((i for i, line in enumerate(lines) if line.strip().startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(lines[place:]).strip().removeprefix(NEGATIVE)
+    return "\n".join(lines[:place]).strip(), negative.strip()
+
+
+def without_extras(prompt: str, build: Builder) -> str:
+    """The prompt without what it says of LoRAs and hypernetworks, which are named as left out."""
+    for tag in _EXTRA.findall(prompt):
+        kind, _, name = tag[1:-1].partition(":")
+        build.more[f"{kind} {name.partition(':')[0]}"] = name.partition(":")[2] or "1"
+    return _EXTRA.sub("", prompt).strip(" ,") if _EXTRA.search(prompt) else prompt
+
+
+def tool_of(values: Mapping[str, str]) -> str:
+    """Who wrote the settings."""
+    if "SDCPP" in values:
+        return "stable-diffusion.cpp"
+    if values.get("App"):
+        return "SD.Next" if values["App"] == "SD.Next" else OTHER
+    version = values.get("Version", "")
+    if "Civitai resources" in values and not version:
+        return "Civitai"
+    return next((tool for start, tool in TOOLS if re.match(re.escape(start) + r"(?:\b|\d)", version)), OTHER)

@@ -1,0 +1,233 @@
+"""What a file says of how a picture was made, whoever made it: one frozen record, and how values become its fields.
+
+Everything in such a file was written by somebody else. A value that is not what its field wants is never guessed at: it
+is left out and named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unnoise.errors import UnnoiseError
+
+MAX_TEXT = 2**23  # bytes of one text, unpacked: the largest workflows have about one million
+MAX_LEFT_OUT = 200  # names of what is not used; a hostile file has more
+SHOWN = 200  # characters of a value that is kept to be shown
+MAX_STEPS, MAX_SCALE = 10_000, 100.0  # as ``Settings`` has them, which imports torch
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file says of how a picture was made. A field that the file does not say, or not sensibly, is None.
+
+    Attributes:
+        tool: who wrote it, as people know it: "AUTOMATIC1111", "ComfyUI"; "unnoise" for our own.
+        prompt, negative: as they were written, line breaks and all.
+        steps: 1 to 10,000.
+        sampler, schedule: as the tool spells them; ``names`` has ours.
+        cfg_scale: counted as here: 1 is plain. -100 to 100.
+        seed: 0 to 2^63 - 1.
+        size: (width, height) in pixels.
+        strength: how much of the way to noise a start picture was taken, above 0 to 1; None where there was none.
+        eta: of samplers that have one.
+        literal: brackets in the prompt are text, or mean something else than here.
+        left_out: {name: value, shortened} of everything in the file that has no field above.
+        notes: what a reader should know, a sentence each: several samplers, values that are not sensible.
+        record: of unnoise's own pictures, the whole record; the first cell's of a grid.
+    """
+
+    tool: str
+    prompt: str | None = None
+    negative: str | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    schedule: str | None = None
+    cfg_scale: float | None = None
+    seed: int | None = None
+    size: tuple[int, int] | None = None
+    strength: float | None = None
+    eta: float | None = None
+    literal: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a value is, whether it is written 7, 7.0 or "7"; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", value):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return value if type(value) is int else None
+
+
+def real(value: Any) -> float | None:
+    """The finite number that a value is, also one in a string; None for anything else."""
+    if isinstance(value, str):
+        if len(value) > 40 or not re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\s*", value):
+            return None
+        value = float(value)
+    if type(value) is int and abs(value) < 2**64:
+        return float(value)
+    return value if isinstance(value, float) and math.isfinite(value) else None
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, to be shown; not yet fit for a terminal."""
+    if isinstance(value, str):
+        return value[:SHOWN]
+    if isinstance(value, int | float | bool) or value is None:
+        return str(value)[:SHOWN] if not isinstance(value, int) or abs(value) < 2**200 else "a huge number"
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{len(value):,} entries" if isinstance(value, list | dict) else type(value).__name__
+
+
+def empty(value: Any) -> bool:
+    """Whether a value says nothing: an option that was off."""
+    return value is None or value is False or value in ("", "None", "none") or value in ([], {})
+
+
+def read_json(text: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: it is none, or too long or too deep.
+    """
+    if len(text) > MAX_TEXT:
+        raise ValueError("too long")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def json_object(text: Any) -> dict[str, Any] | None:
+    """The JSON object that a text holds; None for everything else."""
+    if not isinstance(text, str) or not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = read_json(text.strip().strip("\0"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class Builder:
+    """Makes a record of values as they come, and keeps what does not fit to name it.
+
+    >>> Builder("A tool", {"steps": "20", "seed": -1, "hat": "red"}).take(steps="steps", seed="seed").reading().left_out
+    {'seed': '-1', 'hat': 'red'}
+    """
+
+    def __init__(self, tool: str, values: Mapping[str, Any], **fields: Any) -> None:
+        self.tool, self.values, self.fields = tool, dict(values), fields
+        self.notes: list[str] = []
+        self.more: dict[str, Any] = {}
+
+    def take(self, **names: str | Iterable[str]) -> Builder:
+        """Fills fields from the first value of those names that is there; ``size`` wants a width and a height."""
+        for field_name, keys in names.items():
+            for key in (keys,) if isinstance(keys, str) else keys:
+                if key in self.values:
+                    self.put(field_name, self.values.pop(key), key)
+                    break
+        return self
+
+    def put(self, name: str, value: Any, key: str = "") -> None:
+        """One field; a value that does not fit it is kept as left out, under the name that the file has."""
+        if self.fields.get(name) is not None:
+            return
+        fitted = FIT[name](value)
+        if fitted is not None:
+            self.fields[name] = fitted
+        elif not empty(value):
+            self.more[key or name] = value
+
+    def size(self, width: str, height: str) -> Builder:
+        """Fills the size from two values."""
+        pair = (whole(self.values.get(width)), whole(self.values.get(height)))
+        if all(side is not None and 0 < side < 2**31 for side in pair):
+            self.fields["size"] = pair
+            del self.values[width], self.values[height]
+        return self
+
+    def note(self, text: str) -> None:
+        """Something that a reader should know, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def reading(self) -> Reading:
+        """The record; what was not taken is named in it."""
+        rest = {str(k): shown(v) for k, v in {**self.more, **self.values}.items() if not empty(v)}
+        left = {key[:80]: rest[key] for key in list(rest)[:MAX_LEFT_OUT]}
+        if len(rest) > len(left):
+            self.note(f"{len(rest) - len(left):,} entries more are in it")
+        return Reading(self.tool, **self.fields, left_out=left, notes=tuple(self.notes))
+
+
+def _between(kind: Any, low: float, high: float) -> Any:
+    def fit(value: Any) -> Any:
+        number = kind(value)
+        return number if number is not None and low <= number <= high else None
+
+    return fit
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """The two numbers of "512x400", "(768, 1280)" or a pair."""
+    found = re.fullmatch(r"\(?\s*(\d{1,9})\s*[x×,]\s*(\d{1,9})\s*\)?", value) if isinstance(value, str) else None
+    pair = tuple(map(int, found.groups())) if found else value
+    if isinstance(pair, tuple) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair):
+        return pair
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+FIT = {
+    "prompt": _text,
+    "negative": _text,
+    "sampler": _text,
+    "schedule": _text,
+    "steps": _between(whole, 1, MAX_STEPS),
+    "cfg_scale": _between(real, -MAX_SCALE, MAX_SCALE),
+    "seed": _between(whole, 0, 2**63 - 1),
+    "strength": _between(real, 1e-9, 1),
+    "eta": _between(real, 0, 100),
+    "size": _size,
+}
+
+
+def agreed(tool: str, several: list[Reading], what: str, names: list[str] | None = None) -> Reading:
+    """One record of several: what all of them say alike, with a note that names where they differ."""
+    fields = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta")
+    same: dict[str, Any] = {}
+    differ: dict[str, str] = {}
+    for name in fields:
+        values = list(dict.fromkeys(getattr(each, name) for each in several))
+        if len(values) == 1:
+            same[name] = values[0]
+        else:
+            differ[name] = " | ".join(shown(value)[:60] for value in values)
+    listed = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    notes = [f"it holds {len(several)} {what}{listed}: there is no single answer, and what all say alike is taken"]
+    left = {f"{name} of {len(several)} {what}": value for name, value in differ.items()}
+    for each in several:
+        notes += [note for note in each.notes if note not in notes]
+        left |= each.left_out
+    literal = any(each.literal for each in several)
+    return Reading(tool, **same, literal=literal, left_out=left, notes=tuple(notes))
+
+
+def unreadable(path: Any, why: str) -> UnnoiseError:
+    """A file that cannot be opened, in one line."""
+    return UnnoiseError(f"{path} cannot be read: {why}", "name a picture, or a .json file of settings")
