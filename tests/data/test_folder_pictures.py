@@ -108,7 +108,7 @@ def unconverted(image: Image.Image) -> Image.Image:
 
 RGB = square.rgb
 FAULTS = {
-    "law_pictures_are_upright": ("PIL.ImageOps.exif_transpose", lambda image: image),
+    "law_pictures_are_upright": ("unnoise.data.square.upright", lambda image: image),
     "law_sixteen_bits_keep_their_grey": ("unnoise.data.square.rgb", plain_rgb),
     "law_palettes_are_smoothed": ("unnoise.data.square.rgb", unconverted),
     "law_what_is_transparent_is_background": ("unnoise.data.square.rgb", plain_rgb),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from unnoise.data.intake import MAX_PICTURE, LeftOut, check_magic, read_file
+from unnoise.data.lean import lean
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -65,15 +66,13 @@ class Squarer:
         return decoded(data, self._decode)
 
     def _decode(self, image: Image.Image) -> Square:
-        from PIL import ImageOps
-
         width, height = image.size
-        if image.getexif().get(0x0112) in SIDEWAYS:
+        if way_up(image) in SIDEWAYS:
             width, height = height, width
         if image.format in ("JPEG", "MPO"):  # a decoder that halves by itself, as long as twice the size is left
             spare = max(1.0, min(image.size) / (2 * self.size))
             image.draft(None, (math.ceil(image.width / spare), math.ceil(image.height / spare)))
-        return Square(self._square(ImageOps.exif_transpose(image)), width, height)
+        return Square(self._square(upright(image)), width, height)
 
     def _square(self, image: Image.Image) -> Image.Image:
         from PIL import Image
@@ -117,6 +116,7 @@ def opened(data: bytes) -> Image.Image:
     """The picture with its header read and checked."""
     from PIL import Image, UnidentifiedImageError
 
+    data = lean(data).data
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
     except Image.DecompressionBombError:
@@ -137,20 +137,54 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnnoiseError: there is none, or it cannot be used; the same limits as for pictures of a set.
     """
-    from PIL import Image, ImageOps
+    return on_white(open_unchanged(path))
 
-    def whole(image: Image.Image) -> Image.Image:
-        image = rgb(ImageOps.exif_transpose(image))
-        page = Image.new("RGB", image.size, "white")
-        page.paste(image, (0, 0), image if image.mode == "RGBA" else None)
-        return page
 
+def open_unchanged(path: Path) -> Image.Image:
+    """The picture of a PNG, JPEG or WebP file, upright, in the mode that it has.
+
+    Raises:
+        UnnoiseError: there is none, or it cannot be used; the same limits as for pictures of a set.
+    """
     if not path.exists():
         raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file")
     try:
-        return decoded(read_file(path, MAX_PICTURE, picture=True), whole)
+        return decoded(read_file(path, MAX_PICTURE, picture=True), upright)
     except LeftOut as why:
         raise UnnoiseError(f"{path} cannot be used: {why}", "save it as PNG, JPEG or WebP again") from None
+
+
+def way_up(image: Image.Image) -> int:
+    """Which side of a picture is its top, as EXIF counts it, 1 to 8; 1 where its notes do not say or are damaged."""
+    if image.format not in ("JPEG", "MPO"):  # else the notes lie before the pixels
+        image.load()
+    try:
+        found = image.getexif().get(0x0112)
+    except Exception:  # notes fail in every way there is, and none of them is the picture's fault
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A copy, decoded and turned so that its top is up; of its notes it keeps what is clear alone."""
+    from PIL import Image
+
+    turn = Image.Transpose
+    turns = [turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE, turn.ROTATE_270]
+    way = {2 + number: each for number, each in enumerate([*turns, turn.TRANSVERSE, turn.ROTATE_90])}.get(way_up(image))
+    turned = image.copy() if way is None else image.transpose(way)
+    turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
+    return turned
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB; what is clear becomes white."""
+    from PIL import Image
+
+    image = rgb(image)
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, (0, 0), image if image.mode == "RGBA" else None)
+    return page
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -159,7 +193,13 @@ def rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I"):  # Pillow's own conversion makes everything above 255 white
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        deep = np.asarray(image).astype(np.int64)
+        grey = Image.fromarray((deep / 257).round().clip(0, 255).astype(np.uint8))
+        if (clear := image.info.get("transparency")) is not None:
+            grey.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
+        return grey.convert("RGB" if clear is None else "RGBA")
+    if image.mode == "La":  # which Pillow takes no other way
+        image = image.convert("LA")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from unnoise import __version__
+from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
+from unnoise.data.lean import PNG_MAGIC, lean
 from unnoise.errors import UnnoiseError
 from unnoise.kernels.compiled import is_compiled
 from unnoise.pipelines.outpaint import SIDES, WIDEST
@@ -138,18 +140,24 @@ def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
     Raises:
         UnnoiseError: no such file, no PNG, damaged or too large, without a record, or with one that was tampered with.
     """
+    own = "name a PNG that `unnoise generate` made"
+    if not path.exists():
+        raise UnnoiseError(f"there is no picture at {path}", own)
     try:
-        with Image.open(path, formats=["PNG"]) as file:
+        data, left_out = lean(read_file(path, MAX_PICTURE), ("unnoise", GRID))
+        if not data.startswith(PNG_MAGIC):
+            raise UnnoiseError(f"{path} is no PNG", own)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "it was not made by unnoise")
             file.load()
             text, grid, image = file.info.get("unnoise"), file.info.get(GRID), file.convert("RGB")
-    except FileNotFoundError:
-        raise UnnoiseError(f"there is no picture at {path}", "name a PNG that `unnoise generate` made") from None
-    except UnidentifiedImageError:
-        raise UnnoiseError(f"{path} is no PNG", "name a PNG that `unnoise generate` made") from None
+    except LeftOut as why:
+        raise UnnoiseError(f"{path} cannot be read: {why}", own) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again") from None
+    if text is None and grid is None and left_out:
+        raise UnnoiseError(f"the record in {path} is damaged or too large", "copy the picture again")
     if grid is not None:
         return [(image.crop(box), record) for box, record in parse_grid(grid, path, image.size)]
     if text is None:
