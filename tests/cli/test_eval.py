@@ -108,7 +108,7 @@ def test_what_is_refused(
     assert "ask for 1 to 16" in refused([*common, "--seeds", 0], capfd)
     assert "has 0 pictures of tier1, test" in refused([*common, "--part", "test"], capfd)
     assert "no model is named" in refused(common[1:], capfd)
-    assert "0 steps cannot be run" in refused([*common, "--steps", 0], capfd)
+    assert "steps 0 is out of range" in refused([*common, "--steps", 0], capfd)
     kin = save_judge(tmp_path / "kin", tokenizer())
     assert "have one tokenizer; train a judge apart" in refused([*common, "--judge", kin], capfd)
     assert not (tmp_path / "out").exists()

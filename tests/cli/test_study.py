@@ -65,7 +65,7 @@ def test_what_is_refused(
     assert "ask for 1 to 16" in refused("seeds", "--seeds", 0)
     assert "0 minutes are no time to train" in refused("arms", "--minutes", 0)
     assert "nan minutes are no time to train" in refused("arms", "--minutes", "nan")
-    assert "0 steps cannot be run" in refused("steps", "--steps", 0)
+    assert "steps 0 is out of range" in refused("steps", "--steps", 0)
     assert "the prompt has" in refused("hundred")
     kin = save_judge(tmp_path / "kin", tokenizer())
     assert "have one tokenizer; train a judge apart" in refused("seeds", "--judge", kin)

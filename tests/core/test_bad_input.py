@@ -50,7 +50,7 @@ def complaint(capsys: Said, out: Path, *args: str) -> str:
 
 
 REFUSED = [
-    (["--steps", "0"], "0 steps cannot be run"),
+    (["--steps", "0"], "steps 0 is out of range"),
     (["--guidance", "interval(low=3, high=1)"], "interval from 3 to 1 is empty"),
     (["--guidance", "interval(cfg(4), 2, 2)"], "interval from 2 to 2 is empty"),
     (["--guidance", "cfg(nan)"], "cfg does not take these settings"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def evaluate(
     from unnoise.study.leaderboard import Board, choose_prompts
     from unnoise.weights.model import read_record
 
-    for option, value, least, most in (("--prompts", prompts, 2, 1000), ("--seeds", seeds, 1, 16)):
-        if not least <= value <= most:
-            raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
+    checks.whole("--prompts", prompts, 2, 1000)
+    checks.whole("--seeds", seeds, 1, 16)
+    checks.seed("--seed", seed, prompts * seeds)
     pictures = open_set(data)
     chosen = choose_prompts(pictures, part, prompts)
     captions = [pictures.captions[item][0] for item in chosen.items]

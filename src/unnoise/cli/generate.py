@@ -14,6 +14,7 @@ import tyro
 
 from unnoise.cli.output import ready_folder
 from unnoise.cli.prompts import Prompt, checked, read_prompts
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from unnoise.pipelines.outpaint import Margins
 
-MAX_COUNT = 10_000
 SHOWN = 16  # pictures that a terminal is shown
 
 
@@ -96,10 +96,9 @@ def generate(
     from unnoise.cli import grid as grids
     from unnoise.cli import terminal
 
-    if not 1 <= count <= MAX_COUNT:
-        raise UnnoiseError(f"--count {count} cannot be drawn", f"ask for 1 to {MAX_COUNT} pictures")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise UnnoiseError(f"--seed {seed} is out of range", "choose it from 0 to 2^63 - 1")
+    checks.whole("--count", count, 1, checks.PICTURES)
+    if seed is not None:
+        checks.seed("--seed", seed, count)
     said = {"steps": steps, "cfg-scale": cfg_scale, "solver": solver, "spacing": spacing, "guidance": guidance}
     said |= {"noise": noise, "seed": seed, "strength": strength, "count": None if count == 1 else count}
     axes = grids.parse(grid)
@@ -115,8 +114,9 @@ def generate(
     way = terminal.choose(os.environ, sys.stdout) if show else None
     wanted = read_prompts(prompt, prompts)
     checked(Prompt(negative))
-    if len(wanted) * count > MAX_COUNT:
-        raise UnnoiseError(f"{len(wanted)} prompts with {count} pictures each are too many", f"{MAX_COUNT} at most")
+    if len(wanted) * count > checks.PICTURES:
+        what = f"{len(wanted)} prompts with {count} pictures each are too many"
+        raise UnnoiseError(what, f"{checks.PICTURES} at most")
     seed = secrets.randbelow(2**31) if seed is None else seed
 
     from unnoise.cli.draw import Given

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -85,8 +86,8 @@ def _value(name: str, text: str) -> Any:
     wanted = {int: "whole numbers", float: "numbers"}.get(kind, "")  # type: ignore[call-overload]
     if wanted and not re.fullmatch(r"[+-]?\d{1,19}" if kind is int else r"[+-]?(\d+\.?\d*|\.\d+)", text):
         raise UnnoiseError(f"--grid {name} wants {wanted}, not {text[:40]!r}", f"write it like {name}=1,2,3")
-    if name == "seed" and not 0 <= int(text) < 2**63:
-        raise UnnoiseError(f"--grid seed {text} is out of range", "choose it from 0 to 2^63 - 1")
+    if name == "seed":
+        checks.seed("--grid seed", int(text))
     return kind(text)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from unnoise.cli.output import ready_folder, save, slug
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def nearest(
     if not 1 <= len(pictures) <= MAX_PICTURES:
         what = "the picture is missing" if not pictures else f"{len(pictures)} pictures are too many"
         raise UnnoiseError(what, f"name 1 to {MAX_PICTURES} picture files")
-    if not 1 <= count <= MAX_COUNT:
-        raise UnnoiseError(f"--count {count} cannot be found", f"ask for 1 to {MAX_COUNT}")
+    checks.whole("--count", count, 1, MAX_COUNT)
     if show and as_json:
         raise UnnoiseError("--show and --json both want the standard output", "leave one of them out")
     way = terminal.choose(os.environ, sys.stdout) if show else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from unnoise.errors import UnnoiseError
+from unnoise.core import checks
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,9 +36,9 @@ def noise(
         seed: of the noise.
         out: the folder for both files; nothing in it is overwritten.
     """
-    for name, value, low, high in (("frames", frames, 2, 50), ("size", size, 16, 1024), ("seed", seed, 0, 2**63 - 1)):
-        if not low <= value <= high:
-            raise UnnoiseError(f"--{name} {value} is out of range", f"choose it from {low} to {high}")
+    checks.whole("--frames", frames, 2, 50)
+    checks.whole("--size", size, 16, 1024)
+    checks.seed("--seed", seed)
 
     from unnoise.cli.output import ready_folder, save, slug
     from unnoise.core.registry import find

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ def search(
 
     if prompt and prompts is not None:
         raise UnnoiseError("there are a prompt and --prompts", "leave one of them out")
-    if not 0 <= seed < 2**62:
-        raise UnnoiseError(f"--seed {seed} is out of range", "choose it from 0 to 2^62 - 1")
+    checks.whole("--seed", seed, 0, 2**62 - 1)
     chosen = steps or ((8,) if method == "levels" else COUNTS)
     if method == "levels":
         if len(chosen) != 1:

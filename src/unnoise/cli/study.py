@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from unnoise.errors import UnnoiseError
+from unnoise.core import checks
 
 if TYPE_CHECKING:
     from unnoise.study.judge import Judge
@@ -55,9 +55,9 @@ def study(
         print("\n".join(f"{each:<12} {about}" for each, about in studies().items()))
         return
     run = find(name)
-    for option, value, least, most in (("--prompts", prompts, 2, 1000), ("--seeds", seeds, 1, 16)):
-        if not least <= value <= most:
-            raise UnnoiseError(f"{option} {value} cannot be drawn", f"ask for {least} to {most}")
+    checks.whole("--prompts", prompts, 2, 1000)
+    checks.whole("--seeds", seeds, 1, 16)
+    checks.seed("--seed", seed, prompts * seeds)
     from unnoise.cli.eval import label, load_judge, make_folder, not_kin, typed
     from unnoise.cli.progress import counted
     from unnoise.cli.trials import Trials

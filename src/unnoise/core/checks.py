@@ -1,10 +1,209 @@
-"""Settings that make no sense are refused by name, where they are given and not where they are used."""
+"""What is given from outside becomes what is meant, or is refused by the name of what it was given for.
+
+Each function takes the name of an argument and its value, and returns the value as a plain Python object: a number is
+that number however it is spelt, so that 1, np.int64(1) and torch.tensor(1) draw one picture. True and False are no
+numbers, text is never read as one, and a list of one number is a list.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    import torch
+
+SEEDS = 2**63  # seeds lie below it
+PICTURES = 10_000  # of one prompt in one call
+
+T = TypeVar("T")
+
+
+def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+    """The whole number that anything with ``__index__`` stands for, from ``least`` to ``most``.
+
+    Raises:
+        UnnoiseError: it is no whole number (1.0 is none), or out of range.
+    """
+    wanted = f"a whole number, {least} or more" if most == math.inf else f"a whole number from {least} to {most}"
+    try:
+        found = operator.index(value) if _is_scalar(value) else None
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None:
+        raise UnnoiseError(f"{name} is {shown(value)}, which is no whole number", f"give {wanted}")
+    if not least <= found <= most:
+        raise UnnoiseError(f"{name} {shown(found)} is out of range", f"choose {wanted}")
+    return found
+
+
+def number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """The real number that anything with ``__float__`` or ``__index__`` stands for, of any library.
+
+    Args:
+        least, most: the bounds that it may touch; infinity is a number only where it is one of them.
+        above, below: the bounds that it may not touch, where there is no ``least`` or ``most``.
+
+    Raises:
+        UnnoiseError: it is no number, NaN, or out of range.
+    """
+    wanted = _number(least, most, above, below)
+    try:
+        found = float(value) if _is_scalar(value) else None
+    except (ArithmeticError, TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or math.isnan(found):
+        raise UnnoiseError(f"{name} is {shown(value)}, which is no number", f"give {wanted}")
+    if not (
+        (found > above if least is None else found >= least) and (found < below if most is None else found <= most)
+    ):
+        raise UnnoiseError(f"{name} {found:g} is out of range", f"choose {wanted}")
+    return found
+
+
+def seed(name: str, value: Any, count: int = 1) -> int:
+    """The first of ``count`` seeds, each one above the one before it, all from 0 to 2^63 - 1.
+
+    Raises:
+        UnnoiseError: it is no whole number, or out of range.
+    """
+    return whole(name, value, 0, SEEDS - count)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, NumPy's and torch's among them, or 1 or 0 for them.
+
+    Raises:
+        UnnoiseError: it is neither; no text means True.
+    """
+    try:
+        if isinstance(value, bool) or (_dtype(value) == "bool" and _ndim(value) == 0):
+            return bool(value)
+        return bool(whole(name, value, 0, 1))
+    except (RuntimeError, UnnoiseError):
+        hint = "give True or False"
+        raise UnnoiseError(f"{name} is {shown(value)}, which is neither True nor False", hint) from None
+
+
+def text(name: str, value: Any, hint: str = "give a str") -> str:
+    """Text.
+
+    Raises:
+        UnnoiseError: it is none; neither bytes nor a path is.
+    """
+    if not isinstance(value, str):
+        raise UnnoiseError(f"{name} is {shown(value)}, which is no text", hint)
+    return str(value)
+
+
+def choice(name: str, value: Any, *among: str) -> str:
+    """One of a few words.
+
+    Raises:
+        UnnoiseError: it is none of them.
+    """
+    if not isinstance(value, str) or value not in among:
+        raise UnnoiseError(f"no {name} is called {shown(value)}", f"choose {' or '.join(among)}")
+    return str(value)
+
+
+def several(name: str, value: Any, each: Callable[[str, Any], T], least: int = 1, most: int = PICTURES) -> list[T]:
+    """A list, a tuple, a range, an array or the like, its members checked one by one under names such as "seeds[2]".
+
+    Raises:
+        UnnoiseError: it has no order or no length, is empty, too long or one text, or ``each`` refuses a member.
+    """
+    ordered = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, type)
+    if not ordered or isinstance(value, str | bytes | bytearray | memoryview | Mapping) or _ndim(value) == 0:
+        raise UnnoiseError(f"{name} is {shown(value)}, which is no list", "give a list, such as [x] for one")
+    try:
+        length = len(value)
+    except OverflowError:
+        length = most + 1
+    if not least <= length <= most:
+        raise UnnoiseError(f"{name} is {'too long' if length else 'empty'}", f"give {least} to {most} of them")
+    return [each(f"{name}[{place}]", member) for place, member in enumerate(value)]
+
+
+def instance(name: str, value: Any, kind: type[T], hint: str) -> T:
+    """An object of that kind.
+
+    Raises:
+        UnnoiseError: it is of another; ``hint`` tells where to get one.
+    """
+    if not isinstance(value, kind):
+        raise UnnoiseError(f"{name} is {shown(value)}, not {_a(kind)}", hint)
+    return value
+
+
+def device(name: str, value: Any) -> torch.device:
+    """A device, or what torch calls by that name; whether it is there is not asked.
+
+    Raises:
+        UnnoiseError: it is neither a device nor text, or nothing is called that.
+    """
+    import torch
+
+    if not isinstance(value, str | torch.device):
+        raise UnnoiseError(f"{name} is {shown(value)}, which names no device", "use cpu, cuda or a torch.device")
+    try:
+        return torch.device(value)
+    except (RuntimeError, ValueError):
+        raise UnnoiseError(f"there is no {name} called {shown(value)}", "use cpu, cuda or a torch.device") from None
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it: plain ones as they are, of others and of long ones the kind alone."""
+    if value is None or isinstance(value, bool | float | str | complex):
+        return repr(value if not isinstance(value, str) or len(value) <= 60 else f"{value[:60]}...")
+    if type(value) is int:
+        return str(value) if value.bit_length() < 200 else f"a number of {value.bit_length()} binary digits"
+    return f"the class {value.__name__}" if isinstance(value, type) else _a(type(value))
+
+
+def _a(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'aeiouAEIOU' else 'a'} {kind.__name__}"
+
+
+def _number(least: float | None, most: float | None, above: float, below: float) -> str:
+    """A number within these bounds, in words."""
+    if least is not None and most is not None and most < math.inf:
+        return f"a number from {least:g} to {most:g}"
+    if least is None and most is None and -math.inf < above and below < math.inf:
+        return f"a number between {above:g} and {below:g}"
+    low = f"{least:g} or more" if least is not None else f"above {above:g}" if above > -math.inf else ""
+    high = f"{most:g} or less" if most is not None else f"below {below:g}" if below < math.inf else ""
+    high = "or infinity" if most == math.inf else high
+    return f"a number {', '.join(filter(None, (low, high)))}" if low or high else "a finite number"
+
+
+def _dtype(value: Any) -> str:
+    """The name of an array's or tensor's dtype, such as "int64"; "" for what has none."""
+    dtype = getattr(value, "dtype", "")
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+
+
+def _ndim(value: Any) -> Any:
+    return getattr(value, "ndim", None)
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether a value may stand for one real number: no truth value, text, list, array of any length, or complex."""
+    if isinstance(value, bool | str | bytes | bytearray | complex) or _ndim(value):
+        return False
+    dtype = _dtype(value)
+    return not dtype or dtype.startswith(("int", "uint", "float", "bfloat"))
 
 
 def check_finite(**settings: float) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 
@@ -33,9 +35,13 @@ class NoiseSource:
     Drawn in float64 on the CPU and rounded once, so that it does not depend on the device either.
 
     Args:
-        seeds: one seed for each row of the batch.
+        seeds: one seed for each row of the batch, 0 to 2^63 - 1.
         shape: the shape of one row's state.
         dtype, device: of the noise that is handed out.
+        index: the number of the step that it is for; see ``at``.
+
+    Raises:
+        UnnoiseError: a seed that is no whole number or out of range, or none; a shape, dtype or device that is none.
     """
 
     def __init__(
@@ -46,11 +52,12 @@ class NoiseSource:
         device: torch.device | str = "cpu",
         index: float = 0,
     ) -> None:
-        self.seeds = tuple(seeds)
-        self.shape = tuple(shape)
-        self.dtype = dtype
-        self.device = device
-        self.index = index
+        self.seeds = tuple(checks.several("seeds", seeds, checks.seed))
+        self.shape = tuple(checks.several("shape", shape, partial(checks.whole, least=1), least=0))
+        self.dtype = checks.instance("dtype", dtype, torch.dtype, "give one of torch's, such as torch.float32")
+        self.device = checks.device("device", device)
+        place = checks.number("index", index, least=0)
+        self.index = int(place) if place.is_integer() else place  # the key of a whole number has no point
         self._draws = 0
 
     def _rows(self, *key: object) -> Tensor:

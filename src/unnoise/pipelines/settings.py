@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unnoise.core import checks
 from unnoise.core.guidance import Guidance
 from unnoise.core.notation import make
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 
 RULES = 2  # the version of how a request becomes a picture; a record keeps the one that it was drawn by
@@ -37,12 +37,17 @@ class Settings:
     rules: int = RULES
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000:
-            raise UnnoiseError(f"{self.steps} steps cannot be run", "ask for 1 to 10000 steps; 10 to 50 are usual")
-        if not -100 <= self.cfg_scale <= 100:
-            raise UnnoiseError(f"a guidance scale of {self.cfg_scale:g} draws nothing", "choose 1 to 10")
-        if self.noise not in ("independent", "brownian"):
-            raise UnnoiseError(f"no noise is called {self.noise!r}", "choose independent or brownian")
+        plain = {
+            "solver": checks.text("solver", self.solver),
+            "spacing": checks.text("spacing", self.spacing),
+            "steps": checks.whole("steps", self.steps, 1, 10_000),
+            "cfg_scale": checks.number("cfg_scale", self.cfg_scale, -100, 100),
+            "noise": checks.choice("noise", self.noise, "independent", "brownian"),
+            "weights": checks.flag("weights", self.weights),
+            "rules": checks.whole("rules", self.rules, 1, RULES),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         make("solvers", self.solver)
         make("spacings", self.spacing)
         self.steer()
@@ -51,5 +56,6 @@ class Settings:
         """The guidance, made anew."""
         if isinstance(self.guidance, Guidance):
             return self.guidance
-        made: Guidance = make("guidances", self.guidance, {"scale": self.cfg_scale, "inner": CFG(self.cfg_scale)})
+        notation = checks.text("guidance", self.guidance, 'write it like "cfg(3)", or give a Guidance')
+        made: Guidance = make("guidances", notation, {"scale": self.cfg_scale, "inner": CFG(self.cfg_scale)})
         return made

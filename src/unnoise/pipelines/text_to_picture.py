@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
@@ -101,18 +102,28 @@ class Pipeline:
         self.device, self.dtype = parameter.device, parameter.dtype
 
     def settings(self, **changes: Any) -> Settings:
-        """The model's default settings, with those changes that are not None."""
+        """The model's default settings, with those changes that are not None.
+
+        Raises:
+            UnnoiseError: an unknown setting, or one that cannot be run.
+        """
+        for name in changes:
+            checks.choice("setting", name, *Settings.__dataclass_fields__)
         values = {name: getattr(self.defaults, name) for name in Settings.__dataclass_fields__}
         return Settings(**values | {name: value for name, value in changes.items() if value is not None})
+
+    def _checked(self, settings: Settings | None) -> Settings:
+        hint = "make it by settings()"
+        return self.defaults if settings is None else checks.instance("settings", settings, Settings, hint)
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str], weights: bool = False) -> Condition:
         """The condition of prompts, one row each; ``weights`` as in ``Settings``.
 
         Raises:
-            UnnoiseError: a prompt is longer than the model reads.
+            UnnoiseError: no list of prompts, or a prompt is longer than the model reads.
         """
-        if weights:
+        if checks.flag("weights", weights):
             return emphasis.encode(self.text, self.tokenizer, prompts, self.device)
         return self.text(self.tokenizer(prompts).to(self.device))  # type: ignore[no-any-return]
 
@@ -144,7 +155,7 @@ class Pipeline:
         Where a noised start keeps the picture's layout alone, this keeps what the prompt does not say; drawn with other
         words, the picture changes where they do. See ``core.inversion``.
         """
-        settings = settings or self.defaults
+        settings = self._checked(settings)
         path, shape = self.denoiser.path, start.x0.shape[1:]
         levels = levels_from(make("spacings", settings.spacing), path, settings.steps, start.strength, shape)
         cond = self.encode([prompt], settings.weights).repeat(len(start.x0))
@@ -166,8 +177,20 @@ class Pipeline:
         settings: Settings | None = None,
         start: Start | None = None,
     ) -> Iterator[Step]:
-        """The steps of one run over a batch: row i draws ``prompts[i]`` with ``seeds[i]``."""
-        settings = settings or self.defaults
+        """The steps of one run over a batch: row i draws ``prompts[i]`` with ``seeds[i]``.
+
+        Raises:
+            UnnoiseError: before the first step, a prompt, a seed or a setting that cannot be drawn.
+        """
+        prompts, seeds = checks.several("prompts", prompts, checks.text), checks.several("seeds", seeds, checks.seed)
+        if len(prompts) != len(seeds):
+            raise UnnoiseError(f"prompts are {len(prompts)}, seeds are {len(seeds)}", "give one seed a prompt")
+        settings = self._checked(settings)
+        return self._run(prompts, seeds, checks.text("negative", negative), settings, start)
+
+    def _run(
+        self, prompts: list[str], seeds: list[int], negative: str, settings: Settings, start: Start | None
+    ) -> Iterator[Step]:
         solver = make("solvers", settings.solver)
         spacing = make("spacings", settings.spacing)
         shape = self.autoencoder.space.shape(SIZE)
@@ -220,8 +243,8 @@ class Pipeline:
         Args:
             prompt: what to draw; brackets weigh words, see ``pipelines.emphasis``.
             negative: what to steer away from.
-            count: how many, at least 1.
-            seed: of the first; the same seed, settings and machine give the same bits.
+            count: how many, 1 to 10,000.
+            seed: of the first, 0 to 2^63 - ``count``; the same seed, settings and machine give the same bits.
             steps, cfg_scale, solver, spacing, guidance: see ``Settings``; None takes the model's default.
             weights: False takes brackets in the prompts as text.
             strict: draw each picture in a batch of its own: slower, and its bits do not depend on ``count``.
@@ -229,10 +252,11 @@ class Pipeline:
         Raises:
             UnnoiseError: a setting that cannot be run, an unknown name, or a prompt longer than the model reads.
         """
-        if count < 1:
-            raise UnnoiseError(f"{count} pictures cannot be drawn", "ask for 1 or more")
+        count = checks.whole("count", count, 1, checks.PICTURES)
+        seed, strict = checks.seed("seed", seed, count), checks.flag("strict", strict)
+        prompt, negative = checks.text("prompt", prompt), checks.text("negative", negative)
         chosen = {"steps": steps, "cfg_scale": cfg_scale, "solver": solver, "spacing": spacing, "guidance": guidance}
-        chosen["weights"] = weights
+        chosen["weights"] = checks.flag("weights", weights)
         pictures: list[Image.Image] = []
         for batch in batches(count, strict):
             seeds = [seed + i for i in batch]
@@ -246,5 +270,5 @@ class Pipeline:
         ...     step.picture.save(f"{step.index}.png")
         """
         settings = self.settings(**{"weights": True} | changes)
-        for step in self.run([prompt], [seed], negative, settings):
-            yield PictureStep(step.index, settings.steps, step.here, step, self)
+        run = self.run([checks.text("prompt", prompt)], [checks.seed("seed", seed)], negative, settings)
+        return (PictureStep(step.index, settings.steps, step.here, step, self) for step in run)
