@@ -14,6 +14,7 @@ from PIL import Image
 from unnoise.cli import output
 from unnoise.cli.main import main
 from unnoise.pipelines.metadata import weights_sha256
+from unnoise.pipelines.settings import RULES
 from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.study.film import GAP, MARGIN
 
@@ -48,7 +49,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
             lines = image.text["parameters"].splitlines()  # type: ignore[attr-defined]
     model, made_by = record.pop("model"), record.pop("made_by")
     assert record == {
-        "format": 1,
+        "format": RULES,
         "prompt": "Red apple!",
         "negative": "",
         "steps": 4,
@@ -66,9 +67,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
     assert model == {"name": "tiny", "sha256": weights_sha256(pipeline.record)}
     assert made_by.keys() == {"unnoise", "torch", "device", "dtype", "threads", "compiled"}
     assert lines[0] == "Red apple!"
-    assert lines[1].startswith(
-        "Steps: 4, Sampler: euler, Schedule type: trailing, CFG scale: 2, Seed: 8, Size: 128x128"
-    )
+    assert lines[1].startswith("Steps: 4, Sampler: Euler, Schedule type: Custom, CFG scale: 2, Seed: 8, Size: 128x128")
 
 
 def test_what_a_picture_carries_can_be_left_out(draw: object, tmp_path: Path) -> None:

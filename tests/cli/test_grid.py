@@ -81,7 +81,7 @@ def test_each_cell_is_the_picture_made_alone(grid: Path, pipeline: Pipeline) -> 
         text = image.text["parameters"]  # type: ignore[attr-defined]
     assert whole["axes"] == {"steps": ["1", "3", "4"], "solver": ["ddim(eta=1)", "heun"]}
     assert text.splitlines()[0] == "(red:1.2) apple"
-    assert text.endswith('X Type: steps, X Values: "1, 3, 4", Y Type: solver, Y Values: "ddim(eta=1), heun"')
+    assert text.endswith('X Type: Steps, X Values: "1, 3, 4", Y Type: Sampler, Y Values: "DDIM, Heun"')
 
 
 def test_a_grid_is_replayed_cell_by_cell(grid: Path, tiny_model: Path, capsys: Said) -> None:

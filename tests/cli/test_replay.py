@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
@@ -46,8 +47,9 @@ def drawn(say: Say, tiny_model: Path, tmp_path: Path) -> list[Path]:
 def edited(path: Path, **changes: Any) -> Path:
     """The picture with another record."""
     with Image.open(path) as image:
-        record = json.loads(image.text["unnoise"]) | changes  # type: ignore[attr-defined]
-        path.with_name("edited.png").write_bytes(to_png(image.convert("RGB"), record))
+        info = PngInfo()
+        info.add_itxt("unnoise", json.dumps(json.loads(image.text["unnoise"]) | changes))  # type: ignore[attr-defined]
+        image.save(path.with_name("edited.png"), pnginfo=info)
     return path.with_name("edited.png")
 
 

@@ -26,7 +26,7 @@ def test_infotext_is_as_other_tools_write_it() -> None:
     assert infotext(RECORD) == (
         "red apple, on a table\n"
         "Negative prompt: blue\n"
-        'Steps: 20, Sampler: dpmpp-2m, Schedule type: "shifted(2, karras)", CFG scale: 4.5, Seed: 7, Size: 128x128, '
+        "Steps: 20, Sampler: DPM++ 2M, Schedule type: Custom, CFG scale: 4.5, Seed: 7, Size: 128x128, "
         "Model hash: abcdef0123, Model: mine, Version: unnoise 1.2"
     )
     assert "Negative" not in infotext(RECORD | {"negative": ""})

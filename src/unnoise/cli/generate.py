@@ -146,6 +146,9 @@ def generate(
         record = job.record(wanted[0].text, job.settings)
         if len(wanted) > 1:
             del record["prompt"]
+        for axis in axes:  # what differs from cell to cell stands in no one place
+            for name in ("cfg-scale", "guidance") if axis.name in ("cfg-scale", "guidance") else (axis.name,):
+                record.pop(name.replace("-", "_"), None)
         print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}))
         return
     tell(made)

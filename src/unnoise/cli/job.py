@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ def check_prompts(pipeline: Pipeline, prompts: Sequence[Prompt], weights: bool) 
             raise UnnoiseError(f"{where}{error.what}", error.hint) from None
     if pipeline.taught is not None and (note := warning(" ".join(texts[:-1]), pipeline.taught)):
         print(note, file=sys.stderr)
+
+
+def steering(settings: Settings) -> str:
+    """How pictures are steered, in a few words: by which guidance, and at which scale it really is."""
+    scale = "" if settings.scale is None else f"{settings.scale:g}"
+    if re.fullmatch(r"(cfg|classifier-free)\b(?![+-]).*", str(settings.guidance).strip()):
+        return f"guidance {scale}"
+    return f"guidance {settings.guidance}" + (f" at scale {scale}" if scale else "")
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class Job:
         """How pictures are drawn, in a few words."""
         if self.axes:
             return "a grid of " + " by ".join(f"{len(axis.values)} {axis.name}" for axis in self.axes)
-        return f"{self.settings.steps} steps of {self.settings.solver}, guidance {self.settings.cfg_scale:g}"
+        return f"{self.settings.steps} steps of {self.settings.solver}, {steering(self.settings)}"
 
     def run(self, prompt: str, seed: int, count: int) -> Iterator[Made]:
         """Draws what was asked for of one prompt, and writes its files."""

@@ -1,8 +1,8 @@
 """What a picture carries: everything that is needed to make it again, and the text that other tools read.
 
 A PNG has two text chunks: ``unnoise``, one JSON record, and ``parameters``, the lines that other programs for diffusion
-models write and show (prompt, negative prompt, settings with commas between them). A grid of pictures has its cells'
-records and boxes in ``unnoise-grid`` in place of the first.
+models write and show (prompt, negative prompt, settings with commas between them), in their names and not in ours. A
+grid of pictures has its cells' records and boxes in ``unnoise-grid`` in place of the first.
 """
 
 from __future__ import annotations
@@ -10,28 +10,34 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from PIL import Image, PngImagePlugin
 
 from unnoise import __version__
+from unnoise.core.notation import make
 from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
 from unnoise.data.lean import PNG_MAGIC, lean
 from unnoise.errors import UnnoiseError
 from unnoise.kernels.compiled import is_compiled
+from unnoise.pipelines.names import TABLES, changed, written
 from unnoise.pipelines.outpaint import SIDES, WIDEST
 from unnoise.pipelines.settings import RULES, Settings
 from unnoise.pipelines.text_to_picture import Pipeline
 
 GRID = "unnoise-grid"
 MAX_PIXELS = 2**26
+NEGATIVE = "Negative prompt:"
+AXES = {"steps": "Steps", "cfg-scale": "CFG Scale", "solver": "Sampler", "spacing": "Schedule type", "seed": "Seed",
+        "strength": "Denoising"}  # fmt: skip  # as that script names what it varies
 FIELDS = {
     "format": int, "prompt": str, "negative": str, "seed": int, "row": int, "batch": int, "steps": int,
-    "cfg_scale": float, "solver": str, "spacing": str, "guidance": str, "noise": str, "size": list, "model": dict,
-    "made_by": dict,
+    "cfg_scale": float | None, "solver": str, "spacing": str, "guidance": str, "noise": str, "size": list,
+    "model": dict, "made_by": dict,
 }  # fmt: skip
 
 
@@ -52,7 +58,7 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
         "prompt": prompt,
         "negative": negative,
         "steps": settings.steps,
-        "cfg_scale": float(settings.cfg_scale),
+        "cfg_scale": None if settings.scale is None else float(settings.scale),
         "solver": settings.solver,
         "spacing": settings.spacing,
         "guidance": str(settings.guidance),
@@ -71,24 +77,39 @@ def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Setting
 
 
 def infotext(record: Mapping[str, Any], more: Mapping[str, str] | None = None) -> str:
-    """The ``parameters`` text: the prompt, the negative prompt and one line of settings, ``more`` at its end."""
+    """The ``parameters`` text: the prompt, the negative prompt and one line of settings, ``more`` at its end.
+
+    It is for other programs, in the names that they have: sampler, schedule and scale are said as they were used, in
+    ``names``' words. What has no such name is in our own record alone.
+    """
+    settings = make("solvers", record["solver"])
+    eta = changed("solvers", settings).get("eta")
+    scale, start = record["cfg_scale"], record.get("start") or {}
     fields = {
         "Steps": record["steps"],
-        "Sampler": record["solver"],
-        "Schedule type": record["spacing"],
-        "CFG scale": f"{record['cfg_scale']:g}",
+        "Sampler": written("solvers", record["solver"]),
+        "Schedule type": written("spacings", record["spacing"]),
+        "CFG scale": "" if scale is None else f"{scale:g}",
         "Seed": record["seed"],
         "Size": "x".join(map(str, record["size"])),
         "Model hash": record["model"]["sha256"][:10],
-        "Model": record["model"]["name"],
+        "Model": re.sub(r'[,:"\s]+', " ", record["model"]["name"]).strip(),
+        "Denoising strength": f"{start['strength']:g}" if "strength" in start else "",
+        "Eta DDIM" if settings.name == "ddim" else "Eta": "" if eta is None else f"{eta:g}",
+        "Emphasis": "" if record.get("weights") or not set(record["prompt"]) & set("()[]") else "None",
         "Version": f"unnoise {record['made_by']['unnoise']}",
         **(more or {}),
     }
-    quoted = {k: json.dumps(str(v), ensure_ascii=False) if set(str(v)) & set(',:"') else v for k, v in fields.items()}
-    lines = [record["prompt"], ", ".join(f"{key}: {value}" for key, value in quoted.items() if value != "")]
+    quoted = {k: json.dumps(str(v), ensure_ascii=False) if set(str(v)) & set(',:"\n') else v for k, v in fields.items()}
+    lines = [apart(record["prompt"]), ", ".join(f"{key}: {value}" for key, value in quoted.items() if value != "")]
     if record["negative"]:
-        lines.insert(1, f"Negative prompt: {record['negative']}")
+        lines.insert(1, f"{NEGATIVE} {apart(record['negative'])}")
     return "\n".join(lines)
+
+
+def apart(prompt: str) -> str:
+    """The prompt with a blank in what others would take for the start of the negative one; our record has it whole."""
+    return prompt.replace(NEGATIVE, f"{NEGATIVE[:-1]} :")
 
 
 def to_png(image: Image.Image, record: Mapping[str, Any] | None) -> bytes:
@@ -125,11 +146,11 @@ def grid_to_png(
     whole: list[dict[str, Any]] = [
         {"box": list(box), "record": {**record, "size": [box[2] - box[0], box[3] - box[1]]}} for record, box in cells
     ]
-    more = {
-        f"{letter} {what}": said
-        for letter, (name, values) in zip("XY", axes.items(), strict=False)
-        for what, said in (("Type", name), ("Values", ", ".join(values)))
-    }  # as the web interface's script for such plots writes it, after the settings of the first cell
+    more = {"Script": "X/Y/Z plot"}  # as the web interface's script for such plots writes it, after the first cell's
+    for letter, (name, values) in zip("XY", axes.items(), strict=False):
+        kind = f"{name}s"
+        told = [written(kind, value) for value in values] if kind in TABLES else values
+        more |= {f"{letter} Type": AXES.get(name, name), f"{letter} Values": ", ".join(told)}
     grid = {"format": RULES, "axes": {name: list(values) for name, values in axes.items()}, "cells": whole}
     return _png(image, {"parameters": infotext(whole[0]["record"], more), GRID: json.dumps(grid, ensure_ascii=False)})
 
@@ -200,7 +221,7 @@ def parse(text: str, path: Path) -> dict[str, Any]:
         record = json.loads(text)
         if record["format"] > RULES:
             raise UnnoiseError(f"{path} was made by a newer unnoise", "update unnoise")
-        if any(type(record[name]) is not kind for name, kind in FIELDS.items()):
+        if any(type(record[name]) not in (get_args(kind) or (kind,)) for name, kind in FIELDS.items()):
             raise damaged
     except (LookupError, RecursionError, TypeError, ValueError):
         raise damaged from None

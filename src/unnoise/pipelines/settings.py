@@ -9,6 +9,7 @@ from unnoise.core import checks
 from unnoise.core.guidance import Guidance
 from unnoise.core.notation import make
 from unnoise.guidances.cfg import CFG
+from unnoise.guidances.plain import Plain
 
 RULES = 2  # the version of how a request becomes a picture; a record keeps the one that it was drawn by
 
@@ -51,6 +52,14 @@ class Settings:
         make("solvers", self.solver)
         make("spacings", self.spacing)
         self.steer()
+
+    @property
+    def scale(self) -> float | None:
+        """The scale of CFG that pictures are drawn with, wherever it was given; None for a guidance that has none."""
+        steer = self.steer()
+        while (inner := getattr(steer, "inner", None)) is not None:
+            steer = inner
+        return 1.0 if isinstance(steer, Plain) else getattr(steer, "scale", None)
 
     def steer(self) -> Guidance:
         """The guidance, made anew."""
