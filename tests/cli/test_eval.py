@@ -18,6 +18,7 @@ from unnoise.data.store import open_set
 from unnoise.study.leaderboard import FIGURES, Board, after, choose_prompts, markdown, plot
 
 
+@pytest.mark.slow
 def test_one_command_writes_table_plots_and_sheets(
     tiny_model: Path,
     shapes: Path,

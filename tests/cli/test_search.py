@@ -75,7 +75,10 @@ def stops_when_compared(x: Tensor, end: Tensor) -> Tensor:
     return (x - end).flatten(1).norm(dim=1)
 
 
-@pytest.mark.parametrize("spacing", ["karras", "linspace", "kl-optimal", "beta(a=0.3, b=0.3)", "trailing"])
+@pytest.mark.parametrize(
+    "spacing",
+    ["karras", *(pytest.param(s, marks=pytest.mark.slow) for s in ("linspace", "kl-optimal", "beta(a=0.3, b=0.3)"))],
+)
 def test_a_curve_begins_with_any_spacing(spacing: str, tiny_model: Path, capsys: Said) -> None:
     """Also with those whose last levels are nearly clean."""
     args = ["search", "red apple", "--method", "curve", "--steps", "3", "--iterations", "1", "--model", str(tiny_model)]

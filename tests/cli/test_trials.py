@@ -49,6 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return made
 
 
+@pytest.mark.slow
 def test_one_command_trains_measures_and_writes(
     tiny_model: Path,
     shapes: Path,
@@ -215,6 +216,7 @@ def test_damaged_notes_are_told_in_a_line(tiny_model: Path, shapes: Path, tmp_pa
         read_steps(trainer.folder(WANTED))
 
 
+@pytest.mark.slow
 def test_the_schedule_knows_its_end(
     tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

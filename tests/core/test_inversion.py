@@ -37,7 +37,7 @@ def there_and_back(family: str, num_steps: int, rounds: int, by: Inverts = inver
 
 
 def leads_back(family: str, by: Inverts) -> None:
-    data, again = there_and_back(family, 160, 60, by)
+    data, again = there_and_back(family, 80, 30, by)
     assert torch.allclose(again, data, rtol=0, atol=1e-9)
 
 
@@ -71,9 +71,9 @@ def test_what_is_found_is_the_truth_s_noise(family: str) -> None:
     """With many steps the state at the top is the exact flow's, followed upward."""
     data = mixture().sample(32, seed=4)
     errors = []
-    for num_steps in (100, 200):
+    for num_steps in (50, 100):
         grid = levels(family, num_steps)
-        top = list(invert(mixture().estimate, grid, data, rounds=20))[-1]
+        top = list(invert(mixture().estimate, grid, data, rounds=10))[-1]
         truth = mixture().endpoint(data, grid[-1], grid[0], 1e-10)
         errors.append(float((top - truth).norm(dim=1).mean()) / float(grid[0].sigma))
     assert errors[1] < 0.1

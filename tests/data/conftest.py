@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,14 @@ def few(sequence: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("sets") / "emoji"
-    build_emoji(out)
-    return out
+def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent  # of all processes of one run
+    with (shared / "emoji.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "emoji").exists():
+            build_emoji(shared / "emoji")
+    return shared / "emoji"
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,7 @@ def test_eagerly_nothing_is_compiled() -> None:
     assert compiled() == before + 1, "control"
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_says_so(tiny_model: Path, tmp_path: Path) -> None:
     words = ["generate", "red", "--model", tiny_model, "--device", "cpu", "--compile", "--out", tmp_path / "out"]
     done = subprocess.run(

@@ -214,6 +214,9 @@ LAWS = [
 
 
 @pytest.mark.parametrize("name", index("networks"))
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law",
+    [pytest.param(law, id=law.__name__, marks=pytest.mark.slow if law is traces_whole else ()) for law in LAWS],
+)
 def test_network(law: Callable[[str], None], name: str) -> None:
     law(name)

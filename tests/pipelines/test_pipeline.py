@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,8 +115,13 @@ def test_a_prompt_that_is_too_long_is_refused(pipeline: Pipeline) -> None:
 # settings
 
 
-@pytest.mark.parametrize("spacing", index("spacings"))
-@pytest.mark.parametrize("solver", index("solvers"))
+def pairs() -> Iterator[Any]:
+    """Every solver with every spacing; a quarter of them in the short suite, in which each occurs several times."""
+    for (i, solver), (j, spacing) in product(enumerate(index("solvers")), enumerate(index("spacings"))):
+        yield pytest.param(solver, spacing, marks=pytest.mark.slow if (i + j) % 4 else ())
+
+
+@pytest.mark.parametrize(("solver", "spacing"), list(pairs()))
 def test_every_solver_runs_on_every_spacing(pipeline: Pipeline, solver: str, spacing: str) -> None:
     if spacing == "custom":
         with pytest.raises(UnnoiseError, match="custom spacing wants"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,14 @@ from unnoise.solvers.repaint import RePaint
 COUNT, SEEN = 600, 0.7
 
 
+@cache
 def world() -> Mixture:
     """Two components in the plane of which the second coordinate, once known, decides for one."""
     means = torch.tensor([[1.0, 0.8], [-1.0, -0.8]], dtype=torch.float64)
     return Mixture(torch.tensor([0.5, 0.5]), means, 0.15 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2))
 
 
-def drawn(solver: Solver, num_steps: int = 40) -> Tensor:
+def drawn(solver: Solver, num_steps: int = 20) -> Tensor:
     """(COUNT,) draws of the first coordinate where the second is SEEN."""
     path, x0 = find("paths", "flow")(), torch.tensor([[0.0, SEEN]], dtype=torch.float64)
     mask = torch.tensor([[1.0, 0.0]], dtype=torch.float64)

@@ -46,6 +46,7 @@ def test_a_compiled_training_learns_the_same(world: Path, tmp_path: Path, capsys
     assert "compiled is False, it began with True: the bits may differ" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_recipes_without_a_denoiser_refuse_it(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     args = command("emoji-autoencoder", world, tmp_path / "run", "--run.compile")
     assert main([str(word) for word in args]) == 1

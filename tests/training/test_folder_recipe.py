@@ -88,6 +88,7 @@ def test_it_is_watched(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f", on pictures kept back {rows[-1]['kept-back/loss']:.4g}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_bits_and_looks(photos: Path, server: Server, tmp_path: Path) -> None:
     """Killed twice between two looks; each look stands in the logs once."""
     whole, out = tmp_path / "whole", tmp_path / "out"

@@ -6,8 +6,9 @@ computed in silence, and so are others. Hence a watch on every operation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,16 @@ def test_the_meta_device_alone_is_blind() -> None:
 PLANNED = [name for name, entry in index("solvers").items() if not entry.facts.get("adaptive")]
 
 
+@pytest.fixture(scope="module")
+def begun(world: Path) -> Callable[[str], Training]:
+    """A training for runs of its networks, which change nothing in them."""
+    return cache(lambda recipe: begin(recipe, world))
+
+
 @pytest.mark.parametrize("solver", PLANNED)
-@pytest.mark.parametrize("recipe", ["emoji-flow", "emoji-ddpm"])
-def test_solver_steps(recipe: str, solver: str, world: Path) -> None:
-    training = begin(recipe, world)
+@pytest.mark.parametrize("recipe", ["emoji-flow", pytest.param("emoji-ddpm", marks=pytest.mark.slow)])
+def test_solver_steps(recipe: str, solver: str, begun: Callable[[str], Training]) -> None:
+    training = begun(recipe)
     objective, batch, shape = training.objective, load(training), (4, 16, 16)
     denoiser: Any = objective.denoiser
     with OneDevice(finite=True), torch.no_grad():

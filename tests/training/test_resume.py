@@ -53,7 +53,9 @@ def go_on(server: Server, recipe: str, world: Path, out: Path, **how: object) ->
     return server.run("train", "--resume", out, **how)
 
 
-@pytest.mark.parametrize("recipe", index("recipes"))
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=() if name == "emoji-flow" else pytest.mark.slow) for name in index("recipes")]
+)
 def test_every_recipe_resumes_in_a_fresh_interpreter(
     recipe: str, world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
 ) -> None:
@@ -68,6 +70,7 @@ def test_every_recipe_resumes_in_a_fresh_interpreter(
     same(out, whole)
 
 
+@pytest.mark.slow
 def test_chain_of_kills(world: Path, server: Server, unbroken: Unbroken, tmp_path: Path) -> None:
     """Killed at every place in turn of what is left of the run."""
     whole, _ = unbroken["emoji-text"]
