@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def expanded(path: Path | str) -> Path:
+    """The path, with the home folder in place of a ``~`` or ``~user`` that it begins with.
+
+    Shells expand it only where a word begins with it, and not in ``--out=~/pictures``; Python never does.
+
+    Raises:
+        UnnoiseError: there is no such home, and nothing is called that.
+    """
+    path = Path(path)
+    first = path.parts[0] if path.parts else ""
+    if not first.startswith("~"):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if os.path.lexists(first):
+            return path
+        raise UnnoiseError(
+            f"{path} lies in a home that is not known", "write the whole path of what is called that"
+        ) from None
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
@@ -124,7 +146,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def json_bytes(value: Any) -> bytes:
     """Readable JSON; keys in the order given."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # bytes of a name that are no text become JSON's own escapes
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -68,7 +68,7 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["red\napple"], "control characters"),
     (["red \x1b[2J apple"], "control characters"),
     (["red \x00"], "control characters"),
-    (["red \udcff apple"], "control characters"),
+    (["red \udcff apple"], "the prompt is no UTF-8 text (byte 0xff)"),
     (["x", "--negative", "a\tb"], "control characters"),
     (["x", "--prompts", "list.txt"], "there are a prompt and --prompts; leave one of them out"),
     (["--prompts", "nowhere.txt"], "the prompts at nowhere.txt cannot be read (No such file or directory)"),

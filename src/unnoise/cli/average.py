@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from unnoise.errors import UnnoiseError
+from unnoise.notes import tell
 
 
 def average(
@@ -66,7 +67,7 @@ def average(
     if as_json:
         print(json.dumps({"model": str(out), **told}))
     else:
-        print(f"{out}: width {width:g} at step {trainer.step}, from {len(whole)} checkpoints, {found.error:.1%} off")
+        tell(f"{out}: width {width:g} at step {trainer.step}, from {len(whole)} checkpoints, {found.error:.1%} off")
 
 
 def recipe_arguments(arguments: Sequence[str]) -> list[str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unnoise.cli.output import save
 from unnoise.errors import UnnoiseError
+from unnoise.notes import progress
 
 if TYPE_CHECKING:
     from PIL import Image
-    from rich.progress import Progress
 
     from unnoise.core.sample import Step
     from unnoise.pipelines.outpaint import Margins
@@ -86,16 +85,6 @@ class Drawn(NamedTuple):
     frames: list[Frame]
 
 
-def progress_line() -> Progress:
-    """A line of steps with an ETA on the standard error, hidden where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("drawing"), BarColumn(None), TextColumn("{task.completed}/{task.total} steps  ETA"))
-    console = Console(file=sys.stderr)
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
-
-
 def draw(
     pipeline: Pipeline,
     prompt: str,
@@ -119,13 +108,13 @@ def draw(
     from unnoise.study.film import evenly
 
     kept = set(evenly(settings.steps, GIF_FRAMES)) if film else set()
-    with progress_line() as progress:
+    with progress("drawing", "steps") as line:
         parts = batches(count, strict)
-        task = progress.add_task("", total=settings.steps * len(parts))
+        task = line.add_task("", total=settings.steps * len(parts))
         for batch in parts:
             moments: list[list[Frame]] = []
             for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings, begin):
-                progress.advance(task)
+                line.advance(task)
                 last = step
                 if step.index in kept:
                     moments.append(look(pipeline, step))
@@ -140,9 +129,9 @@ def grow(
     from unnoise.pipelines.outpaint import outpaint, window_fill, windows
     from unnoise.pipelines.text_to_picture import SIZE
 
-    with progress_line() as progress:
-        task = progress.add_task("", total=settings.steps * len(list(windows(by, SIZE))))
-        fill = window_fill(pipeline, prompt, seed, negative, settings, lambda step: progress.advance(task))
+    with progress("drawing", "steps") as line:
+        task = line.add_task("", total=settings.steps * len(list(windows(by, SIZE))))
+        fill = window_fill(pipeline, prompt, seed, negative, settings, lambda step: line.advance(task))
         return outpaint(picture, by, SIZE, fill)
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from unnoise.core import checks
 from unnoise.errors import UnnoiseError
+from unnoise.notes import tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,10 @@ def evaluate(
     }
     record = {"facts": facts, "exam": exam._asdict() | {"passed": exam.passed}, "rows": _plain([*rows, *controls])}
     write(out, [*rows, *controls], captions, facts, record)
-    print(json.dumps(record, ensure_ascii=False) if as_json else f"{verdict(exam)}\nwritten to {out}")
+    if as_json:
+        print(json.dumps(record, ensure_ascii=False))
+    else:
+        tell(f"{verdict(exam)}\nwritten to {out}")
 
 
 def load_models(

@@ -16,6 +16,7 @@ from unnoise.cli.output import ready_folder
 from unnoise.cli.prompts import Prompt, checked, read_prompts
 from unnoise.core import checks
 from unnoise.errors import UnnoiseError
+from unnoise.notes import say, tell
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -135,7 +136,7 @@ def generate(
     shown: list[Image.Image] = []
     job.prepare(seed)
     if compiled:
-        print("compiling the network as its first calls come: half a minute for each size of a batch", file=sys.stderr)
+        say("compiling the network as its first calls come: half a minute for each size of a batch")
     with ready_folder(out):
         for each in wanted:
             for image, told in job.run(each.text, seed, count):
@@ -151,7 +152,7 @@ def generate(
                 record.pop(name.replace("-", "_"), None)
         print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}))
         return
-    tell(made)
+    list_made(made)
     if way:
         from unnoise.pictures import sheet
 
@@ -159,7 +160,7 @@ def generate(
     what = wanted[0].text if len(wanted) == 1 else f"{len(wanted)} prompts"
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     seeds = "seeds of the grid" if any(axis.name == "seed" for axis in axes) else seeds
-    print(f"{what}: {seeds}, {job.how()}, {seconds:.1f} s")
+    tell(f"{what}: {seeds}, {job.how()}, {seconds:.1f} s")
 
 
 def margins_of(outpaint: str, start: Path | None) -> Margins:
@@ -175,11 +176,10 @@ def margins_of(outpaint: str, start: Path | None) -> Margins:
     return margins(outpaint)
 
 
-def tell(made: list[dict[str, Any]]) -> None:
+def list_made(made: list[dict[str, Any]]) -> None:
     """Prints where pictures lie, and what they are nearest to."""
     from unnoise.cli.nearest import lines
 
     for each in made:
-        print(f"{each['path']}  " + ("grid" if "grid" in each else f"seed {each['seed']}"))
-        rest = [each[kind] for kind in ("strip", "gif") if kind in each]
-        print("".join(f"{line}\n" for line in [*rest, *lines(each)]), end="")
+        first = f"{each['path']}  " + ("grid" if "grid" in each else f"seed {each['seed']}")
+        tell("\n".join([first, *(each[kind] for kind in ("strip", "gif") if kind in each), *lines(each)]))

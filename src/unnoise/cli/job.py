@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from unnoise.cli.nearest import listed
 from unnoise.cli.output import save, slug
 from unnoise.cli.prompts import Prompt
 from unnoise.errors import UnnoiseError
+from unnoise.notes import say
 from unnoise.pipelines import emphasis
 from unnoise.pipelines.metadata import grid_to_png, run_record, to_png
 from unnoise.pipelines.start import check_strength
@@ -48,7 +48,7 @@ def check_prompts(pipeline: Pipeline, prompts: Sequence[Prompt], weights: bool) 
             where = "" if prompt.where == "the prompt" else f"{prompt.where}: "
             raise UnnoiseError(f"{where}{error.what}", error.hint) from None
     if pipeline.taught is not None and (note := warning(" ".join(texts[:-1]), pipeline.taught)):
-        print(note, file=sys.stderr)
+        say(note)
 
 
 def steering(settings: Settings) -> str:

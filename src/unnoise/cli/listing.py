@@ -7,6 +7,7 @@ import sys
 import tyro
 
 from unnoise.core import registry
+from unnoise.notes import width
 
 
 def listing(kind: tyro.conf.Positional[str | None] = None) -> None:
@@ -39,4 +40,4 @@ def solvers() -> None:
         order, calls = facts.get("order") or "none claimed", facts.get("evaluations", 1)
         noise = "yes" if facts.get("stochastic") else "no"
         table.add_row(entry.name, str(order), noise, str(calls), facts.get("use", ""), ", ".join(entry.aliases))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=width() if sys.stdout.isatty() else 160).print(table)

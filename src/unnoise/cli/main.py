@@ -12,10 +12,12 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from unnoise.cli import streams
 from unnoise.errors import UnnoiseError, one_line
+from unnoise.notes import say, width
 
 
 class Verb(NamedTuple):
@@ -83,33 +85,51 @@ def parse(function: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
     import tyro
 
     said = io.StringIO()
-    wide = os.environ.get("COLUMNS")
     wants_help = any(a in ("-h", "--help") for a in args)
     try:
-        if wants_help:
-            return tyro.cli(function, args=args, prog=prog)
-        os.environ["COLUMNS"] = "500"
-        with contextlib.redirect_stderr(said):
-            call = tyro.cli(_later(function), args=args, prog=prog)
+        with columns(width() if wants_help else 500):
+            if wants_help:
+                return tyro.cli(function, args=args, prog=prog)
+            with contextlib.redirect_stderr(said):
+                call = tyro.cli(_later(function), args=args, prog=prog)
     except SystemExit as stop:
         if not stop.code or wants_help:
             raise
         raise complaint(said.getvalue(), prog) from None
-    finally:
-        if not wants_help:
-            os.environ.pop("COLUMNS", None)
-            if wide is not None:
-                os.environ["COLUMNS"] = wide
     return call()
 
 
+@contextlib.contextmanager
+def columns(number: int) -> Iterator[None]:
+    """Within, what asks for the width of the terminal is told this."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(number)
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
 def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
-    """The function with its signature, that only takes its arguments: what it says must not be captured."""
+    """The function with its signature, that only takes its arguments: what it says must not be captured.
+
+    Called, it gets them as they are meant: see ``cli.meant``.
+    """
     import functools
+    import inspect
+
+    from unnoise.cli.meant import meant
 
     @functools.wraps(function)
     def take(*args: Any, **kwargs: Any) -> Callable[[], Any]:
-        return lambda: function(*args, **kwargs)
+        def call() -> Any:
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            bound.arguments |= {name: meant(value, name) for name, value in bound.arguments.items()}
+            return function(*bound.args, **bound.kwargs)
+
+        return call
 
     take.__annotations__ = {**function.__annotations__, "return": Any}
     return take
@@ -146,34 +166,33 @@ def _is_rule(row: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode shows what it can
+    streams.open_closed()
     try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        with streams.printed():
+            run(list(sys.argv[1:] if argv is None else argv))
         return 0
     except UnnoiseError as error:
-        print(f"unnoise: {error}", file=sys.stderr)
+        say(f"unnoise: {error}")
         return 130 if type(error).__name__ == "Stopped" else 1
     except KeyboardInterrupt:
-        print("unnoise: stopped by Ctrl-C; nothing is left half-written", file=sys.stderr)
+        say("unnoise: stopped by Ctrl-C; nothing is left half-written")
         return 130
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # whoever read has seen enough
             place = f" ({error.filename})" if error.filename else ""
-            print(f"unnoise: {one_line(f'{error.strerror or error}{place}')}", file=sys.stderr)
-        with contextlib.suppress(OSError, ValueError):  # what is still unwritten would be tried again at the exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say(f"unnoise: {one_line(f'{error.strerror or error}{place}')}")
         return 1
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
             said = one_line(str(error).strip().partition("\n")[0])
-            print(f"unnoise: the network could not be compiled ({said}); leave --compile out", file=sys.stderr)
+            say(f"unnoise: the network could not be compiled ({said}); leave --compile out")
             return 1
         if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
             raise
-        print("unnoise: the memory is not enough; draw fewer pictures at once, or use a smaller batch", file=sys.stderr)
+        say("unnoise: the memory is not enough; draw fewer pictures at once, or use a smaller batch")
         return 1
+    finally:
+        streams.settle()
 
 
 def run(args: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from unnoise.core import checks
+from unnoise.notes import tell
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,8 +54,8 @@ def noise(
     strip([[frame.image for frame in few]], [f"t {1000 * f.t:.0f}  {decibel(f.snr)}" for f in few]).save(data, "PNG")
     stem = f"{slug(picture.stem)}-{path}"
     with ready_folder(out):
-        print(save(data.getvalue(), out, f"{stem}-noised"))
-        print(save(gif([frame.image for frame in many], 100), out, f"{stem}-noised", ".gif"))
+        tell(str(save(data.getvalue(), out, f"{stem}-noised")))
+        tell(str(save(gif([frame.image for frame in many], 100), out, f"{stem}-noised", ".gif")))
 
 
 def scaled(image: Image.Image, size: int) -> Image.Image:

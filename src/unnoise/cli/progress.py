@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from unnoise.notes import say
 from unnoise.training.report import clock
 
 Item = TypeVar("Item")
@@ -27,4 +27,4 @@ def counted(what: str, items: Iterable[Item], count: int | None = None) -> Itera
         now = time.monotonic()
         if now - said > SECONDS and done < count:
             said = now
-            print(f"{done} of {count} {what}, {clock((now - began) / done * (count - done))} left", file=sys.stderr)
+            say(f"{done} of {count} {what}, {clock((now - began) / done * (count - done))} left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import unicodedata
 from pathlib import Path
@@ -37,7 +38,11 @@ def read_prompts(prompt: str | None, file: Path | None) -> list[Prompt]:
 def _read(file: Path) -> tuple[bytes, str]:
     """(bytes, name for errors) of a file, or of the standard input for "-"; of what is too long, a byte too many."""
     if str(file) == "-":
-        return sys.stdin.buffer.read(MAX_BYTES + 1), "the standard input"
+        try:
+            return sys.stdin.buffer.read(MAX_BYTES + 1), "the standard input"
+        except OSError as error:
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise UnnoiseError(f"the standard input cannot be read ({why})", "name a file of prompts") from None
     try:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1), str(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -12,6 +11,7 @@ import tyro
 
 from unnoise.core import checks
 from unnoise.errors import UnnoiseError
+from unnoise.notes import say
 
 if TYPE_CHECKING:
     import torch
@@ -210,7 +210,7 @@ def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, d
                     table.setdefault(n, {})[name] = float(f"{off.log().mean().exp():.3g}")
     except (KeyboardInterrupt, MemoryError, RuntimeError, UnnoiseError):
         if found:
-            print(f'so far; to go on from here: --method curve --spacing "{found}"', file=sys.stderr)
+            say(f'so far; to go on from here: --method curve --spacing "{found}"')
         raise
     return found, table
 

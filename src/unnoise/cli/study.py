@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from unnoise.core import checks
+from unnoise.notes import tell
 
 if TYPE_CHECKING:
     from unnoise.study.judge import Judge
@@ -115,5 +116,7 @@ def study(
         "picture set": pictures.sha256[:16],
     }
     files = write(out, name, lesson, facts)
-    said = "\n".join([*lesson.found, f"written to {files[0]}"])
-    print(json.dumps(record(lesson, facts), ensure_ascii=False) if as_json else said)
+    if as_json:
+        print(json.dumps(record(lesson, facts), ensure_ascii=False))
+    else:
+        tell("\n".join([*lesson.found, f"written to {files[0]}"]))

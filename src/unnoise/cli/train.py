@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from unnoise.core import registry
 from unnoise.errors import UnnoiseError, one_line
+from unnoise.notes import tell
 
 RUN = "run.json"
 
@@ -114,7 +115,7 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
     model = run(
         training, folder, str(device), dtype, options.resume, options.minutes, record=record, compiled=options.compile
     )
-    print(f"done: the model is at {model}")
+    tell(f"done: the model is at {model}")
 
 
 def kept_arguments(args: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from unnoise.cli.train import read_run, train
 from unnoise.core import registry
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, write_whole
+from unnoise.notes import say
 from unnoise.pipelines.load import choose_device, load_pipeline
 from unnoise.pipelines.metadata import weights_sha256
 from unnoise.study.lab import Trial, Wanted
@@ -80,7 +81,7 @@ class Trials:
                 taken = (time.monotonic() - began) / place if place else 60 * self.minutes * (1 + PROBE)
                 left = clock(taken * (len(missing) - place))
                 number = f"training {wanted.index(each) + 1} of {len(wanted)}"
-                print(f"{number}: {each.name}, seed {each.seed}; about {left} until all are done", file=sys.stderr)
+                say(f"{number}: {each.name}, seed {each.seed}; about {left} until all are done")
                 try:
                     with contextlib.redirect_stdout(sys.stderr):
                         self.train(each)

@@ -18,6 +18,7 @@ from unnoise.data.render import Renderer, code_points, encode, sequences
 from unnoise.data.splits import SALT, Member, split
 from unnoise.data.words import COLOURED
 from unnoise.data.write import Row, existing_set, write_set
+from unnoise.files import expanded
 
 Progress = Callable[[int, int], None]
 REVISION = 1  # raised when captions, attributes or the split change
@@ -37,6 +38,7 @@ def build_emoji(
     Raises:
         UnnoiseError: no usable font, no raqm, or ``out`` holds something else.
     """
+    out, font = expanded(out), None if font is None else expanded(font)
     info = check_font(find_font(font))
     wanted = [s for s in sequences() if only is None or only(s)]
     origin = origin_of(info, wanted)

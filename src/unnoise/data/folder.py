@@ -18,7 +18,7 @@ from unnoise.data.render import encode
 from unnoise.data.square import Fit, Squarer
 from unnoise.data.write import Row, existing_set, manifest_at, write_set
 from unnoise.errors import UnnoiseError
-from unnoise.files import json_bytes
+from unnoise.files import expanded, json_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +75,7 @@ def build_folder(
     Raises:
         UnnoiseError: a setting is wrong, nothing at ``path`` can be used, or ``out`` holds something else.
     """
+    path, out = expanded(path), expanded(out)
     check(path, out, settings)
     aside = Quarantine()
     source, resolution, ignored = source_of(path, aside)

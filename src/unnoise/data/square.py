@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 from unnoise.data.intake import MAX_PICTURE, LeftOut, check_magic, read_file
 from unnoise.data.lean import lean
 from unnoise.errors import UnnoiseError
+from unnoise.files import expanded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -146,6 +147,7 @@ def open_unchanged(path: Path) -> Image.Image:
     Raises:
         UnnoiseError: there is none, or it cannot be used; the same limits as for pictures of a set.
     """
+    path = expanded(path)
     if not path.exists():
         raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file")
     try:

@@ -14,7 +14,7 @@ from unnoise.data.intake import LeftOut
 from unnoise.data.square import decoded
 from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, content_hashes
 from unnoise.errors import UnnoiseError
-from unnoise.files import sha256
+from unnoise.files import expanded, sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ def open_set(path: Path | str) -> PictureSet:
     """
     import pyarrow.parquet as pq
 
-    path = Path(path)
+    path = expanded(path)
     if not (path / MANIFEST).is_file() or not (path / PICTURES).is_file():
         raise UnnoiseError(
             f"no picture set at {path}",

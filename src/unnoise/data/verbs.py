@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import tyro
 
 from unnoise.data.square import Fit
+from unnoise.notes import progress, tell, width
 
 
 def emoji(out: Path = Path("data/emoji"), font: Path | None = None) -> None:
@@ -16,21 +19,19 @@ def emoji(out: Path = Path("data/emoji"), font: Path | None = None) -> None:
         out: the folder to make; one that already holds this set is left as it is.
         font: a font file with CBDT bitmaps, such as NotoColorEmoji.ttf; searched for if left out.
     """
-    from rich.progress import Progress
-
     from unnoise.data.emoji import build_emoji
 
     before = (out / "manifest.json").exists()
-    with Progress(transient=True) as progress:
-        task = progress.add_task("drawing")
-        manifest = build_emoji(out, font, lambda done, total: progress.update(task, completed=done, total=total))
+    with progress("drawing", "pictures") as line:
+        task = line.add_task("", total=None)
+        manifest = build_emoji(out, font, lambda done, total: line.update(task, completed=done, total=total))
     held = sum(n for name, n in manifest["splits"].items() if name.startswith("tier"))
     record = manifest["origin"]["font"]
-    print(
+    tell(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures, "
         f"{manifest['captions']} captions, {held} held out, {manifest['skipped']} sequences that the font lacks"
     )
-    print(f"{record['family']}, {record['version'].split(';')[0]}, SHA-256 {record['sha256']}")
+    tell(f"{record['family']}, {record['version'].split(';')[0]}, SHA-256 {record['sha256']}")
 
 
 def folder(
@@ -53,32 +54,25 @@ def folder(
         keep_back: share of the pictures that is kept for validation.
         near: how far apart nearly equal pictures may be, in levels of 255; they stay on one side of the split.
     """
-    import sys
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from unnoise.data.folder import REPORT, Settings, build_folder
     from unnoise.data.show import report_lines
 
     if out is None:
         out = Path("data") / (path.resolve().name if path.is_dir() else path.stem)
     before = (out / "manifest.json").exists()
-    columns = (TextColumn("reading"), BarColumn(None), TextColumn("{task.completed}/{task.total} pictures  ETA"))
-    console = Console(file=sys.stderr)
-    hidden = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("", total=None)
+    with progress("reading", "pictures") as line:
+        task = line.add_task("", total=None)
         settings = Settings(size, fit, background, keep_back, near)
-        manifest = build_folder(path, out, settings, lambda done, n: progress.update(task, completed=done, total=n))
+        manifest = build_folder(path, out, settings, lambda done, n: line.update(task, completed=done, total=n))
     side, held = manifest["origin"]["settings"]["size"], manifest["splits"].get("tier1/validation", 0)
-    print(
+    tell(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures of {side} x {side}, "
         f"{manifest['captions']} captions, {held} kept back, {manifest['left_out']} left out"
     )
-    for line in report_lines(out):
-        print(f"  {line}")
-    print(f"all of it in {out / REPORT}; look at the set: unnoise data show --path {out}")
+    for each in report_lines(out):
+        tell(f"  {each}")
+    again = f"unnoise data show --path {shlex.quote(os.path.abspath(out))}"
+    tell(f"all of it in {out / REPORT}; look at the set: {again}")
 
 
 def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
@@ -98,10 +92,10 @@ def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
     table = Table(show_header=False)
     for name, value in figures(pictures).items():
         table.add_row(name, value)
-    Console().print(table)
+    target = sheet or path.resolve().with_name(f"{path.resolve().name}-sheet.png")
+    count = write_sheet(pictures, target)
+    Console(width=width()).print(table)
     for line in report_lines(path):
         print(line)
     print(f"SHA-256 {pictures.sha256}")
-    target = sheet or path.resolve().with_name(f"{path.resolve().name}-sheet.png")
-    count = write_sheet(pictures, target)
     print(f"contact sheet{'' if count == len(pictures) else f' of {count} of them'} at {target}")

@@ -13,6 +13,7 @@ from torch import nn
 from unnoise.core.level import NoiseLevel
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
+from unnoise.files import expanded
 from unnoise.kernels.compiled import compile_network
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.pipelines.words import WORDS, read_vocabulary
@@ -33,7 +34,7 @@ def default_pictures() -> Path:
 
 def model_folder(path: Path | str) -> Path:
     """The model folder that a path means: itself, the ``model`` folder of a finished training, or "default"'s."""
-    path = Path(path)
+    path = expanded(path)
     if str(path) == "default" and not path.exists():
         return default_model()
     return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path

@@ -23,6 +23,7 @@ from unnoise.core.notation import make
 from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
 from unnoise.data.lean import PNG_MAGIC, lean
 from unnoise.errors import UnnoiseError
+from unnoise.files import expanded
 from unnoise.kernels.compiled import is_compiled
 from unnoise.pipelines.names import TABLES, changed, written
 from unnoise.pipelines.outpaint import SIDES, WIDEST
@@ -164,6 +165,7 @@ def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
     own = "name a PNG that `unnoise generate` made"
     if not path.exists():
         raise UnnoiseError(f"there is no picture at {path}", own)
+    path = expanded(path)
     try:
         data, left_out = lean(read_file(path, MAX_PICTURE), ("unnoise", GRID))
         if not data.startswith(PNG_MAGIC):

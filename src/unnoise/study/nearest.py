@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from unnoise.data.store import PictureSet
 from unnoise.errors import UnnoiseError
-from unnoise.files import json_bytes, new_folder, save_tensors, sha256
+from unnoise.files import expanded, json_bytes, new_folder, save_tensors, sha256
 from unnoise.pictures import from_image, to_images
 from unnoise.study.film import strip
 
@@ -253,6 +253,7 @@ def open_index(folder: Path) -> Index:
     Raises:
         UnnoiseError: there is none, it is damaged or of a newer format.
     """
+    folder = expanded(folder)
     damaged = UnnoiseError(f"the index of training pictures at {folder} is damaged", "install unnoise again")
     if not (folder / INDEX).is_file():
         raise UnnoiseError(f"there is no index of training pictures at {folder}", "name a picture set with --data")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
+from unnoise.files import expanded
 
 MAX_HEADER = 100_000_000  # what the safetensors library itself accepts
 BITS = {
@@ -91,6 +92,7 @@ def read_header(path: Path) -> Header:
     Raises:
         UnnoiseError: no such file, another format (a pickle among them, which is never read), or damaged.
     """
+    path = expanded(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -24,7 +24,7 @@ from unnoise.core import registry
 from unnoise.core.denoiser import NOISE_LABELS, Denoiser
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
-from unnoise.files import new_folder, save_tensors, sha256, write_json
+from unnoise.files import expanded, new_folder, save_tensors, sha256, write_json
 from unnoise.weights.config import from_json, to_json
 
 FORMAT = 1
@@ -136,7 +136,7 @@ def save_model(
         weights = {name for name, _ in module.named_parameters()}
         for name, tensor in module.state_dict().items():
             tensors[f"{part}.{name}"] = tensor.to(dtype) if name in weights else tensor
-    with new_folder(path, replace) as scratch:
+    with new_folder(expanded(path), replace) as scratch:
         files: dict[str, str] = {}
         shards = _shards(tensors)
         for number, names in enumerate(shards, 1):
@@ -220,7 +220,7 @@ def load_model(
     Raises:
         UnnoiseError: no such model, a part that it lacks, a damaged file, or weights that are not finite or do not fit.
     """
-    path = Path(path)
+    path = expanded(path)
     record = read_record(path)
     missing = [part for part in parts if part not in record["components"]]
     if missing:
