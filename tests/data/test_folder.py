@@ -171,7 +171,7 @@ def test_nothing_is_left_half_written(
 
 MISTAKES: list[tuple[list[str], str]] = [
     (["nowhere"], "there is nothing at nowhere; name a folder of pictures"),
-    (["empty"], "no picture at empty can be used; name a folder with PNG"),
+    (["empty"], "no picture at empty can be used; beside lie 1 hidden (such as .hidden); name a folder with PNG"),
     (["bad"], "no picture at bad can be used, the first because of: a.png: not a picture, it is GIF"),
     (["bad/a.png"], "bad/a.png is no folder"),
     (["good", "--out", "good/set"], "good/set lies in good, and would be read the next time"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from unnoise.data.intake import Item, LeftOut, Quarantine
-from unnoise.data.read_kohya import CARRIED, TRAINING, Kohya, alternatives, framed, read_kohya
+from unnoise.data.kohya_captions import alternatives, framed
+from unnoise.data.read_kohya import CARRIED, TRAINING, Kohya, read_kohya
 from unnoise.errors import UnnoiseError
 
 from .folder_fuzz import PNG, drained, fill
@@ -124,3 +126,89 @@ def test_mistakes_in_a_toml(kohya: Path, text: str, said: str) -> None:
 
 def test_kohya_keys_are_known_once() -> None:
     assert not TRAINING & CARRIED.keys()
+
+
+# which text files are a subset's
+
+
+def subset(root: Path, more: str = "", general: str = "") -> tuple[dict[str, tuple[str, ...]], Quarantine]:
+    """What a TOML with one subset reads from the folder ``in``."""
+    fill(root, {"d.toml": f"[general]\n{general}\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'in'\n{more}"})
+    _, items, aside = result(root)
+    return {item.name: item.captions for item in items}, aside
+
+
+@pytest.mark.parametrize("written", ["txt", ".txt", "TXT", " .txt"])
+def test_an_extension_needs_no_dot(tmp_path: Path, written: str) -> None:
+    fill(tmp_path, {"in/a.png": PNG, "in/a.txt": "red", "in/b.png": PNG, "in/b.TXT": "blue"})
+    said, aside = subset(tmp_path, general=f"caption_extension = '{written}'")
+    assert said == {"in/a.png": ("red",), "in/b.png": ("blue",)}
+    assert aside.beside == {}
+
+
+def test_an_extension_may_have_two_parts(tmp_path: Path) -> None:
+    fill(tmp_path, {"in/a.png": PNG, "in/a.wd.txt": "red", "in/a.txt": "blue"})
+    said, aside = subset(tmp_path, "caption_extension = '.wd.txt'")
+    assert said == {"in/a.png": ("red",)}
+    assert aside.beside[".txt"]["example"] == "in/a.txt"
+
+
+@pytest.mark.parametrize("written", ["", ".", ".png", "a/b"])
+def test_an_extension_of_no_text_is_refused(tmp_path: Path, written: str) -> None:
+    fill(tmp_path, {"in/a.png": PNG})
+    with pytest.raises(UnnoiseError, match=r"no ending of text files; write one, such as \"\.txt\""):
+        subset(tmp_path, f"caption_extension = '{written}'")
+
+
+def test_texts_of_another_extension_are_told(tmp_path: Path) -> None:
+    """Kohya's default is .caption: texts are then not read, there as here, and that must not be silent."""
+    fill(
+        tmp_path, {"in/a.png": PNG, "in/a.txt": "red", "in/b.png": PNG, "in/b.txt": "x", "in/a.npz": "x", "in/f/x": ""}
+    )
+    fill(tmp_path, {"in/lonely.caption": "x"})
+    said, aside = subset(tmp_path, "class_tokens = 'sks dog'")
+    assert said == {"in/a.png": ("sks dog",), "in/b.png": ("sks dog",)}
+    assert {kind: entry["count"] for kind, entry in aside.beside.items()} == {
+        ".npz": 1,
+        "folders within an image_dir": 1,
+        ".txt": 2,
+    }
+    assert [entry["note"] for entry in aside.notes] == [
+        'no picture has a caption in a file .caption, and files .txt lie beside them: write caption_extension = ".txt"'
+    ]
+    assert [(entry["name"], entry["kind"]) for entry in aside.entries] == [("in/lonely.caption", "no picture")]
+    fill(tmp_path, {"in/b.caption": "blue"})
+    assert subset(tmp_path)[1].notes == []  # the control: some have what was asked for
+
+
+def test_metadata_with_the_paths_of_windows(tmp_path: Path) -> None:
+    record = {r"test\img\in\a.png": {"caption": "red", "train_resolution": [8, 8]}, r"test\img\other\a.png": {}}
+    record[r"C:\img\b.png"] = {"tags": "blue"}
+    fill(
+        tmp_path,
+        {"in/a.png": PNG, "in/b.png": PNG, "in/c.png": PNG, "in/a.caption": "x", "in/m.json": json.dumps(record)},
+    )
+    said, aside = subset(tmp_path, "metadata_file = 'in/m.json'")
+    assert said == {"in/a.png": ("red",), "in/b.png": ("blue",)}
+    assert {entry["name"]: entry["detail"] for entry in aside.entries} == {
+        "in/c.png": "the metadata_file does not name it"
+    }
+    assert list(aside.beside) == [".caption"]
+    record[r"again\in\a.png"] = {"caption": "green"}
+    fill(tmp_path, {"in/m.json": json.dumps(record)})
+    assert "several pictures of its name" in str(subset(tmp_path, "metadata_file = 'in/m.json'")[1].entries)
+
+
+OLD: dict[str, tuple[str, str]] = {
+    "table": ("[[dataset]]\n[[dataset.subset]]\nimage_dir = 'in'", "once had; call it [[datasets]], and"),
+    "key": ("[general]\nshuffle_keep_tokens = 1\n[[datasets]]", "'shuffle_keep_tokens'; did you mean keep_tokens?"),
+    "training": ("[Basics]\ntrain_data_dir = '/data'", "no dataset TOML; name the folder of pictures, such as its"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), OLD.values(), ids=OLD)
+def test_other_tomls_of_kohyas_are_told_apart(tmp_path: Path, text: str, said: str) -> None:
+    fill(tmp_path, {"d.toml": text})
+    with pytest.raises(UnnoiseError) as caught:
+        result(tmp_path)
+    assert said in str(caught.value)

@@ -61,12 +61,11 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     said, left = read(tmp_path)
     assert said == {"d.jpg": ()}  # a PNG by another name is a PNG
     assert left == {
-        "notes.md": "not a picture: no PNG, JPEG or WebP",
         "lonely.txt": "no picture: a caption, and no picture of its name",
         "a.gif": "not a picture: it is GIF, not PNG, JPEG or WebP",
         "b.png": "not a picture: it is GIF, not PNG, JPEG or WebP",
         "c.png": "not a picture: it is empty",
-        "latin.png": "bad caption: it is not UTF-8",
+        "latin.png": "bad caption: it is not UTF-8; save it as UTF-8",
         "pipe.png": "unreadable: it is no regular file",
     }
 
@@ -135,7 +134,7 @@ def test_parquet_as_others_write_it(tmp_path: Path) -> None:
         "hf.parquet#2": "not a picture",
         "raw.parquet#1": "empty caption",
         "raw.parquet#2": "not a picture",
-        "none.parquet": "not a picture",
+        "none.parquet": "no pictures",
     }
 
 
@@ -193,7 +192,7 @@ def test_damaged_statistics_do_not_end_the_process(tmp_path: Path) -> None:
 def test_text_that_is_none_is_put_aside() -> None:
     wrong = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
     with pytest.raises(LeftOut, match="bad caption: it is not UTF-8"):
-        parquets.said_of(wrong[0])
+        parquets.said_of("text", wrong[0])
 
 
 def test_folders_within_folders_hold_sets(tmp_path: Path) -> None:
@@ -213,7 +212,7 @@ def follow(root: Path, name: str) -> Path:
 
 DEFENCES: dict[str, tuple[Callable[[Path], Any], str, Callable[..., Any]]] = {
     "links": (test_links_stay_in_the_folder, "unnoise.data.read_folder.inside", follow),
-    "names": (test_bad_lines_of_metadata_are_named, "unnoise.data.read_folder.inside", follow),
+    "names": (test_bad_lines_of_metadata_are_named, "unnoise.data.read_metadata.inside", follow),
     "kinds": (test_what_is_no_picture_is_named, "unnoise.data.intake.check_magic", lambda _: None),
 }
 

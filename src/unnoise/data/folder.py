@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from unnoise.data.intake import Item, LeftOut, Quarantine, Source, printable
 from unnoise.data.read_folder import PACKED, read_folder
 from unnoise.data.read_kohya import read_kohya
 from unnoise.data.render import encode
+from unnoise.data.report import REPORT, report_of, unused
 from unnoise.data.square import Fit, Squarer
 from unnoise.data.write import Row, existing_set, manifest_at, write_set
 from unnoise.errors import UnnoiseError
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Progress = Callable[[int, int], None]
-REVISION = 1  # raised when the same pictures would give another set
+REVISION = 2  # raised when the same pictures would give another set
 SALT = "unnoise folder"
-REPORT = "report.json"
 SIZE = 128  # pixels, both sides
 MAX_SET = 2**31 - 2**20  # bytes of all its pictures: a column of Parquet holds no more
 ANOTHER = "another picture set, from other pictures or with other settings"
@@ -84,6 +84,7 @@ def build_folder(
     taken, digest = take(source, Squarer(size, settings.fit, settings.background), aside, progress)
     if not taken:
         first = f", the first because of: {aside.entries[0]['name']}: {_why(aside.entries[0])}" if aside.entries else ""
+        first += f"; beside lie {unused(list(aside.beside.values()))}" if aside.beside else ""
         raise UnnoiseError(f"no picture at {path} can be used{first}", "name a folder with PNG, JPEG or WebP pictures")
     rows = rows_of(taken, near_groups([t.thumbnail for t in taken], settings.near), settings.keep_back)
     origin = {"kind": "folder", "revision": REVISION, "settings": vars(settings), "sources_sha256": digest}
@@ -93,7 +94,8 @@ def build_folder(
         return found
     report = report_of(rows, aside, ignored)
     smaller = sum(min(t.width, t.height) < size for t in taken)
-    extra = {"origin": origin, "name": printable(path.name), "left_out": len(aside.entries), "enlarged": smaller}
+    extra = {"origin": origin, "name": printable(path.name), "left_out": len(aside.entries)}
+    extra |= {"not_used": sum(each["count"] for each in aside.beside.values()), "enlarged": smaller}
     return write_set(out, rows, {**extra, "salt": SALT}, {REPORT: json_bytes(report)})
 
 
@@ -198,46 +200,6 @@ def rows_of(taken: Sequence[Taken], groups: Sequence[int], keep_back: float) -> 
 def fraction(content: str) -> float:
     """A number in [0, 1) that SHA-256 draws from a picture's content: the same at any size, on every computer."""
     return int.from_bytes(hashlib.sha256(f"{SALT}/{content}".encode()).digest()[:8], "big") / 2**64
-
-
-def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str]) -> dict[str, Any]:
-    """What a person should know of the build: what was left out and why, duplicates, pictures without a caption."""
-    same: dict[Any, list[str]] = defaultdict(list)
-    near: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        same[row.identical].append(row.id)
-        near[row.family].append(row.id)
-    pixels = {row.id: row.pixels for row in rows}
-    return {
-        "left_out": aside.entries,
-        "identical": [group for group in same.values() if len(group) > 1],
-        "near": [group for group in near.values() if len({pixels[name] for name in group}) > 1],
-        "without_caption": [row.id for row in rows if row.captions == [""]],
-        "settings_left_to_training": ignored,
-    }
-
-
-def summary(report: dict[str, Any], shown: int = 5) -> Iterable[str]:
-    """The report in a few lines, the first few names of each kind."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for entry in report["left_out"]:
-        kinds[entry["kind"]].append(f"{entry['name']} ({entry['detail']})" if entry["detail"] else entry["name"])
-    for kind, names in sorted(kinds.items(), key=lambda pair: -len(pair[1])):
-        yield f"left out, {kind}: {_some(names, shown)}"
-    for what in ("identical", "near"):
-        groups = [" = ".join(group[:3]) + (" = ..." if len(group) > 3 else "") for group in report[what]]
-        if groups:
-            named = {"identical": "equal pictures", "near": "nearly equal pictures"}[what]
-            yield f"{named}: {_some(groups, shown)}"
-    if report["without_caption"]:
-        yield f"without a caption: {_some(report['without_caption'], shown)}"
-    if report["settings_left_to_training"]:
-        yield f"set in the TOML, and left to trainings: {', '.join(report['settings_left_to_training'])}"
-
-
-def _some(names: Sequence[str], shown: int) -> str:
-    more = f", and {len(names) - shown:,} more" if len(names) > shown else ""
-    return f"{len(names):,}: {', '.join(names[:shown])}{more}"
 
 
 def _why(entry: dict[str, str]) -> str:

@@ -6,22 +6,30 @@ is taken, and what cannot be used is left out by name, with a reason, while the 
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAX_PICTURE = 64 * 2**20  # bytes of one picture's file
 MAX_CAPTIONS = 64 * 2**10  # bytes of one picture's captions
 MAX_RECORD = 256 * 2**20  # bytes of one file of captions or settings
+MAX_KINDS = 100  # of what lies beside pictures, told apart in a report
 MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.S)
+LFS = "the pointer of a file in Git LFS (git lfs pull brings it)"
 OTHER_KINDS = {
     b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\x01\0": "icon", b"<svg": "SVG",
     b"8BPS": "Photoshop", b"%PDF": "PDF", b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"PAR1": "Parquet",
     b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"version https:/": LFS,
+}  # fmt: skip
+MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 
 
@@ -54,17 +62,39 @@ class LeftOut(Exception):
         self.kind, self.detail = kind, detail
 
 
+class NoPicture(LeftOut):
+    """The bytes of a file are of no picture that is read; ``found`` what they are, None if that is not known."""
+
+    def __init__(self, detail: str, found: str | None = None) -> None:
+        super().__init__("not a picture", detail)
+        self.found = found
+
+
 class Quarantine:
-    """What is left out, in the order in which it was found."""
+    """What is left out, what lies beside and is not used, and what a reader chose, in the order of their coming."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
+        self.beside: dict[str, dict[str, Any]] = {}
 
     def add(self, name: str, why: LeftOut) -> None:
         """Puts something aside under its name."""
         entry = {"name": printable(name), "kind": why.kind, "detail": printable(why.detail)[:300]}
         if entry not in self.entries[-8:]:  # a reader that stumbles twice over one thing says so once
             self.entries.append(entry)
+
+    def note(self, name: str, what: str) -> None:
+        """Says how something was read, where that could be done in several ways."""
+        self.notes.append({"name": printable(name), "note": printable(what)[:600]})
+
+    def pass_over(self, name: str, kind: str = "") -> None:
+        """Counts what is neither picture nor caption under its kind: the ending of its name if none is given."""
+        kind = printable(kind or PurePosixPath(name).suffix.lower() or "without an ending")[:40]
+        if kind not in self.beside and len(self.beside) >= MAX_KINDS:
+            kind = "of other kinds"
+        entry = self.beside.setdefault(kind, {"kind": kind, "count": 0, "example": printable(name)})
+        entry["count"] += 1
 
 
 def printable(text: str) -> str:
@@ -88,9 +118,20 @@ def inside(root: Path, name: str) -> Path:
         path = Path(os.path.realpath(root / pure))
     except (OSError, ValueError) as error:
         raise LeftOut("unsafe path", str(error)) from None
-    if not path.is_relative_to(root):
-        raise LeftOut("unsafe path", f"{name!r} is a link that leads out of the folder")
+    if not path.is_relative_to(root) and path.parent != blobs_of(root):
+        mend = "copy the folder with its links followed (cp -rL), and name the copy"
+        raise LeftOut("unsafe path", f"{name!r} is a link that leads out of the folder; {mend}")
     return path
+
+
+def blobs_of(root: Path) -> Path | None:
+    """Where links of a snapshot in a cache of Hugging Face's lead: to ``blobs``, which lies beside ``snapshots``.
+
+    None if the resolved folder lies in no such cache, or ``blobs`` is a link itself.
+    """
+    snapshots = next((parent for parent in root.parents if parent.name == "snapshots"), None)
+    blobs = snapshots.with_name("blobs") if snapshots is not None else None
+    return blobs if blobs is not None and blobs.is_dir() and not blobs.is_symlink() else None
 
 
 def read_file(path: Path, limit: int, picture: bool = False) -> bytes:
@@ -122,12 +163,12 @@ def check_magic(head: bytes) -> None:
         LeftOut: it does not.
     """
     if not head:
-        raise LeftOut("not a picture", "it is empty")
+        raise NoPicture("it is empty")
     if not MAGIC.match(head):
         kind = next((name for magic, name in OTHER_KINDS.items() if head.startswith(magic)), None)
         if head[4:8] == b"ftyp":
             kind = "HEIC, AVIF or a film"
-        raise LeftOut("not a picture", f"it is {kind}, not PNG, JPEG or WebP" if kind else "no PNG, JPEG or WebP")
+        raise NoPicture(f"it is {kind}, not PNG, JPEG or WebP" if kind else "no PNG, JPEG or WebP", kind)
 
 
 def check_picture(data: bytes) -> bytes:
@@ -171,15 +212,30 @@ def captions_of(texts: list[object]) -> tuple[str, ...]:
     return said
 
 
+def text_of(data: bytes) -> str:
+    """The text in a file: UTF-8, or UTF-16 or UTF-32 that begin with their mark, which is dropped.
+
+    Raises:
+        LeftOut: it is none of them.
+    """
+    mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
+    try:
+        text = data.decode("utf-8-sig" if MARKS.get(mark, "utf-8") == "utf-8" else MARKS[mark])
+    except UnicodeDecodeError:
+        raise LeftOut("bad caption", f"it is not {MARKS.get(mark, 'utf-8').upper()}; save it as UTF-8") from None
+    if data.startswith(b"version https://git-lfs"):
+        raise LeftOut("bad caption", f"it is {LFS}")
+    if "\0" in text:
+        raise LeftOut("bad caption", "it has zero bytes, as UTF-16 without its mark does; save it as UTF-8")
+    return text
+
+
 def captions_in(data: bytes) -> tuple[str, ...]:
     """The captions in the bytes of a text file, one a line.
 
     Raises:
-        LeftOut: it is too long, not UTF-8, or empty.
+        LeftOut: it is too long, no text, or empty.
     """
     if len(data) > MAX_CAPTIONS:
         raise LeftOut("bad caption", f"it has more than {MAX_CAPTIONS:,} bytes")
-    try:
-        return captions_of([*data.decode("utf-8-sig").splitlines()])
-    except UnicodeDecodeError:
-        raise LeftOut("bad caption", "it is not UTF-8") from None
+    return captions_of([*text_of(data).splitlines()])

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
-import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -24,10 +22,13 @@ from unnoise.data.intake import (
     LeftOut,
     Quarantine,
     Source,
-    captions_of,
     inside,
     read_file,
+    text_of,
 )
+from unnoise.data.kohya_captions import metadata, tagged, wordings
+from unnoise.data.read_folder import PROMISED, is_picture
+from unnoise.data.sidecars import ENDINGS, ending_of, paired
 from unnoise.errors import UnnoiseError
 
 # what is carried into a set, with the type that it must have
@@ -36,6 +37,7 @@ CARRIED: dict[str, type] = {
     "caption_suffix": str, "metadata_file": str, "enable_wildcard": bool, "is_reg": bool,
     "keep_tokens_separator": str, "secondary_separator": str, "caption_separator": str,
 }  # fmt: skip
+RENAMED = {"shuffle_keep_tokens": "keep_tokens"}  # kohya's own names, once
 SPELT = {str: '"a text"', int: "a whole number", bool: "true or false"}
 SUBSET_ONLY = ("image_dir", "metadata_file", "is_reg")
 _OF_TRAINING = """
@@ -45,7 +47,6 @@ _OF_TRAINING = """
     caption_tag_dropout_rate token_warmup_min token_warmup_step cache_info alpha_mask prior_loss_weight
 """
 TRAINING = frozenset(_OF_TRAINING.split())
-MAX_WORDINGS = 64  # of one caption, from its {alternatives}
 MAX_REPEATS = 1_000_000
 
 
@@ -77,7 +78,7 @@ def read_kohya(path: Path, aside: Quarantine) -> Kohya:
             )
             continue
         seen.add(key)
-        sources.append(read_subset(root, settings, aside))
+        sources.append(read_subset(root, path.resolve(), settings, aside))
     if len(resolutions) > 1:
         raise UnnoiseError(f"{path} sets several resolutions: {sorted(resolutions)}", "a set has one: leave one")
     count = sum(source.num_items for source in sources)
@@ -99,8 +100,7 @@ def parse(path: Path) -> tuple[list[dict[str, Any]], set[int], list[str]]:
         raise UnnoiseError(f"{path} cannot be read: {why}", "name a dataset TOML") from None
     unknown = record.keys() - {"general", "datasets"}
     if unknown or not isinstance(record.get("datasets"), list) or not record["datasets"]:
-        what = f"has a table {min(unknown)!r}" if unknown else "has no [[datasets]]"
-        raise UnnoiseError(f"{path} {what}", "write [general], [[datasets]] and [[datasets.subsets]]")
+        raise misfit(path, record, unknown)
     general = table(path, "general", record.get("general", {}), ("resolution",), above=True)
     subsets, resolutions, ignored = [], set(), {*general}
     for number, each in enumerate(record["datasets"]):
@@ -121,6 +121,22 @@ def parse(path: Path) -> tuple[list[dict[str, Any]], set[int], list[str]]:
     return subsets, resolutions, sorted(ignored & TRAINING)
 
 
+def misfit(path: Path, record: Mapping[str, Any], unknown: set[str]) -> UnnoiseError:
+    """Why a TOML is no dataset TOML of today's."""
+    if "dataset" in unknown:
+        what = "has a table 'dataset', as kohya's files once had"
+        return UnnoiseError(f"{path} {what}", "call it [[datasets]], and [[dataset.subset]] [[datasets.subsets]]")
+    if "datasets" not in record and unknown:
+        folder = next(
+            (t["train_data_dir"] for t in record.values() if isinstance(t, dict) and "train_data_dir" in t), ""
+        )
+        where = f", such as its train_data_dir {folder!r}" if folder else ""
+        what = f"has a table {min(unknown)!r} and no [[datasets]]: it is no dataset TOML"
+        return UnnoiseError(f"{path} {what}", f"name the folder of pictures{where}, or write [[datasets]]")
+    what = f"has a table {min(unknown)!r}" if unknown else "has no [[datasets]]"
+    return UnnoiseError(f"{path} {what}", "write [general], [[datasets]] and [[datasets.subsets]]")
+
+
 def table(path: Path, where: str, value: Any, more: tuple[str, ...], above: bool) -> dict[str, Any]:
     """A table's settings, each a known key with a value of its type.
 
@@ -132,7 +148,7 @@ def table(path: Path, where: str, value: Any, more: tuple[str, ...], above: bool
     known = [*(key for key in CARRIED if not (above and key in SUBSET_ONLY)), *sorted(TRAINING), *more]
     for key, setting in value.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
+            near = [RENAMED[key]] if key in RENAMED else difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else "remove it"
             raise UnnoiseError(f"{path}: {where} has no setting {key!r}", hint)
         kind = CARRIED.get(key)
@@ -155,29 +171,44 @@ def side_of(path: Path, resolution: Any) -> int:
     return int(sides[0])
 
 
-def read_subset(root: Path, settings: Mapping[str, Any], aside: Quarantine) -> Source:
+def read_subset(root: Path, toml: Path, settings: Mapping[str, Any], aside: Quarantine) -> Source:
     """The pictures of one subset, which lie directly in its folder."""
     folder = below(root, settings["image_dir"], "image_dir")
     if not folder.is_dir():
         raise UnnoiseError(
             f"image_dir {settings['image_dir']!r} is no folder in {root}", "write it relative to the TOML"
         )
-    ending = settings.get("caption_extension", ".caption")
-    files = {p.name: p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and not p.is_dir()}
-    told: dict[str, Any] | None = None
+    ending = ending_in(settings)
+    told, mine = None, {toml}
     if "metadata_file" in settings:
+        mine.add(below(root, settings["metadata_file"], "metadata_file"))
         told = metadata(below(root, settings["metadata_file"], "metadata_file"))
-        for key in told.keys() - files.keys() - {Path(name).stem for name in files}:
-            aside.add(f"{settings['metadata_file']}: {key}", LeftOut("no picture", "there is none of that name"))
-    names = [name for name in files if not name.endswith((ending, ".npz", ".json"))]
+    found = {place: path for place, path in listed(root, folder, aside) if path not in mine}
+    texts = [place for place in found if place.lower().endswith(ending)]
+    others = [place for place in found if ending_of(place) in ENDINGS and place not in {*texts}]
+    spoken = {*texts, *others}
+    names = [place for place in found if place not in spoken and is_picture(place, found[place], aside)]
+    known = {name for place in names for name in (Path(place).name, Path(place).stem)}
+    for key in [key for key in told or () if key not in known]:
+        aside.add(f"{settings['metadata_file']}: {key}", LeftOut("no picture", "there is none of that name"))
+    pairs = paired(names, texts, (ending,), loose=False)
+    for place in sorted({*others, *pairs.second, *(pairs.used.values() if told is not None else ())}):
+        aside.pass_over(place)
+    for place in pairs.lonely:
+        aside.add(place, LeftOut("no picture", "a caption, and no picture of its name"))
+    better = sorted({ending_of(text) for text in paired(names, others, loose=False).used.values()} - {".json"})
+    if better and told is None and not pairs.used:
+        what = f"no picture has a caption in a file {ending}, and files {' and '.join(better)} lie beside them"
+        aside.note(settings["image_dir"], f'{what}: write caption_extension = "{better[0]}"')
 
     def items() -> Iterator[Item]:
-        for name in names:
-            place = (folder / name).relative_to(root).as_posix()
+        for place in names:
             try:
-                data = read_file(inside(root, place), MAX_PICTURE, picture=True)
-                beside = f"{place.removesuffix(Path(name).suffix)}{ending}"
-                said = text_beside(root, beside) if told is None else tagged(told, name)
+                data, text, said = read_file(found[place], MAX_PICTURE, picture=True), pairs.used.get(place), None
+                if told is not None:
+                    said = tagged(told, place)
+                elif text is not None:
+                    said = text_of(read_file(found[text], MAX_CAPTIONS))
                 yield Item(place, data, wordings(said, settings), settings.get("num_repeats", 1))
             except LeftOut as why:
                 aside.add(place, why)
@@ -185,17 +216,32 @@ def read_subset(root: Path, settings: Mapping[str, Any], aside: Quarantine) -> S
     return Source(len(names), items())
 
 
-def text_beside(root: Path, name: str) -> str | None:
-    """The text of a caption file; None where there is none.
+def ending_in(settings: Mapping[str, Any]) -> str:
+    """The ending of a subset's caption files, with its dot and in small letters.
 
     Raises:
-        LeftOut: it cannot be read.
+        UnnoiseError: it is none.
     """
-    path = inside(root, name)
-    try:
-        return read_file(path, MAX_CAPTIONS).decode("utf-8-sig") if path.exists() else None
-    except UnicodeDecodeError:
-        raise LeftOut("bad caption", "it is not UTF-8") from None
+    written = settings.get("caption_extension", ".caption")
+    ending = f".{written.strip().lstrip('.').lower()}"
+    if ending in PROMISED or not re.fullmatch(r"\.[^/\\\s]+", ending):
+        raise UnnoiseError(f"caption_extension is {written!r}, no ending of text files", 'write one, such as ".txt"')
+    return ending
+
+
+def listed(root: Path, folder: Path, aside: Quarantine) -> Iterator[tuple[str, Path]]:
+    """(name relative to ``root``, file) of what lies directly in a folder, sorted by name."""
+    for path in sorted(folder.iterdir()):
+        place = path.relative_to(root).as_posix()
+        if path.name.startswith("."):
+            aside.pass_over(place, "hidden")
+        elif path.is_dir():
+            aside.pass_over(place, "folders within an image_dir")
+        else:
+            try:
+                yield place, inside(root, place)
+            except LeftOut as why:
+                aside.add(place, why)
 
 
 def below(root: Path, name: str, key: str) -> Path:
@@ -210,78 +256,3 @@ def below(root: Path, name: str, key: str) -> Path:
         raise UnnoiseError(
             f"{key}: {why.detail}", "put the TOML above its folders, and write them relative to it"
         ) from None
-
-
-def metadata(path: Path) -> dict[str, Any]:
-    """The records of a fine-tuning metadata file: JSON, by the picture's name, of whose path the last part counts.
-
-    Raises:
-        UnnoiseError: it is none.
-    """
-    try:
-        record = json.loads(read_file(path, MAX_RECORD))
-    except (ValueError, RecursionError, LeftOut) as error:
-        raise UnnoiseError(f"metadata_file {path.name} cannot be read: {error}", "write it anew") from None
-    if not isinstance(record, dict):
-        raise UnnoiseError(f"metadata_file {path.name} is no JSON object", "write pictures' names with their records")
-    return {re.split(r"[/\\]", key)[-1]: value for key, value in record.items()}
-
-
-def tagged(told: Mapping[str, Any], name: str) -> str:
-    """Caption and tags of a picture, the tags behind every line.
-
-    Raises:
-        LeftOut: the metadata do not know it, or its record is none.
-    """
-    record = told.get(name, told.get(Path(name).stem))
-    if record is None:
-        raise LeftOut("bad metadata", "the metadata_file does not name it")
-    if not isinstance(record, dict):
-        raise LeftOut("bad metadata", "its record is no object")
-    caption, tags = record.get("caption"), record.get("tags")
-    if not all(text is None or isinstance(text, str) for text in (caption, tags)):
-        raise LeftOut("bad metadata", "caption and tags are to be texts")
-    if caption is None or not tags:
-        return str((tags if caption is None else caption) or "")
-    return "\n".join(f"{line}, {tags}" for line in caption.splitlines())
-
-
-def wordings(said: str | None, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The captions of a picture: the first line, or with wildcards every line in every wording.
-
-    Raises:
-        LeftOut: they are empty, or too many.
-    """
-    if said is None:  # no caption: the class tokens stand for it
-        said = settings.get("class_tokens")
-        if said is None:
-            return ()
-    every = settings.get("enable_wildcard", False)
-    lines = list(captions_of([*(said.splitlines() if every else said.splitlines()[:1])]))
-    if every:
-        lines = [wording for line in lines for wording in alternatives(line)]
-    return captions_of([framed(line, settings) for line in lines])
-
-
-def alternatives(line: str) -> list[str]:
-    """Every wording of "a {red|blue} car"; doubled braces stand for themselves.
-
-    Raises:
-        LeftOut: there are more than ``MAX_WORDINGS``.
-    """
-    text = line.replace("{{", "\0").replace("}}", "\1")
-    choices = [part.split("|") if place % 2 else [part] for place, part in enumerate(re.split(r"\{([^{}]+)\}", text))]
-    if math.prod(map(len, choices)) > MAX_WORDINGS:
-        raise LeftOut("bad caption", f"it has more than {MAX_WORDINGS} wordings")
-    return ["".join(each).replace("\0", "{").replace("\1", "}") for each in itertools.product(*choices)]
-
-
-def framed(line: str, settings: Mapping[str, Any]) -> str:
-    """A caption between prefix and suffix, its separators as the tokens see them in the end."""
-    line = " ".join(filter(None, (settings.get("caption_prefix"), line, settings.get("caption_suffix"))))
-    if settings.get("keep_tokens_separator"):
-        parts = (part.strip(" ,") for part in line.split(settings["keep_tokens_separator"]))
-        line = ", ".join(part for part in parts if part)
-    if settings.get("secondary_separator"):
-        line = line.replace(settings["secondary_separator"], settings.get("caption_separator", ","))
-    return line

@@ -1,18 +1,18 @@
-"""Reads WebDataset tars: files of one stem, one after the other, are one sample.
+"""Reads tars of pictures, as the ``webdataset`` library and people write them: files of one name are one sample.
 
-The ``webdataset`` library groups the samples and is handed open files alone: an address would make it fetch or, for
-"pipe:", run a command. It decodes nothing, as some of its decoders unpickle; bytes are all that is taken from it.
+The headers are gone through first, so that a text is found wherever it lies, before or behind its picture, and no
+member is read whose size or kind was not seen. Nothing is unpacked onto the disk, decoded or unpickled here.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import posixpath
 import re
 import tarfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 from unnoise.data.intake import (
     MAX_CAPTIONS,
@@ -21,15 +21,21 @@ from unnoise.data.intake import (
     LeftOut,
     Quarantine,
     Source,
-    captions_in,
-    captions_of,
     check_picture,
 )
+from unnoise.data.sidecars import ENDINGS, MAX_JSON, ending_of, paired, said_in, sample_of, stem_of
 
-PICTURES = ("png", "jpg", "jpeg", "webp")
-TEXTS = ("txt", "json")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 MAX_HEADER = 2**20  # bytes of one extended header: long names and the like
-PACKED = {"gzip": rb"\x1f\x8b", "bzip2": rb"BZh.1AY&SY", "xz": rb"\xfd7zXZ|\]\0\0\x80"}
+MAX_MEMBERS = 2**21  # of one tar: their names and places are in memory, some 300 bytes each
+PACKED = {"gzip": rb"\x1f\x8b", "bzip2": rb"BZh.1AY&SY", "xz": rb"\xfd7zXZ|\]\0\0\x80", "zstd": rb"\x28\xb5\x2f\xfd"}
+
+
+class Place(NamedTuple):
+    """Where a member's bytes lie in the tar, and how many they are."""
+
+    offset: int
+    size: int
 
 
 class Bounded:
@@ -47,65 +53,110 @@ class Bounded:
 
 
 def read_tar(path: Path, name: str, aside: Quarantine) -> Source:
-    """The samples of an uncompressed tar: a picture, and captions from ``.txt`` or the ``caption`` in ``.json``.
+    """The pictures of an uncompressed tar, each with the captions of the text of its name, as ``paired`` finds it.
 
-    The archive's headers are gone through first, so that no member is read whose size or kind was not seen; nothing is
-    ever unpacked onto the disk. Samples are named ``file.tar#stem``.
+    Items are named ``file.tar#stem``. Two pictures of one stem, or one text for several pictures of a sample, are put
+    aside: which is meant is not known.
     """
-    from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
-
     members = survey(path, name, aside)
-    stems = {base_plus_ext(member)[0] for member in members}
+    texts = [member for member in members if ending_of(member) in ENDINGS]
+    shown = [member for member in members if ending_of(member) in PICTURES]
+    pairs = paired(shown, texts)
+    shown = alone(shown, pairs.crowded, name, aside)
+    extra = other_views(shown, pairs.used)
+    for member in pairs.second:
+        aside.pass_over(f"{name}#{member}")
+    for member in [member for member in shown if member in extra]:
+        aside.pass_over(f"{name}#{member}", "further pictures of samples")
+    for member in pairs.lonely:
+        if ending_of(member) == ".json":
+            aside.pass_over(f"{name}#{member}")
+        else:
+            aside.add(f"{name}#{member}", LeftOut("no picture", "a caption, and no picture of its name"))
+    shown = [member for member in shown if member not in extra]
 
     def items() -> Iterator[Item]:
-        def stumble(error: Exception) -> bool:
-            aside.add(name, LeftOut("damaged", str(error.args[0]) if error.args else type(error).__name__))
-            return True
-
-        if not members:
-            return
         with path.open("rb") as file:
-            parts = tar_file_expander(
-                [{"url": name, "stream": file}], handler=stumble, select_files=members.__contains__
-            )
-            for sample in group_by_keys(parts, handler=stumble):
-                place = f"{name}#{sample['__key__']}"
+            for member in shown:
                 try:
-                    yield Item(place, picture_of(sample), said_of(sample))
+                    data, text = check_picture(taken(file, members[member])), pairs.used.get(member)
+                    said: tuple[str, ...] = ()
+                    if text is not None:
+                        limit = MAX_JSON if ending_of(text) == ".json" else MAX_CAPTIONS
+                        said = said_in(text, taken(file, members[text], limit))
+                        if not said:
+                            aside.pass_over(f"{name}#{text}")
+                    yield Item(f"{name}#{stem_of(member)}", data, said)
                 except LeftOut as why:
-                    aside.add(place, why)
+                    aside.add(f"{name}#{stem_of(member)}", why)
 
-    return Source(len(stems), items())
+    return Source(len(shown), items())
 
 
-def survey(path: Path, name: str, aside: Quarantine) -> set[str]:
-    """Names of the members to read; what is not to be read, and damage, is put aside."""
-    wanted, refused = set(), set()
-    sample: dict[str, int] = {}  # bytes, by stem: they are in memory at once
+def alone(shown: list[str], crowded: list[str], name: str, aside: Quarantine) -> list[str]:
+    """The pictures without those that share a stem, or the one text of a sample, which are put aside."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for member in shown:
+        stems[stem_of(member)].append(member)
+    samples: dict[str, list[str]] = defaultdict(list)
+    for member in dict.fromkeys(crowded):
+        samples[sample_of(member)].append(member)
+    gone: set[str] = set()
+    for stem, several in [*((stem, each) for stem, each in stems.items() if len(each) > 1), *samples.items()]:
+        if not gone.issuperset(several):
+            aside.add(f"{name}#{stem}", LeftOut("several pictures", f"the sample holds {', '.join(several)}"))
+        gone.update(several)
+    return [member for member in shown if member not in gone]
+
+
+def other_views(shown: list[str], used: dict[str, str]) -> set[str]:
+    """Pictures without a text that lie beside the picture of their sample, as ``a.mask.png`` does beside ``a.jpg``.
+
+    A name that goes on with a number, as dates and versions do, is a picture of its own.
+    """
+    whole = {stem_of(member) for member in shown if stem_of(member) == sample_of(member)}
+    return {
+        member
+        for member in shown
+        if member not in used
+        and (sample := sample_of(member)) in whole
+        and stem_of(member) != sample
+        and not re.search(r"\d", stem_of(member)[len(sample) :])
+    }
+
+
+def survey(path: Path, name: str, aside: Quarantine) -> dict[str, Place]:
+    """The places of the members to read, in their order; what is not to be read, and damage, is put aside."""
+    found: dict[str, Place] = {}
     try:
         with path.open("rb") as file:
             check_plain(file)
             with tarfile.open(fileobj=Bounded(file), mode="r:") as tar:  # type: ignore[call-overload]
                 for member in tar:
                     tar.members = []  # it would keep all that it has seen
-                    if member.isdir() or os.path.basename(member.name).startswith("."):
+                    if member.isdir():
                         continue
+                    place = posixpath.normpath(member.name)
                     try:
-                        if check_member(member, sample):
-                            wanted.add(member.name)
+                        if check_member(member, place, found, name, aside):
+                            if place in found:
+                                raise LeftOut("a doubled name", "the first member of that name is read")
+                            same = found.get(posixpath.normpath(member.linkname)) if member.islnk() else None
+                            found[place] = same or Place(member.offset_data, member.size)
                     except LeftOut as why:
-                        refused.add(member.name)
                         aside.add(f"{name}#{member.name}", why)
+                    if len(found) > MAX_MEMBERS:
+                        raise LeftOut("too large", f"only the first {MAX_MEMBERS:,} files are read; make smaller tars")
                 check_end(file, tar.offset)
     except LeftOut as why:
         aside.add(name, why)
     except (tarfile.TarError, OSError, ValueError) as error:
         aside.add(name, LeftOut("damaged", f"no whole tar: {error}"))
-    return wanted - refused
+    return found
 
 
 def check_plain(file: IO[bytes]) -> None:
-    """Sees that a file does not begin as a compressed one, which the library would unpack without a limit.
+    """Sees that a file does not begin as a compressed one.
 
     Raises:
         LeftOut: it does.
@@ -117,26 +168,27 @@ def check_plain(file: IO[bytes]) -> None:
             raise LeftOut("compressed", f"by {kind}; unpack it into a plain .tar first")
 
 
-def check_member(member: tarfile.TarInfo, sample: dict[str, int]) -> bool:
-    """Whether a member is a picture or its captions; ``sample`` sums up the bytes of each stem.
+def check_member(member: tarfile.TarInfo, place: str, found: dict[str, Place], name: str, aside: Quarantine) -> bool:
+    """Whether a member is a picture or a text, or the second name of one that was ``found``; else it is counted.
 
     Raises:
-        LeftOut: it is no file of a size to read, or its name makes no sample.
+        LeftOut: it is no file of a size to read, or its name leads out.
     """
-    from webdataset.tariterators import base_plus_ext
-
-    if not member.isfile() or member.issparse():
+    if posixpath.basename(place).startswith("."):
+        aside.pass_over(f"{name}#{place}", "hidden")
+        return False
+    second = member.islnk() and posixpath.normpath(member.linkname) in found
+    if member.issym():
+        raise LeftOut("unreadable", "a member that is a link; make the tar with links followed (tar -h)")
+    if member.issparse() or not (member.isfile() or second):
         raise LeftOut("unreadable", "a member that is no plain file")
     if member.name.startswith("/") or ".." in member.name.split("/"):
         raise LeftOut("unsafe path", "the name climbs out of the archive")
-    stem, ending = base_plus_ext(member.name)
-    if stem is None or member.name.startswith("__"):  # the library passes these over in silence
-        raise LeftOut("not a picture", "its name has no stem and ending")
-    if ending.lower() not in TEXTS and ending.lower().split(".")[-1] not in PICTURES:
+    if ending_of(place) not in (*PICTURES, *ENDINGS):
+        aside.pass_over(f"{name}#{place}")
         return False
-    sample[stem] = sample.get(stem, 0) + member.size
-    if sample[stem] > MAX_PICTURE:
-        raise LeftOut("too large", f"{sample[stem]:,} bytes, at most {MAX_PICTURE:,} are read")
+    if member.size > MAX_PICTURE:
+        raise LeftOut("too large", f"{member.size:,} bytes, at most {MAX_PICTURE:,} are read")
     return True
 
 
@@ -152,32 +204,19 @@ def check_end(file: IO[bytes], offset: int) -> None:
         raise LeftOut("damaged", f"no header at byte {offset:,}; what follows is not read")
 
 
-def picture_of(sample: dict[str, Any]) -> bytes:
-    """The picture's file in a sample.
+def taken(file: IO[bytes], place: Place, limit: int = MAX_PICTURE) -> bytes:
+    """A member's bytes.
 
     Raises:
-        LeftOut: there is none, or more than one.
+        LeftOut: they are more than the limit, or not all there.
     """
-    fields = [key for key in sample if key in PICTURES] or [key for key in sample if key.split(".")[-1] in PICTURES]
-    if len(fields) != 1:
-        found = ", ".join(key for key in sample if not key.startswith("__"))
-        raise LeftOut("no picture" if not fields else "several pictures", f"the sample holds {found}")
-    return check_picture(sample[fields[0]])
-
-
-def said_of(sample: dict[str, Any]) -> tuple[str, ...]:
-    """The captions in a sample; none where it has no field for them.
-
-    Raises:
-        LeftOut: the field is there, and holds none.
-    """
-    if "txt" in sample:
-        return captions_in(sample["txt"])
-    if "json" not in sample:
-        return ()
+    if place.size > limit:
+        raise LeftOut("too large", f"{place.size:,} bytes of text, at most {limit:,} are read")
     try:
-        record = json.loads(sample["json"][: 16 * MAX_CAPTIONS])
-    except (ValueError, RecursionError):
-        raise LeftOut("bad metadata", "the .json of the sample is no JSON") from None
-    said = record.get("caption", record.get("text")) if isinstance(record, dict) else None
-    return () if said is None else captions_of(said if isinstance(said, list) else [said])
+        file.seek(place.offset)
+        data = file.read(place.size)
+    except OSError as error:
+        raise LeftOut("unreadable", error.strerror or str(error)) from None
+    if len(data) < place.size:
+        raise LeftOut("damaged", "the tar ends within it")
+    return data

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from unnoise.data.folder import REPORT, summary
+from unnoise.data.report import REPORT, summary
 from unnoise.data.sheet import contact_sheet
 from unnoise.data.store import PictureSet
 from unnoise.errors import UnnoiseError

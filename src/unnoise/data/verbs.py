@@ -54,7 +54,8 @@ def folder(
         keep_back: share of the pictures that is kept for validation.
         near: how far apart nearly equal pictures may be, in levels of 255; they stay on one side of the split.
     """
-    from unnoise.data.folder import REPORT, Settings, build_folder
+    from unnoise.data.folder import Settings, build_folder
+    from unnoise.data.report import REPORT
     from unnoise.data.show import report_lines
 
     if out is None:
@@ -68,6 +69,7 @@ def folder(
     tell(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures of {side} x {side}, "
         f"{manifest['captions']} captions, {held} kept back, {manifest['left_out']} left out"
+        + (f", {manifest['not_used']} files not used" if manifest["not_used"] else "")
     )
     for each in report_lines(out):
         tell(f"  {each}")

@@ -1,0 +1,106 @@
+"""What kohya's settings make of a picture's text: which line, which wordings, between which words."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unnoise.data.intake import MAX_RECORD, LeftOut, captions_of, read_file, text_of
+from unnoise.errors import UnnoiseError
+
+MAX_WORDINGS = 64  # of one caption, from its {alternatives}
+
+
+def metadata(path: Path) -> dict[str, list[tuple[tuple[str, ...], Any]]]:
+    """The records of a fine-tuning metadata file: (path in parts, record) by the picture's name, the path's last part.
+
+    Paths may be written with ``/`` or, as on Windows, with ``\\``; those of another computer lead nowhere here.
+
+    Raises:
+        UnnoiseError: it is none.
+    """
+    try:
+        record = json.loads(text_of(read_file(path, MAX_RECORD)))
+    except (ValueError, RecursionError, LeftOut) as error:
+        raise UnnoiseError(f"metadata_file {path.name} cannot be read: {error}", "write it anew") from None
+    if not isinstance(record, dict):
+        raise UnnoiseError(f"metadata_file {path.name} is no JSON object", "write pictures' names with their records")
+    found: dict[str, list[tuple[tuple[str, ...], Any]]] = defaultdict(list)
+    for key, value in record.items():
+        parts = tuple(re.split(r"[/\\]", key))
+        found[parts[-1]].append((parts, value))
+    return found
+
+
+def tagged(told: Mapping[str, list[tuple[tuple[str, ...], Any]]], place: str) -> str:
+    """Caption and tags of a picture, the tags behind every line.
+
+    Of several records for one name that counts which lies in a folder of the picture's own name.
+
+    Raises:
+        LeftOut: the metadata do not know it, or know several, or its record is none.
+    """
+    *_, folder, name = ("", *place.split("/"))
+    known = told.get(name) or told.get(Path(name).stem) or []
+    if len(known) > 1:
+        known = [(parts, record) for parts, record in known if parts[-2:-1] == (folder,)]
+        if len(known) != 1:
+            raise LeftOut("bad metadata", "the metadata_file has several pictures of its name, in other folders")
+    if not known:
+        raise LeftOut("bad metadata", "the metadata_file does not name it")
+    record = known[0][1]
+    if not isinstance(record, dict):
+        raise LeftOut("bad metadata", "its record is no object")
+    caption, tags = record.get("caption"), record.get("tags")
+    if not all(text is None or isinstance(text, str) for text in (caption, tags)):
+        raise LeftOut("bad metadata", "caption and tags are to be texts")
+    if caption is None or not tags:
+        return str((tags if caption is None else caption) or "")
+    return "\n".join(f"{line}, {tags}" for line in caption.splitlines())
+
+
+def wordings(said: str | None, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The captions of a picture: the first line, or with wildcards every line in every wording.
+
+    Raises:
+        LeftOut: they are empty, or too many.
+    """
+    if said is None:  # no caption: the class tokens stand for it
+        said = settings.get("class_tokens")
+        if said is None:
+            return ()
+    every = settings.get("enable_wildcard", False)
+    lines = list(captions_of([*(said.splitlines() if every else said.splitlines()[:1])]))
+    if every:
+        lines = [wording for line in lines for wording in alternatives(line)]
+    return captions_of([framed(line, settings) for line in lines])
+
+
+def alternatives(line: str) -> list[str]:
+    """Every wording of "a {red|blue} car"; doubled braces stand for themselves.
+
+    Raises:
+        LeftOut: there are more than ``MAX_WORDINGS``.
+    """
+    text = line.replace("{{", "\0").replace("}}", "\1")
+    choices = [part.split("|") if place % 2 else [part] for place, part in enumerate(re.split(r"\{([^{}]+)\}", text))]
+    if math.prod(map(len, choices)) > MAX_WORDINGS:
+        raise LeftOut("bad caption", f"it has more than {MAX_WORDINGS} wordings")
+    return ["".join(each).replace("\0", "{").replace("\1", "}") for each in itertools.product(*choices)]
+
+
+def framed(line: str, settings: Mapping[str, Any]) -> str:
+    """A caption between prefix and suffix, its separators as the tokens see them in the end."""
+    line = " ".join(filter(None, (settings.get("caption_prefix"), line, settings.get("caption_suffix"))))
+    if settings.get("keep_tokens_separator"):
+        parts = (part.strip(" ,") for part in line.split(settings["keep_tokens_separator"]))
+        line = ", ".join(part for part in parts if part)
+    if settings.get("secondary_separator"):
+        line = line.replace(settings["secondary_separator"], settings.get("caption_separator", ","))
+    return line
