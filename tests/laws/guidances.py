@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from laws.world import draw, path
+from laws.world import draw, only, path
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
@@ -149,11 +149,12 @@ def equal_conditions_change_nothing(guidance: Guidance) -> None:
         says_what_class_one_says(guide(guidance, {"cond": CONDS["cond"], "uncond": CONDS["cond"]}))
 
 
+@only(lambda guidance: neutral(guidance) is not None)
 def scale_one_changes_nothing(guidance: Guidance) -> None:
     """Scale 1 is conditional sampling: neither more nor less of the prompt than the network was trained to give."""
     plain = neutral(guidance)
-    if plain is not None:
-        says_what_class_one_says(guide(plain))
+    assert plain is not None
+    says_what_class_one_says(guide(plain))
 
 
 def two_runs_do_not_meet(guidance: Guidance) -> None:
@@ -214,10 +215,13 @@ def keeps_to_its_rows(guidance: Guidance) -> None:
         assert torch.allclose(alone.eps, whole.eps[row::3], rtol=1e-12, atol=1e-12)
 
 
+def has_an_interval(guidance: Guidance) -> bool:
+    return {"inner", "low", "high"} <= set(inspect.signature(type(guidance)).parameters)
+
+
+@only(has_an_interval)
 def interval_saves_calls(guidance: Guidance) -> None:
-    """For those with an interval: outside it one call, the conditional one, and inside what the inner guidance asks."""
-    if not {"inner", "low", "high"} <= set(inspect.signature(type(guidance)).parameters):
-        return
+    """Outside the interval one call, the conditional one, and inside what the inner guidance asks."""
     cfg: Callable[..., Guidance] = find("guidances", "cfg")
     limited = type(guidance)(inner=cfg(4.0), low=0.4, high=3.0)
     x = draw(3, 3)

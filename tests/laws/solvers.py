@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laws.world import FAMILIES, Gaussian, Rigged, draw, finish, ladder, mixture, path, slope, truth, variances
+from laws.world import FAMILIES, Gaussian, Rigged, draw, finish, ladder, mixture, only, path, slope, truth, variances
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Deltas
@@ -71,6 +71,27 @@ def is_adaptive(solver: Solver) -> bool:
     return getattr(solver, "adaptive", False)
 
 
+def keeps_to_the_levels(solver: Solver) -> bool:
+    return not is_adaptive(solver)
+
+
+def claims_an_order(solver: Solver) -> bool:
+    return solver.order is not None
+
+
+def claims_an_order_without_noise(solver: Solver) -> bool:
+    return claims_an_order(solver) and not draws_noise(solver)
+
+
+def draws_after_the_network(solver: Solver) -> bool:
+    """Churn is added before the network is asked, which takes it out again."""
+    return not getattr(solver, "churn", 0)
+
+
+def keeps_the_marginals(solver: Solver) -> bool:
+    return getattr(solver, "variance", None) not in GROWS and keeps_to_the_levels(solver)
+
+
 def strong_errors(solver: Solver, family: str) -> list[float]:
     """Mean distance from the exact ends of 64 trajectories of the mixture, at 64 and 128 steps; at 128 and 256 for
     order 4, which shows late."""
@@ -101,10 +122,10 @@ def started(solver: Solver) -> Solver:
     return solver
 
 
+@only(claims_an_order)
 def order_is_as_claimed(solver: Solver) -> None:
     """Within 0.15 on the variance-preserving, the flow and the exploding path; weak order where noise is drawn."""
-    if solver.order is None:
-        return
+    assert solver.order is not None
     solver = started(solver)
     measure = weak_errors if draws_noise(solver) else strong_errors
     for family in FAMILIES:
@@ -119,11 +140,11 @@ def truth_from_pure_noise() -> tuple[Tensor, Tensor]:
     return x, mixture().endpoint(x, flow.at(1.0), flow.at(0.05), 1e-10)
 
 
+@only(claims_an_order_without_noise)
 def order_holds_from_pure_noise(solver: Solver) -> None:
     """A run that starts where log-SNR is infinite is as accurate as another, up to order 2: its first step, Euler's,
     has a local error of 1/num_steps^2. Twice the tolerance: evenly in t, steps of order 2 add a logarithm to it."""
-    if solver.order is None or draws_noise(solver):
-        return
+    assert solver.order is not None
     flow, errors = path("flow"), []
     x, end = truth_from_pure_noise()
     for num_steps in (64, 128):
@@ -161,9 +182,8 @@ def marginals_have_the_right_mean(solver: Solver) -> None:
             assert torch.allclose(step.run.x, step.there.alpha * point, rtol=0, atol=1e-12)
 
 
+@only(draws_after_the_network)
 def last_step_draws_nothing(solver: Solver) -> None:
-    if getattr(solver, "churn", 0):  # added before the network is asked, which takes it out again
-        return
     for num_steps in (1, 5):
         last = flow_levels(num_steps)[-2:]
         silent, loud = (
@@ -173,10 +193,9 @@ def last_step_draws_nothing(solver: Solver) -> None:
         assert torch.equal(silent, loud), "noise in the step to clean data stays in the picture"
 
 
+@only(keeps_the_marginals)
 def marginals_have_the_right_variance(solver: Solver) -> None:
     """Around one point the state at a level has exactly the variance sigma^2, however much of it is fresh."""
-    if getattr(solver, "variance", None) in GROWS or is_adaptive(solver):
-        return
     deltas = Deltas(torch.zeros(1, 4 * 9, dtype=torch.float64))
     for levels in (*[ladder(path(family), 8) for family in FAMILIES], flow_levels(8)):
         found = variances(deltas.estimate, solver, levels, float(levels[0].sigma) ** 2)
@@ -222,11 +241,10 @@ def two_runs_do_not_meet(solver: Solver) -> None:
         assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
+@only(keeps_to_the_levels)
 def seeds_are_honoured_by_item(solver: Solver) -> None:
     """A picture depends on its own seed and state alone: not on its place, nor on its company; steps that are chosen on
     the way are chosen for the whole batch."""
-    if is_adaptive(solver):
-        return
     denoise, levels = Gaussian(mean=0.3).estimate, flow_levels(6)
     x = {seed: noise_for([seed], 20).initial() for seed in (5, 6, 7)}
     alone = {seed: finish(denoise, solver, levels, x[seed], noise_for([seed], 20)) for seed in x}

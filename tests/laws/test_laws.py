@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from laws import denoisers, guidances, noise, objectives, paths, predictions, solvers, spacings
+from laws.world import applies
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
 from unnoise.core.solver import Solver
@@ -16,27 +20,69 @@ from unnoise.core.solver import Solver
 Law = Callable[[Any], None]
 
 
+KINDS: dict[str, tuple[list[Law], Callable[[str], list[Any]]]] = {  # (laws, the things to try for a name)
+    "paths": (paths.LAWS, lambda name: [find("paths", name)()]),
+    "predictions": (predictions.LAWS, lambda name: [find("predictions", name)()]),
+    "guidances": (guidances.LAWS, guidances.guidances),
+    "spacings": (spacings.LAWS, spacings.makers),
+    "solvers": (solvers.LAWS, solvers.solvers),
+}
+
+
 def cases() -> Iterator[Any]:
-    """(law, thing), one for each law and setting of each method in the registry."""
-    for kind, laws in (("paths", paths.LAWS), ("predictions", predictions.LAWS)):
+    """(law, thing), one for each setting of each method in the registry and each law that says something about it."""
+    for kind, (laws, things) in KINDS.items():
         for name in index(kind):
-            yield from (pytest.param(law, find(kind, name)(), id=f"{kind}-{name}-{law.__name__}") for law in laws)
-    for name in index("guidances"):
-        for i, guidance in enumerate(guidances.guidances(name)):
-            yield from (
-                pytest.param(law, guidance, id=f"guidances-{name}-{i}-{law.__name__}") for law in guidances.LAWS
-            )
-    for name in index("spacings"):
-        for i, make in enumerate(spacings.makers(name)):
-            yield from (pytest.param(law, make, id=f"spacings-{name}-{i}-{law.__name__}") for law in spacings.LAWS)
-    for name in index("solvers"):
-        for i, solver in enumerate(solvers.solvers(name)):
-            yield from (pytest.param(law, solver, id=f"solvers-{name}-{i}-{law.__name__}") for law in solvers.LAWS)
+            for i, thing in enumerate(things(name)):
+                yield from (
+                    pytest.param(law, thing, id=f"{kind}-{name}-{i}-{law.__name__}")
+                    for law in laws
+                    if applies(law, thing)
+                )
 
 
-@pytest.mark.parametrize(("law", "thing"), list(cases()))
+CASES = list(cases())
+
+
+@pytest.mark.parametrize(("law", "thing"), CASES)
 def test_law(law: Law, thing: Any) -> None:
     law(thing)
+
+
+@pytest.mark.parametrize("law", [law for laws, _ in KINDS.values() for law in laws], ids=lambda law: law.__name__)
+def test_no_law_passes_by_returning(law: Law) -> None:
+    """A law ends where its last assertion does, and there is something that it is about."""
+    assert not leaves_early(law)
+    assert any(case.values[0] is law for case in CASES)
+
+
+def leaves_early(law: Law) -> bool:
+    """Whether the law itself, not a function inside it, has a ``return``."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(law))).body
+    waiting: list[ast.AST] = list(ast.iter_child_nodes(body))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Return):
+            return True
+        if not isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            waiting.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def test_a_law_that_passes_by_returning_is_seen() -> None:
+    def hurried(thing: Any) -> None:
+        if thing is None:
+            return
+        assert thing
+
+    def calm(thing: Any) -> None:
+        def inside() -> bool:
+            return bool(thing)
+
+        assert inside()
+
+    assert leaves_early(hurried)
+    assert not leaves_early(calm)
 
 
 @pytest.mark.parametrize("law", noise.LAWS)

@@ -118,6 +118,21 @@ def slope(errors: Sequence[float]) -> float:
     return math.log2(errors[-2] / errors[-1])
 
 
+def only(applies: Callable[[Any], bool]) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """A law for the things of which this is true."""
+
+    def mark(law: Callable[[Any], None]) -> Callable[[Any], None]:
+        law.applies = applies  # type: ignore[attr-defined]
+        return law
+
+    return mark
+
+
+def applies(law: Callable[..., None], thing: Any) -> bool:
+    """Whether the law says anything about this thing."""
+    return bool(getattr(law, "applies", lambda thing: True)(thing))
+
+
 RED = (AssertionError, UnnoiseError, ArithmeticError)  # a law also fails where the run itself stops
 
 

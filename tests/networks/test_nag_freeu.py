@@ -212,7 +212,7 @@ def test_guidances_change_their_inner_calls_and_no_others() -> None:
     u_up = alone("uncond", up)
     c, u, pushed_, raised = alone("cond"), alone("uncond"), alone("cond", away), alone("cond", up)
     assert min(float((a - c).abs().max()) for a in (pushed_, raised)) > 1e-6
-    near = {"rtol": 0, "atol": 1e-5}
+    near = {"rtol": 0, "atol": 1e-4}  # numbers up to 4, counted up to 7 times: one rounding is 2e-6; edits move by 0.2
     assert torch.allclose(says(NAG(Plain())), pushed_, **near)
     assert torch.allclose(says(NAG(CFG(3.0))), u + 3 * (pushed_ - u), **near)
     assert torch.allclose(says(FreeU(CFG(3.0), 1.3, 0.5)), u_up + 3 * (raised - u_up), **near)

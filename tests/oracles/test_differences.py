@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from laws.world import draw, mixture, path
-from oracles.test_diffusers import LINEAR, ROWS, ours, source, start
+from oracles.test_diffusers import LINEAR, ROWS, SIGMA, ours, source, start
 from unnoise.core.mixture import Deltas
 from unnoise.core.sample import sample
 from unnoise.solvers.ddim import DDIM
@@ -82,7 +82,7 @@ def test_difference_fractional_timesteps() -> None:
     whole = diffusers.EulerDiscreteScheduler(**LINEAR)
     whole.set_timesteps(10)
     found = [float(level.sigma_hat) for level in Linspace().levels(path("ddpm-linear"), 10)[:-1]]
-    assert max(abs(a - b) / b for a, b in zip(found, whole.sigmas[:-1].tolist(), strict=True)) < 1e-4
+    assert max(abs(a - b) / b for a, b in zip(found, whole.sigmas[:-1].tolist(), strict=True)) < SIGMA
 
 
 def test_difference_told_levels() -> None:

