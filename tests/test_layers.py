@@ -27,6 +27,7 @@ FLOORS = {
     "pipelines": 4,
     "training": 4,
     "study": 4,
+    "inspection": 5,
     "recipes": 5,
     "cli": 6,
     "server": 6,

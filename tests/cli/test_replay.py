@@ -151,7 +151,7 @@ def test_files_that_are_no_such_pictures(say: Say, drawn: list[Path], tmp_path: 
     for path, said in (
         (plain, "does not say how it was made"),
         (cut, "cannot be read"),
-        (text, "is no PNG"),
+        (text, "is text, no PNG"),
         (tmp_path / "none.png", "there is no picture"),
         (tmp_path, "cannot be read"),
     ):

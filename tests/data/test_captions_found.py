@@ -44,7 +44,7 @@ def test_marked_text_is_read(mark: str) -> None:
         ("grün".encode("latin-1"), "it is not UTF-8; save it as UTF-8"),
         ("red".encode("utf-16-le"), "it has zero bytes, as UTF-16 without its mark"),
         (codecs.BOM_UTF16_LE + b"r", "it is not UTF-16"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of a file in Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
     ],
 )
 def test_other_text_is_named(data: bytes, why: str) -> None:
@@ -245,7 +245,7 @@ def test_addresses_are_no_pictures(tmp_path: Path) -> None:
     assert said == {}
     assert left["a.parquet"].startswith("no pictures: its column URL has addresses or paths, the pictures are not in")
     assert left["b.parquet"].startswith("no pictures: a table without a column of pictures")
-    assert left["c.parquet"].startswith("damaged: it is the pointer of a file in Git LFS")
+    assert left["c.parquet"].startswith("damaged: it is a Git LFS pointer")
 
 
 # what is said

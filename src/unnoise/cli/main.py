@@ -42,7 +42,7 @@ VERBS = {
     "eval": Verb("unnoise.cli.eval:evaluate", "judge models beside one another, and write the leaderboard"),
     "study": Verb("unnoise.cli.study:study", "study what a model teaches, and write table, curves and sheet"),
     "search": Verb("unnoise.cli.search:search", "search for the noise levels that few steps should visit"),
-    "inspect": Verb("unnoise.cli.inspect:inspect", "tell what a weight file is, from its header alone"),
+    "inspect": Verb("unnoise.cli.inspect:inspect", "tell what any file or folder is, without loading it"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),
     "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
 }

@@ -15,18 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from unnoise.foreign import EMPTY, HEAD, PAGE, PICTURE, POINTER, Kind, kind_of
+
 MAX_PICTURE = 64 * 2**20  # bytes of one picture's file
 MAX_CAPTIONS = 64 * 2**10  # bytes of one picture's captions
 MAX_RECORD = 256 * 2**20  # bytes of one file of captions or settings
 MAX_KINDS = 100  # of what lies beside pictures, told apart in a report
-MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.S)
-LFS = "the pointer of a file in Git LFS (git lfs pull brings it)"
-OTHER_KINDS = {
-    b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\x01\0": "icon", b"<svg": "SVG",
-    b"8BPS": "Photoshop", b"%PDF": "PDF", b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"PAR1": "Parquet",
-    b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"version https:/": LFS,
-}  # fmt: skip
 MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
@@ -65,7 +59,7 @@ class LeftOut(Exception):
 class NoPicture(LeftOut):
     """The bytes of a file are of no picture that is read; ``found`` what they are, None if that is not known."""
 
-    def __init__(self, detail: str, found: str | None = None) -> None:
+    def __init__(self, detail: str, found: Kind | None = None) -> None:
         super().__init__("not a picture", detail)
         self.found = found
 
@@ -138,7 +132,8 @@ def read_file(path: Path, limit: int, picture: bool = False) -> bytes:
     """The bytes of a regular file, of which at most ``limit`` are ever read.
 
     Raises:
-        LeftOut: it is no regular file, cannot be read, is larger; with ``picture``, its first bytes are of no picture.
+        LeftOut: it is no regular file, cannot be read, is larger, or stands in another file's place; with ``picture``,
+            its first bytes are of no picture.
     """
     try:
         # without blocking, as a named pipe would make it wait for ever
@@ -146,12 +141,14 @@ def read_file(path: Path, limit: int, picture: bool = False) -> bytes:
             record = os.fstat(file.fileno())
             if not stat.S_ISREG(record.st_mode):
                 raise LeftOut("unreadable", "it is no regular file")
-            head = file.read(16)
+            head = file.read(HEAD)
             if picture:
                 check_magic(head)
+            else:
+                check_not_instead(head)
             if record.st_size > limit:
                 raise LeftOut("too large", f"{record.st_size:,} bytes, at most {limit:,} are read")
-            return head + file.read(limit - len(head))
+            return head + file.read(max(0, limit - len(head)))
     except (OSError, ValueError) as error:
         raise LeftOut("unreadable", getattr(error, "strerror", None) or str(error)) from None
 
@@ -162,13 +159,25 @@ def check_magic(head: bytes) -> None:
     Raises:
         LeftOut: it does not.
     """
-    if not head:
-        raise NoPicture("it is empty")
-    if not MAGIC.match(head):
-        kind = next((name for magic, name in OTHER_KINDS.items() if head.startswith(magic)), None)
-        if head[4:8] == b"ftyp":
-            kind = "HEIC, AVIF or a film"
-        raise NoPicture(f"it is {kind}, not PNG, JPEG or WebP" if kind else "no PNG, JPEG or WebP", kind)
+    kind = kind_of(head)
+    if kind is None:
+        raise NoPicture("no PNG, JPEG or WebP")
+    if kind.format == EMPTY:
+        raise NoPicture(f"it is {kind.name}", kind)
+    if kind.format != PICTURE:
+        what = f"it is {kind.name}, not PNG, JPEG or WebP"
+        raise NoPicture(f"{what}; {kind.mend}" if kind.mend else what, kind)
+
+
+def check_not_instead(data: bytes, why: str = "damaged") -> None:
+    """Sees that text, a table or an archive is not a pointer or a web page that stands in its place.
+
+    Raises:
+        LeftOut: it is.
+    """
+    kind = kind_of(data[:HEAD])
+    if kind is not None and kind.format in (POINTER, PAGE):
+        raise LeftOut(why, f"it is {kind.name}; {kind.mend}")
 
 
 def check_picture(data: bytes) -> bytes:
@@ -177,7 +186,7 @@ def check_picture(data: bytes) -> bytes:
     Raises:
         LeftOut: it does not, or is.
     """
-    check_magic(data[:16])
+    check_magic(data[:HEAD])
     if len(data) > MAX_PICTURE:
         raise LeftOut("too large", f"{len(data):,} bytes, at most {MAX_PICTURE:,} are read")
     return data
@@ -216,15 +225,14 @@ def text_of(data: bytes) -> str:
     """The text in a file: UTF-8, or UTF-16 or UTF-32 that begin with their mark, which is dropped.
 
     Raises:
-        LeftOut: it is none of them.
+        LeftOut: it is none of them, or a pointer or a page in its place.
     """
     mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
     try:
         text = data.decode("utf-8-sig" if MARKS.get(mark, "utf-8") == "utf-8" else MARKS[mark])
     except UnicodeDecodeError:
         raise LeftOut("bad caption", f"it is not {MARKS.get(mark, 'utf-8').upper()}; save it as UTF-8") from None
-    if data.startswith(b"version https://git-lfs"):
-        raise LeftOut("bad caption", f"it is {LFS}")
+    check_not_instead(data, "bad caption")
     if "\0" in text:
         raise LeftOut("bad caption", "it has zero bytes, as UTF-16 without its mark does; save it as UTF-8")
     return text

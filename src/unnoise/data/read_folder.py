@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unnoise.data.intake import (
-    LFS,
     MAX_CAPTIONS,
     MAX_PICTURE,
     Item,
@@ -24,6 +23,7 @@ from unnoise.data.read_metadata import METADATA, Pictures, Told, read_metadata
 from unnoise.data.read_parquet import look, picture_in, read_parquet
 from unnoise.data.read_tar import read_tar
 from unnoise.data.sidecars import ENDINGS, MAX_JSON, ending_of, paired, said_in
+from unnoise.foreign import POINTER
 
 PACKED: dict[str, Callable[[Path, str, Quarantine], Source]] = {".parquet": read_parquet, ".tar": read_tar}
 # endings that promise a picture: what bears one and is none is left out by name, what bears another is counted
@@ -104,7 +104,7 @@ def is_picture(name: str, path: Path, aside: Quarantine) -> bool:
     except NoPicture as why:
         if ending in UNPACKED:
             aside.add(name, LeftOut("packed", "unpack it, and name the folder with its pictures"))
-        elif why.found == LFS:
+        elif why.found is not None and why.found.format == POINTER:
             aside.add(name, why)
         else:
             aside.pass_over(name)

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from unnoise.data.fields import RANK, choose, listed, plain, told_of
 from unnoise.data.intake import (
-    LFS,
     MAX_PICTURE,
     Item,
     LeftOut,
     Quarantine,
     Source,
     captions_of,
+    check_not_instead,
     check_picture,
     text_of,
 )
+from unnoise.foreign import head_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,13 +100,11 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """The file, its footer read and its pages to be checked against their sums where it has them.
 
     Raises:
-        LeftOut: it is a pointer of Git LFS.
+        LeftOut: it is a pointer or a page in its place.
     """
     import pyarrow.parquet as pq
 
-    with path.open("rb") as file:
-        if file.read(16).startswith(b"version https:/"):
-            raise LeftOut("damaged", f"it is {LFS}")
+    check_not_instead(head_of(path))
     limits = {"thrift_string_size_limit": MAX_PICTURE, "thrift_container_size_limit": 2**20}
     return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True, **limits)
 

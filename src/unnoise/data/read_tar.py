@@ -21,9 +21,11 @@ from unnoise.data.intake import (
     LeftOut,
     Quarantine,
     Source,
+    check_not_instead,
     check_picture,
 )
 from unnoise.data.sidecars import ENDINGS, MAX_JSON, ending_of, paired, said_in, sample_of, stem_of
+from unnoise.foreign import head_of
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 MAX_HEADER = 2**20  # bytes of one extended header: long names and the like
@@ -129,6 +131,7 @@ def survey(path: Path, name: str, aside: Quarantine) -> dict[str, Place]:
     """The places of the members to read, in their order; what is not to be read, and damage, is put aside."""
     found: dict[str, Place] = {}
     try:
+        check_not_instead(head_of(path))
         with path.open("rb") as file:
             check_plain(file)
             with tarfile.open(fileobj=Bounded(file), mode="r:") as tar:  # type: ignore[call-overload]

@@ -13,6 +13,7 @@ from unnoise.data.intake import MAX_PICTURE, LeftOut, check_magic, read_file
 from unnoise.data.lean import lean
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
+from unnoise.foreign import HEAD
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,7 +101,7 @@ def decoded(data: bytes, use: Callable[[Image.Image], T]) -> T:
     Raises:
         LeftOut: it is no whole PNG, JPEG or WebP, too large, too small, or an animation.
     """
-    check_magic(data[:16])
+    check_magic(data[:HEAD])
     check_webp(data[:30])
     try:
         with warnings.catch_warnings():

@@ -24,6 +24,7 @@ from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
 from unnoise.data.lean import PNG_MAGIC, lean
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
+from unnoise.foreign import HEAD, kind_of
 from unnoise.kernels.compiled import is_compiled
 from unnoise.pipelines.names import TABLES, changed, written
 from unnoise.pipelines.outpaint import SIDES, WIDEST
@@ -169,7 +170,8 @@ def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
     try:
         data, left_out = lean(read_file(path, MAX_PICTURE), ("unnoise", GRID))
         if not data.startswith(PNG_MAGIC):
-            raise UnnoiseError(f"{path} is no PNG", own)
+            kind = kind_of(data[:HEAD])
+            raise UnnoiseError(f"{path} is {kind.name}, no PNG" if kind else f"{path} is no PNG", own)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise UnnoiseError(f"{path} has {file.width} x {file.height} pixels", "it was not made by unnoise")

@@ -25,6 +25,7 @@ from unnoise.core.denoiser import NOISE_LABELS, Denoiser
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded, new_folder, save_tensors, sha256, write_json
+from unnoise.foreign import EMPTY, HEAD, PAGE, POINTER, head_of, kind_of
 from unnoise.weights.config import from_json, to_json
 
 FORMAT = 1
@@ -176,7 +177,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     damaged = UnnoiseError(f"{path / MODEL} is damaged", "copy or train the model again")
     if not isfile(path / MODEL):
-        raise UnnoiseError(f"no model at {path}", f"name a folder that holds {MODEL}, or leave --model out")
+        raise no_model(path)
+    kind = kind_of(head_of(path / MODEL))
+    if kind is not None and kind.format in (POINTER, PAGE):
+        raise UnnoiseError(f"{path / MODEL} is {kind.name}", kind.mend)
     try:
         if (path / MODEL).stat().st_size > MODEL_BYTES:
             raise damaged
@@ -193,6 +197,17 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
+def no_model(path: Path) -> UnnoiseError:
+    """Why there is no model of ours at a path: nothing is there, or something else, which is named."""
+    hint = f"name a folder that holds {MODEL}, or leave --model out"
+    if isfile(path):
+        kind = kind_of(head_of(path))
+        return UnnoiseError(f"no model at {path}: it is a file{f' ({kind.name})' if kind else ''}, not a folder", hint)
+    if isfile(path / "model_index.json"):
+        return UnnoiseError(f"no model at {path}: it holds one in diffusers' layout, which is not loaded yet", hint)
+    return UnnoiseError(f"no model at {path}", hint)
+
+
 def read_file(path: Path, record: Mapping[str, Any], name: str) -> bytes:
     """The bytes of a file that belongs to a model folder, after they were found to be what the record says.
 
@@ -207,6 +222,8 @@ def read_file(path: Path, record: Mapping[str, Any], name: str) -> bytes:
         if Path(name).name != name or file.resolve().parent != path.resolve():
             raise UnnoiseError(f"{file} lies outside of its model", "copy the model's own files into its folder")
         data = file.read_bytes() if file.is_file() else None
+    if data is not None and (kind := kind_of(data[:HEAD])) is not None and kind.format in (EMPTY, POINTER, PAGE):
+        raise UnnoiseError(f"{file} is {kind.name}", kind.mend)
     if data is None or hashlib.sha256(data).hexdigest() != record["files"].get(name):
         raise UnnoiseError(f"{file} is missing or damaged", "copy or train the model again")
     return data

@@ -1,0 +1,178 @@
+"""Files that other programs made: what one is by its first bytes, and how it is read without trusting a word of it.
+
+A name says little: a pointer of Git LFS, a login page or the JSON of a failed request is often saved under the name of
+a model or a picture. Whoever opens a file asks ``kind_of`` before saying that the file is damaged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unnoise.errors import UnnoiseError
+
+HEAD = 4096  # bytes that tell what a file is
+MAX_CONTAINERS = 1_000_000  # objects and lists of one JSON text: each takes some hundred bytes of memory
+AGAIN = "download it again"
+SAFETENSORS, GGUF, PICKLE, ZIP, JSON, TEXT, PICTURE = "safetensors", "gguf", "pickle", "zip", "json", "text", "picture"
+EMPTY, POINTER, PAGE = "empty", "pointer", "page"  # what stands in a file's place: never the file itself
+
+
+class Kind(NamedTuple):
+    """What a file is by its first bytes.
+
+    Attributes:
+        format: one of the names above, or "other".
+        name: for people, with an article where it has one: "a Git LFS pointer", "GIF".
+        mend: what to do about it where another kind was expected, an imperative; "" if nothing special.
+    """
+
+    format: str
+    name: str
+    mend: str = ""
+
+
+XML = rb"(\xef\xbb\xbf)?\s*(<!--.{0,500}?-->\s*)?(<\?xml[^>]{0,200}>\s*)?"
+LFS = "a Git LFS pointer, a few lines of text in the file's place"
+XET = "a Xet pointer, a few lines of text in the file's place"
+ANNEX = "a git-annex pointer, a line of text in the file's place"
+WEB = "a web page, such as a login or an error page that was saved under the file's name"
+# (what the first bytes match, what it is), the first that matches; what stands in a file's place comes first
+MAGIC: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
+    (re.compile(pattern, re.S | re.I if kind.format in (POINTER, PAGE) else re.S), kind)
+    for pattern, kind in (
+        (rb"\xef?\xbb?\xbf?version https://(git-lfs|hawser)\S*/spec/", Kind(POINTER, LFS,
+         "fetch the file itself: `git lfs pull` in its repository, or download it again")),
+        (rb"# xet version ", Kind(POINTER, XET, "fetch the file itself with Git and git-xet, or download it again")),
+        (rb"(\S*/)?(\.git)?/annex/objects/", Kind(POINTER, ANNEX,
+         "fetch the file itself: `git annex get` in its repository")),
+        (XML + rb"(<!doctype html|<(html|head|body|title)[\s>])", Kind(PAGE, WEB,
+         "download it again, logged in if its site asks for that")),
+        (XML + rb"<error>", Kind(PAGE, "a server's error message in XML",
+         "download it again; an address that has run out gives such messages")),
+        (rb"\x89PNG\r\n\x1a\n", Kind(PICTURE, "PNG")),
+        (rb"\xff\xd8\xff", Kind(PICTURE, "JPEG")),
+        (rb"RIFF.{4}WEBP", Kind(PICTURE, "WebP")),
+        (rb"GIF8", Kind("other", "GIF")),
+        (rb"BM.{4}\0\0\0\0", Kind("other", "BMP")),
+        (rb"II[*+]\0|MM\0[*+]", Kind("other", "TIFF")),
+        (rb"\0\0\x01\0[\x01-\xff]\0", Kind("other", "icon")),
+        (rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,1500}?)?<svg", Kind("other", "SVG")),
+        (rb"8BPS", Kind("other", "Photoshop")),
+        (rb"%PDF", Kind("other", "PDF")),
+        (rb"\xff\x0a|\0\0\0\x0cJXL ", Kind("other", "JPEG XL")),
+        (rb".{4}ftyp(avif|avis|hei|mif1|msf1)", Kind("other", "HEIC or AVIF")),
+        (rb".{4}ftyp", Kind("other", "a film")),
+        (rb"v/1\x01", Kind("other", "OpenEXR")),
+        (rb"GGUF", Kind(GGUF, "a GGUF file")),
+        (rb"lmgg|fmgg|tjgg|algg", Kind("other", "a GGML file, which came before GGUF")),
+        (rb"PK(\x03\x04|\x05\x06)", Kind(ZIP, "a zip")),
+        (rb".{5}\0\0\0\{", Kind(SAFETENSORS, "safetensors")),  # before pickles: a length of 640 begins as they do
+        (rb"\x80[\x02-\x05](?!.{0,2}\0{4})", Kind(PICKLE, "a pickle")),
+        (rb"\x1f\x8b", Kind("other", "gzip")),
+        (rb"BZh[1-9]|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", Kind("other", "a packed archive", "unpack it")),
+        (rb".{257}ustar", Kind("other", "a tar archive")),
+        (rb"PAR1", Kind("other", "Parquet")),
+        (rb"ARROW1", Kind("other", "Arrow")),
+        (rb"\x89HDF\r\n", Kind("other", "an HDF5 file, as Keras writes weights")),
+        (rb"\x93NUMPY", Kind("other", "a NumPy array")),
+        (rb".{4}TFL3", Kind("other", "a TensorFlow Lite model")),
+        (rb"SQLite format 3\0", Kind("other", "an SQLite database")),
+        (rb"\x7fELF|MZ.{58}|\xcf\xfa\xed\xfe", Kind("other", "a program")),
+        (rb"\n.\n.(<pad>|<unk>|<s>|\xe2\x96\x81)", Kind("other", "a SentencePiece model")),
+        (rb"(\xef\xbb\xbf)?\s*[{\[]\s*([\"{\[\]}\-\dtfn]|$)", Kind(JSON, "JSON text")),
+    )
+)  # fmt: skip
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """What a file is by its first ``HEAD`` bytes, whatever its name; None if they say nothing."""
+    if not head:
+        return Kind(EMPTY, "empty", f"{AGAIN}, or free some space first")
+    found = next((kind for pattern, kind in MAGIC if pattern.match(head)), None)
+    if found is None and not head.strip(b"\0"):
+        return Kind(EMPTY, "nothing but zeros at its beginning", f"{AGAIN}; the download was not finished")
+    return found or (Kind(TEXT, "text") if is_text(head) else None)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether bytes are UTF-8, or UTF-16 with a mark, and no control character but blanks is in them."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return len(head) > 3 and b"\0" in head[2:4]
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(head) < HEAD or error.start < len(head) - 3:  # a letter that is cut in two is no fault
+            return False
+        text = head[: error.start].decode("utf-8-sig")
+    return not any(c < " " and c not in "\t\n\r\f" for c in text)
+
+
+def instead(head: bytes, wanted: str) -> Kind | None:
+    """What a file is that should be something else: a pointer, a page, JSON and the like; None where that is unknown.
+
+    Args:
+        head: its first bytes.
+        wanted: the format that it should have, as ``Kind.format`` has it.
+    """
+    kind = kind_of(head)
+    if kind is None or kind.format == wanted:
+        return None
+    if kind.format in (JSON, TEXT):
+        return kind._replace(name=f"{kind.name} ({quoted(head[:300].decode('utf-8', 'replace'), 60)})", mend=AGAIN)
+    return kind
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file, for ``kind_of``; none where it cannot be read."""
+    try:
+        return read(path, HEAD)
+    except UnnoiseError:
+        return b""
+
+
+def read(path: Path, limit: int, start: int = 0) -> bytes:
+    """At most ``limit`` bytes of a regular file, from ``start`` on; no more memory than there is file is taken.
+
+    Raises:
+        UnnoiseError: there is none, it is a folder, a pipe or a device, or cannot be read.
+    """
+    try:
+        # without blocking, as a named pipe would make it wait for ever
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            record = os.fstat(file.fileno())
+            if not stat.S_ISREG(record.st_mode):
+                raise UnnoiseError(f"{path} is no regular file", "name a file")
+            file.seek(start)
+            return file.read(max(0, min(limit, record.st_size - start)))  # room is made for as much as is asked for
+    except FileNotFoundError:
+        raise UnnoiseError(f"there is no file at {path}", "check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnnoiseError(f"{path} cannot be read ({reason})", "check the path") from None
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON text, which may have a byte order mark.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or has more objects than memory should be given for.
+    """
+    if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
+        raise ValueError(f"more than {MAX_CONTAINERS:,} objects and lists")
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def quoted(text: object, limit: int = 200) -> str:
+    """Text from a file for a terminal: what would steer one is spelt out, and what is long is cut."""
+    said = str(text)
+    short = said[:limit].encode("utf-8", "backslashreplace").decode()
+    short = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    return short + (" ..." if len(said) > limit else "")

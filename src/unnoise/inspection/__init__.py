@@ -1,0 +1,1 @@
+"""What any file or folder is: weights, descriptions, tokenizers, data sets, workflows, pictures. Without torch."""

@@ -1,0 +1,38 @@
+"""What is told of a file or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from unnoise.weights.header import Header
+
+JSON, SHOWN = "JSON", 12
+
+
+class Answer(NamedTuple):
+    """What a file or folder is.
+
+    Attributes:
+        what: in a few words: "an adapter (LoRA) for Stable Diffusion 1".
+        format: how it is packed: "safetensors", "GGUF", "JSON", "a folder".
+        facts: more of it, {what: plain value}, in the order in which people should read it.
+        note: what a person must know before using it; "" if nothing.
+        fault: what is wrong with it, where it is damaged, no such file, or would run code; "" if nothing was found.
+        mend: how to mend the fault, an imperative.
+        header: its tensors, where it has any.
+    """
+
+    what: str
+    format: str
+    facts: Mapping[str, Any] = {}
+    note: str = ""
+    fault: str = ""
+    mend: str = ""
+    header: Header | None = None
+
+
+def names(values: Any, shown: int = SHOWN) -> str:
+    """Some names, with commas, and how many more there are."""
+    values = [str(value)[:80] for value in values]
+    return ", ".join(values[:shown]) + (f" and {len(values) - shown:,} more" if len(values) > shown else "")

@@ -1,0 +1,37 @@
+"""Names, types and shapes of tensors, wherever they were read: what recognisers look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...] | None]]  # {name: (type, shape)}; no shape where only names are known
+MAX_NAME = 1024  # characters of a tensor's name
+
+
+class Found(NamedTuple):
+    """What a set of tensors is.
+
+    Attributes:
+        what: in a few words, with an article; "unknown".
+        facts: more of it, {what: plain value}, in the order in which people should read it.
+        note: what a person must know before using it, and how to mend it; "" if nothing.
+    """
+
+    what: str
+    facts: Mapping[str, Any] = {}
+    note: str = ""
+
+
+def sizes(tensors: Shapes, pattern: str, axis: int) -> Iterator[int]:
+    """The sizes along an axis of those tensors whose names hold the pattern, where their shapes are known."""
+    wanted = re.compile(pattern)
+    for name, (_, shape) in tensors.items():
+        if shape is not None and -len(shape) <= axis < len(shape) and wanted.search(name):
+            yield shape[axis]
+
+
+def size(tensors: Shapes, pattern: str, axis: int) -> int | None:
+    """The first of ``sizes``; None if there is none."""
+    return next(sizes(tensors, pattern, axis), None)
