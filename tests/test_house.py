@@ -204,13 +204,13 @@ def midpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[S
         (tmp_path / each.relative_to(source)).symlink_to(each)
     monkeypatch.setattr(registry, "_ROOT", tmp_path)
     monkeypatch.setattr(unnoise.solvers, "__path__", [*unnoise.solvers.__path__, str(tmp_path / "solvers")])
-    registry.index.cache_clear()
+    registry._index.cache_clear()
     yield registry.find("solvers", "midpoint")
     for key in [key for key, thing in registry._LIVE.items() if thing.__module__ == "unnoise.solvers.midpoint"]:
         del registry._LIVE[key]
     sys.modules.pop("unnoise.solvers.midpoint", None)
     monkeypatch.undo()
-    registry.index.cache_clear()
+    registry._index.cache_clear()
 
 
 def test_a_solver_in_one_file_passes_the_laws(midpoint: type[Solver]) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from os import PathLike
 
     import torch
 
@@ -26,8 +26,8 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    model: Path | str | None = None,
-    device: str = "auto",
+    model: PathLike[str] | str | None = None,
+    device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
     threads: int | None = None,
     compiled: bool = False,
@@ -36,13 +36,14 @@ def load(
 
     Args:
         model: the folder; None for the model that comes with the package.
-        device: "cpu", "cuda" or "auto".
-        dtype: "float32", "bfloat16" or "auto", which is what the device computes fastest.
-        threads: processor threads for the whole process; None leaves them as they are.
+        device: "cpu", "cuda", a torch.device, or "auto".
+        dtype: "float32", "bfloat16", a torch.dtype, or "auto", which is what the device computes fastest.
+        threads: processor threads for the whole process, 1 to 1024; None leaves them as they are.
         compiled: compile the network for this machine, half a minute for each size of a batch: for many pictures.
 
     Raises:
-        UnnoiseError: there is no model, or it is damaged, or the device or a compiler is not there.
+        UnnoiseError: an argument that is none of these; there is no model, or it is damaged; the device or a compiler
+            is not there.
     """
     from unnoise.pipelines.load import load_pipeline
 

@@ -60,7 +60,7 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["x", "--dtype", "float16", "--device", "cpu"], "float16 is slow and unsafe on a processor"),
     (["x", "--device", "gpu"], "there is no device called 'gpu'"),
     (["x", "--device", "cuda:99"], "CUDA GPU" if not torch.cuda.is_available() else "there is no cuda:99"),
-    (["x", "--threads", "0"], "0 threads cannot be used"),
+    (["x", "--threads", "0"], "threads 0 is out of range"),
     (["red", "apple"], "'apple' is one word too many"),
     (["apple " * 99], "tokens, the model reads 30; use fewer words"),
     (["x" * 10_000], "the prompt has 10000 characters"),

@@ -14,7 +14,6 @@ from torch import Tensor
 from laws.world import path
 from tiny import DEFAULTS, components, tokenizer
 from unnoise.cli.main import main
-from unnoise.core.checks import check_between, check_finite, check_whole
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import find, index
@@ -51,19 +50,19 @@ def complaint(capsys: Said, out: Path, *args: str) -> str:
 
 REFUSED = [
     (["--steps", "0"], "steps 0 is out of range"),
-    (["--guidance", "interval(low=3, high=1)"], "interval from 3 to 1 is empty"),
-    (["--guidance", "interval(cfg(4), 2, 2)"], "interval from 2 to 2 is empty"),
-    (["--guidance", "cfg(nan)"], "cfg does not take these settings"),
-    (["--guidance", "rescale(amount=7)"], "an amount of 7"),
+    (["--guidance", "interval(low=3, high=1)"], "interval: the interval from 3 to 1 is empty"),
+    (["--guidance", "interval(cfg(4), 2, 2)"], "interval: the interval from 2 to 2 is empty"),
+    (["--guidance", "cfg(nan)"], "cfg: scale is 'nan', which is no number"),
+    (["--guidance", "rescale(amount=7)"], "rescale: amount 7 is out of range"),
     (["--spacing", "custom(times=[0.2, 0.7])", "--steps", "2"], "noise levels must fall"),
     (["--spacing", "custom(times=[1, 0.5, 0.5])", "--steps", "3"], "noise levels must fall"),
-    (["--spacing", "custom(times=[1, nan])", "--steps", "2"], "noise levels must fall"),
+    (["--spacing", "custom(times=[1, nan])", "--steps", "2"], "custom: times[1] is 'nan', which is no number"),
     (["--spacing", "custom(times=[1, 0.5])", "--steps", "3"], "2 levels were given for 3 steps"),
     (["--spacing", "karras(sigma_min=9, sigma_max=2)"], "a ramp of noise from 2 down to 9 is empty"),
-    (["--spacing", "shifted(0)"], "shift 0 makes no sense"),
-    (["--spacing", "shifted(nan)"], "shifted does not take these settings"),
-    (["--solver", "ddim(eta=2)"], "eta 2 is outside 0 to 1"),
-    (["--solver", "unipc(points=9)"], "unipc cannot look at 9 points"),
+    (["--spacing", "shifted(0)"], "shifted: shift 0 is out of range"),
+    (["--spacing", "shifted(nan)"], "shifted: shift is 'nan', which is no number"),
+    (["--solver", "ddim(eta=2)"], "ddim: eta 2 is out of range; choose a number from 0 to 1"),
+    (["--solver", "unipc(points=9)"], "unipc: points 9 is out of range"),
 ]
 
 
@@ -133,18 +132,3 @@ def test_what_is_not_a_number_is_refused_where_it_is_given(kind: str, name: str,
 
     with pytest.raises(UnnoiseError):
         given()
-
-
-def test_checks_let_by_what_makes_sense() -> None:
-    check_finite(a=0.0, b=-3)
-    check_between(0, math.inf, a=1e-9, b=1e9)
-    check_whole(2, a=2)
-    for call, name in (
-        (lambda: check_finite(a=1.0, scale=math.inf), "scale"),
-        (lambda: check_between(0, 1, a=0.5, cap=1.0), "cap"),
-        (lambda: check_between(0, math.inf, rho=math.inf), "rho"),
-        (lambda: check_whole(2, count=1), "count"),
-        (lambda: check_whole(2, count=2.5), "count"),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(UnnoiseError, match=name):
-            call()

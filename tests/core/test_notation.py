@@ -66,7 +66,7 @@ def test_defaults_reach_every_level_and_give_way() -> None:
         ("ddim(0, 1)", "only eta"),
         ("ddim(0, eta=1)", "told eta twice"),
         ("ddim(eta=2)", "eta"),
-        ("ddim(eta=much)", "does not take these settings"),
+        ("ddim(eta=much)", "ddim: eta is 'much', which is no number"),
         ("ddim(eta=0.5", "not closed"),
         ("ddim(eta=0.5))", "too much"),
         ("ddim(eta=)", "value is missing"),

@@ -170,7 +170,7 @@ def test_from_the_command_line(
         (["--mask", "mask.png"], "--mask speaks of a picture"),
         (["--strength", "0.5"], "--strength speaks of a picture"),
         (["--start", "none.png"], "there is no picture"),
-        (["--start", "start.png", "--strength", "2"], "a strength of 2"),
+        (["--start", "start.png", "--strength", "2"], "strength 2 is out of range"),
         (["--start", "start.png", "--mask", "small.png"], "the mask is (19, 19)"),
     ):
         assert main([*base, *extra]) == 1

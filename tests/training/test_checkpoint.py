@@ -68,7 +68,7 @@ def test_older_ones_are_deleted_after_the_new_one_is_read_back(tmp_path: Path, m
 
 
 def test_training_never_keeps_less_than_one(tmp_path: Path) -> None:
-    with pytest.raises(UnnoiseError, match="keep is 0; choose 1 or more"):
+    with pytest.raises(UnnoiseError, match="keep 0 is out of range; choose a whole number, 1 or more"):
         trainer(tmp_path, keep=0)
     training = trainer(tmp_path, keep=1)
     for _ in training.run():

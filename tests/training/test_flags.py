@@ -92,9 +92,9 @@ def test_what_a_resumed_training_repeats() -> None:
 
 MISTAKES = {
     "--train.micro-batch 3": "a batch of 4 does not divide into micro-batches of 3; choose a micro_batch that divides",
-    "--train.samples 0": "samples is 0; choose 1 or more",
-    "--train.rate nan": "rate is nan; choose 0 or more",
-    "--train.averages 0.9": "averages are (0.9,); choose relative widths between 0 and 0.28",
+    "--train.samples 0": "samples 0 is out of range; choose a whole number, 1 or more",
+    "--train.rate nan": "rate is nan, which is no number; give a number 0 or more",
+    "--train.averages 0.9": "averages[0] 0.9 is out of range; choose a number between 0 and 0.28",
     "--network.channels 9": "emoji-flow cannot be built as set: num_channels (9) must be divisible by num_groups (8)",
     "--network.heads 3": "emoji-flow cannot be built as set: a width of 16 does not divide among 3 heads",
     "--network.heads 0": "emoji-flow cannot be built as set: ",

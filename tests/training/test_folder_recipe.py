@@ -211,7 +211,10 @@ MISTAKES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         "--autoencoder makes other latents than the denoiser of --init knows",
     ),
     "no set": (lambda a: [*a, "--data", "nowhere"], "no picture set at nowhere"),
-    "seldom": (lambda a: [*a, "--train.watch-every", "-1"], "watch_every is -1; choose 0 or more"),
+    "seldom": (
+        lambda a: [*a, "--train.watch-every", "-1"],
+        "watch_every -1 is out of range; choose a whole number",
+    ),
 }
 
 

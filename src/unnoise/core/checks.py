@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unnoise.errors import UnnoiseError
@@ -107,6 +110,17 @@ def text(name: str, value: Any, hint: str = "give a str") -> str:
     return str(value)
 
 
+def path(name: str, value: Any) -> Path:
+    """A path, given as text or as a path of any library.
+
+    Raises:
+        UnnoiseError: it is neither, or names bytes.
+    """
+    if not isinstance(value, str | PathLike) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise UnnoiseError(f"{name} is {shown(value)}, which is no path", "give a str or a pathlib.Path")
+    return Path(value)
+
+
 def choice(name: str, value: Any, *among: str) -> str:
     """One of a few words.
 
@@ -114,7 +128,7 @@ def choice(name: str, value: Any, *among: str) -> str:
         UnnoiseError: it is none of them.
     """
     if not isinstance(value, str) or value not in among:
-        raise UnnoiseError(f"no {name} is called {shown(value)}", f"choose {' or '.join(among)}")
+        raise UnnoiseError(f"no {name} is called {shown(value)}", f"choose one of: {', '.join(among)}")
     return str(value)
 
 
@@ -136,7 +150,7 @@ def several(name: str, value: Any, each: Callable[[str, Any], T], least: int = 1
     return [each(f"{name}[{place}]", member) for place, member in enumerate(value)]
 
 
-def instance(name: str, value: Any, kind: type[T], hint: str) -> T:
+def instance(name: str, value: T, kind: type[Any], hint: str) -> T:
     """An object of that kind.
 
     Raises:
@@ -145,6 +159,23 @@ def instance(name: str, value: Any, kind: type[T], hint: str) -> T:
     if not isinstance(value, kind):
         raise UnnoiseError(f"{name} is {shown(value)}, not {_a(kind)}", hint)
     return value
+
+
+def tensor(name: str, value: Any, shape: Sequence[int], rows: Sequence[int] = ()) -> torch.Tensor:
+    """A tensor of floats, (B, *shape), where B is one of ``rows``, or any number where they are empty.
+
+    Raises:
+        UnnoiseError: it is of another shape or dtype, or no tensor.
+    """
+    from torch import Tensor
+
+    wanted = f"({' or '.join(map(str, rows)) or 'B'}, {', '.join(map(str, shape))})"
+    hint = f"give a torch tensor of floats, {wanted}"
+    if not instance(name, value, Tensor, hint).is_floating_point():
+        raise UnnoiseError(f"{name} has the dtype {_dtype(value)}", hint)
+    if value.ndim == 0 or value.shape[1:] != tuple(shape) or (rows and len(value) not in rows):
+        raise UnnoiseError(f"{name} has the shape {tuple(value.shape)}", hint)
+    return value  # type: ignore[no-any-return]
 
 
 def device(name: str, value: Any) -> torch.device:
@@ -204,37 +235,3 @@ def _is_scalar(value: Any) -> bool:
         return False
     dtype = _dtype(value)
     return not dtype or dtype.startswith(("int", "uint", "float", "bfloat"))
-
-
-def check_finite(**settings: float) -> None:
-    """Refuses a setting that is infinite or not a number.
-
-    Raises:
-        UnnoiseError: with the setting's name.
-    """
-    for name, value in settings.items():
-        if not math.isfinite(value):
-            raise UnnoiseError(f"{name} {value:g} is not a finite number", "give it a number, or leave it out")
-
-
-def check_between(low: float, high: float, **settings: float) -> None:
-    """Refuses a setting that does not lie strictly between two numbers.
-
-    Raises:
-        UnnoiseError: with the setting's name.
-    """
-    for name, value in settings.items():
-        if not low < value < high:
-            wanted = f"above {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-            raise UnnoiseError(f"{name} {value:g} makes no sense", f"choose it {wanted}")
-
-
-def check_whole(least: int, **settings: int) -> None:
-    """Refuses a setting that is not a whole number, or below the least.
-
-    Raises:
-        UnnoiseError: with the setting's name.
-    """
-    for name, value in settings.items():
-        if not isinstance(value, int) or value < least:
-            raise UnnoiseError(f"{name} {value:g} makes no sense", f"choose a whole number, {least} or more")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
@@ -50,9 +51,9 @@ class Denoiser(nn.Module):
     def __init__(self, network: nn.Module, path: Path, prediction: Prediction, noise_label: str = "time") -> None:
         super().__init__()
         self.network = network
-        self.path = path
-        self.prediction = prediction
-        self.noise_label = noise_label
+        self.path = checks.instance("path", path, Path, "give one, such as Flow()")
+        self.prediction = checks.instance("prediction", prediction, Prediction, "give one, such as FlowVelocity()")
+        self.noise_label = checks.choice("noise_label", noise_label, *NOISE_LABELS)
         self._label = NOISE_LABELS[noise_label]
         config = getattr(network, "config", None)
         self.learned_variance = bool(getattr(config, "learned_variance", False))
@@ -80,8 +81,10 @@ class Denoiser(nn.Module):
             previous: what was said a step earlier; only networks with self-conditioning use it, and do without.
 
         Raises:
-            UnnoiseError: the prediction cannot be inverted at this level.
+            UnnoiseError: the prediction cannot be inverted at this level, or ``x`` or ``here`` is no such thing.
         """
+        checks.instance("x", x, Tensor, "give a state, such as noise.initial()")
+        checks.instance("here", here, NoiseLevel, "give the state's level: NoiseLevel(alpha, sigma)")
         if not isinstance(here.sigma, Tensor) and here.sigma == 0:
             return Estimate(x / over(here.alpha, x), torch.zeros_like(x))
         t = self.path.time_of(here)

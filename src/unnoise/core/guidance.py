@@ -9,11 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
+from unnoise.errors import UnnoiseError
 
 
 class Ask(NamedTuple):
@@ -102,7 +104,14 @@ class Bound:
 
 
 def bind(guidance: Guidance, evaluate: Evaluate, conds: Mapping[str, Condition | None]) -> Bound:
-    """What ``sample`` takes as ``denoise``. ``evaluate`` is the only seam that a batching server replaces."""
+    """What ``sample`` takes as ``denoise``. ``evaluate`` is the only seam that a batching server replaces.
+
+    Raises:
+        UnnoiseError: ``guidance`` is none, or ``conds`` lacks "cond".
+    """
+    checks.instance("guidance", guidance, Guidance, "give one, such as CFG(3.0)")
+    if not isinstance(conds, Mapping) or "cond" not in conds:
+        raise UnnoiseError("conds has no condition called 'cond'", 'give {"cond": pipeline.encode(prompts)}')
     return Bound(guidance, evaluate, conds)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.sample import all_finite, check_levels
@@ -30,9 +31,15 @@ def invert(denoise: Denoise, levels: Sequence[NoiseLevel], x: Tensor, rounds: in
         rounds: of the iteration; 5 to 10 are enough where steps are many.
 
     Raises:
-        UnnoiseError: the levels do not fall, or numbers that are not finite: too few steps for so many rounds.
+        UnnoiseError: at once, levels that do not fall, or more than 1000 rounds; later, numbers that are not finite:
+            too few steps for so many rounds.
     """
-    check_levels(levels)
+    levels, rounds = check_levels(levels), checks.whole("rounds", rounds, 0, 1000)
+    checks.instance("x", x, Tensor, "give the state at the last level")
+    return _climb(denoise, levels, x, rounds)
+
+
+def _climb(denoise: Denoise, levels: list[NoiseLevel], x: Tensor, rounds: int) -> Iterator[Tensor]:
     for here, there in pairwise(reversed(levels)):  # there is the noisier
         e = denoise(x, here, there)
         if here.sigma == 0:  # clean data says nothing of its noise: ask a little above it

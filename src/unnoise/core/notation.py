@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.core import checks
 from unnoise.core.registry import find
 from unnoise.errors import UnnoiseError
 
@@ -32,7 +33,7 @@ def make(kind: str, text: str, defaults: Mapping[str, Any] | None = None) -> Any
     Raises:
         UnnoiseError: an unknown method or setting, a value that the method refuses, or brackets that do not match.
     """
-    return _Reader(kind, text, defaults or {}).read()
+    return _Reader(kind, checks.text(kind.removesuffix("s"), text), defaults or {}).read()
 
 
 class _Reader:
@@ -92,6 +93,8 @@ class _Reader:
         settings = {key: value for key, value in self.defaults.items() if key in parameters} | given
         try:
             return cls(**settings)
+        except UnnoiseError as error:
+            raise UnnoiseError(f"{name}: {error.what}", error.hint) from None
         except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
             raise UnnoiseError(
                 f"{name} does not take these settings: {error}", f"it has {_listed(parameters)}"

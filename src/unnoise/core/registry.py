@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, TypeVar
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 KINDS = (
@@ -84,11 +85,17 @@ def _facts(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
     return found
 
 
-@cache
 def index(kind: str) -> dict[str, Entry]:
-    """The methods of a kind by name, in alphabetical order, read from the source without importing it."""
-    if kind not in KINDS:
-        raise UnnoiseError(f"no kind of method is called {kind!r}", f"one of: {', '.join(KINDS)}")
+    """The methods of a kind by name, in alphabetical order, read from the source without importing it.
+
+    Raises:
+        UnnoiseError: there is no such kind.
+    """
+    return _index(checks.choice("kind of method", kind, *KINDS))
+
+
+@cache
+def _index(kind: str) -> dict[str, Entry]:
     entries = []
     for file in sorted((_ROOT / kind).glob("*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -104,7 +111,7 @@ def find(kind: str, name: str) -> Any:
     Raises:
         UnnoiseError: nothing is called that; the nearest names are told.
     """
-    if (kind, name) in _LIVE:
+    if (checks.text("kind", kind), checks.text("name", name)) in _LIVE:
         return _LIVE[kind, name]
     entries = index(kind)
     for entry in entries.values():

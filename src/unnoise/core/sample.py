@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Bound
 from unnoise.core.level import NoiseLevel
@@ -55,12 +56,17 @@ class Step(NamedTuple):
     run: Run
 
 
-def check_levels(levels: Sequence[NoiseLevel]) -> None:
-    """Refuses levels that a run cannot visit.
+def check_levels(levels: Sequence[NoiseLevel]) -> list[NoiseLevel]:
+    """Levels that a run can visit.
 
     Raises:
-        UnnoiseError: fewer than two, or the noise does not fall from each to the next.
+        UnnoiseError: one is no level, they are fewer than two, or the noise does not fall from each to the next.
     """
+
+    def level(name: str, given: NoiseLevel) -> NoiseLevel:
+        return checks.instance(name, given, NoiseLevel, "give a NoiseLevel, such as a spacing makes")
+
+    levels = checks.several("levels", levels, level, least=0, most=100_001)
     if len(levels) < 2:
         raise UnnoiseError("a run needs at least one step, that is two noise levels", "ask for 1 step or more")
     for number, (before, after) in enumerate(pairwise(float(level.sigma_hat) for level in levels)):
@@ -70,6 +76,7 @@ def check_levels(levels: Sequence[NoiseLevel]) -> None:
                 f"before it ({before:.6g})",
                 "give the levels from the noisiest to the cleanest",
             )
+    return levels
 
 
 def all_finite(x: Tensor) -> bool:
@@ -115,10 +122,24 @@ def sample(
         run: where to go on, from an earlier ``Step.run``; ``x`` is then not used.
 
     Raises:
-        UnnoiseError: the levels do not fall, or the network answers with a number that is not finite.
+        UnnoiseError: at once, an argument of another kind, or levels that do not fall; later, the network answers with
+            a number that is not finite.
     """
-    check_levels(levels)
-    run = run or Run(x, levels[0], 0, solver.start(levels))
+    if not callable(denoise):
+        raise UnnoiseError(f"denoise is {checks.shown(denoise)}, which cannot be called", "make it by guidance.bind")
+    levels = check_levels(levels)
+    checks.instance("solver", solver, Solver, "give one, such as Heun()")
+    checks.instance("noise", noise, NoiseSource, "give NoiseSource(seeds, shape)")
+    if run is None:
+        checks.instance("x", x, Tensor, "give noise.initial() * levels[0].sigma")
+        run = Run(x, levels[0], 0, solver.start(levels))
+    checks.instance("run", run, Run, "give the run of an earlier step")
+    return _follow(denoise, solver, levels, noise, run)
+
+
+def _follow(
+    denoise: Bound | Denoise, solver: Solver, levels: list[NoiseLevel], noise: NoiseSource, run: Run
+) -> Iterator[Step]:
     while run.index < len(levels) - 1:
         here, there = run.here, levels[run.index + 1]
         call = denoise.step(run.memory) if isinstance(denoise, Bound) else denoise

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
-from unnoise.errors import UnnoiseError
 
 
 class Spacing(ABC):
@@ -27,14 +27,14 @@ class Spacing(ABC):
         """
 
 
-def check_steps(num_steps: int) -> None:
-    """Refuses a number of steps that cannot be run.
+def check_steps(path: Path, num_steps: int) -> int:
+    """The number of steps that a spacing is asked for, 1 to 100,000.
 
     Raises:
-        UnnoiseError: it is below 1 or above 100,000.
+        UnnoiseError: it is no such number, or the path is none.
     """
-    if not 1 <= num_steps <= 100_000:
-        raise UnnoiseError(f"{num_steps} steps cannot be run", "ask for 1 to 100000 steps")
+    checks.instance("path", path, Path, "give one, such as Flow()")
+    return checks.whole("num_steps", num_steps, 1, 100_000)
 
 
 def along_times(path: Path, times: Sequence[float]) -> list[NoiseLevel]:

@@ -9,6 +9,7 @@ from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, 
 from tokenizers import Tokenizer as BPE
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 START, END = "<|start|>", "<|end|>"
@@ -33,13 +34,14 @@ class Tokenizer:
 
     Args:
         json: a file of the tokenizers library, as text.
-        length: ids in a row, start and end included.
+        length: ids in a row, start and end included, 3 or more.
 
     Raises:
         UnnoiseError: the text is no byte-level BPE with start and end tokens.
     """
 
     def __init__(self, json: str, length: int) -> None:
+        json, length = checks.text("json", json), checks.whole("length", length, 3, 1_000_000)
         try:
             model = BPE.from_str(json).model
         except Exception as error:  # the library raises plain Exception
@@ -69,7 +71,7 @@ class Tokenizer:
 
     def _encoded(self, prompt: str) -> Encoding:
         try:
-            return self.bpe.encode(prompt)
+            return self.bpe.encode(checks.text("prompt", prompt))
         except TypeError:
             raise UnnoiseError("the prompt is no Unicode text", "write it anew in UTF-8") from None
 
@@ -99,11 +101,11 @@ class Tokenizer:
         """(B, length) int64 ids.
 
         Raises:
-            UnnoiseError: a prompt is longer than the model reads; nothing is cut.
+            UnnoiseError: no list of prompts, or one is longer than the model reads; nothing is cut.
         """
         room = self.length - 2
         rows = []
-        for prompt in prompts:
+        for prompt in checks.several("prompts", prompts, checks.text):
             if len(prompt) > MAX_CHARACTERS:
                 raise UnnoiseError(
                     f"the prompt has {len(prompt)} characters", f"use at most {room} tokens, about as many words"

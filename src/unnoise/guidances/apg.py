@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.moved import inner_product, with_picture
 
@@ -35,12 +34,9 @@ class APG(Guidance):
     """
 
     def __init__(self, scale: float = 3.0, eta: float = 0.0, momentum: float = -0.5, cap: float = math.inf) -> None:
-        check_finite(scale=scale, eta=eta)
-        if not -1 < momentum < 1:
-            raise UnnoiseError(f"APG with a momentum of {momentum:g}", "choose it between -1 and 1; -0.5 is usual")
-        if not cap > 0:
-            raise UnnoiseError(f"APG with a cap of {cap:g}", "choose it above 0, or leave it out")
-        self.scale, self.eta, self.momentum, self.cap = scale, eta, momentum, cap
+        self.scale, self.eta = checks.number("scale", scale), checks.number("eta", eta)
+        self.momentum = checks.number("momentum", momentum, above=-1, below=1)
+        self.cap = checks.number("cap", cap, above=0, most=math.inf)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return CFG(1.0 if self.scale == 1 else 2.0).asks(conds, here)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
@@ -28,10 +28,9 @@ class AutoGuidance(Guidance):
     """
 
     def __init__(self, weak: Denoiser | None = None, scale: float = 2.0) -> None:
-        check_finite(scale=scale)
-        if weak is not None and not isinstance(weak, Denoiser):
-            raise UnnoiseError("autoguidance's weaker network is no denoiser", "give it: AutoGuidance(weak=denoiser)")
-        self.weak, self.scale = weak, scale
+        if weak is not None:
+            checks.instance("weak", weak, Denoiser, "give the weaker network: AutoGuidance(weak=denoiser)")
+        self.weak, self.scale = weak, checks.number("scale", scale)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         if self.weak is None:

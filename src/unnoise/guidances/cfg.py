@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
@@ -25,8 +25,7 @@ class CFG(Guidance):
     """
 
     def __init__(self, scale: float = 3.0) -> None:
-        check_finite(scale=scale)
-        self.scale = scale
+        self.scale = checks.number("scale", scale)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         if self.scale == 1:

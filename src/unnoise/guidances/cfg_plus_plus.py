@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 
 @register("cfg++", "cfg-plus-plus")
@@ -31,9 +31,7 @@ class CFGPlusPlus(Guidance):
     """
 
     def __init__(self, strength: float = 0.6) -> None:
-        if not 0 <= strength <= 1:
-            raise UnnoiseError(f"CFG++ with a strength of {strength:g}", "choose 0 to 1; 0.6 is usual")
-        self.strength = strength
+        self.strength = checks.number("strength", strength, 0, 1)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return {"cond": Ask(conds["cond"]), "uncond": Ask(conds["uncond"])}

@@ -5,13 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel, over
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.moved import inner_product, with_picture
 
@@ -35,10 +34,7 @@ class CFGZero(Guidance):
     """
 
     def __init__(self, scale: float = 3.0, zero_steps: int = 1) -> None:
-        check_finite(scale=scale)
-        if not isinstance(zero_steps, int) or zero_steps < 0:
-            raise UnnoiseError(f"CFG-Zero* with {zero_steps} zero steps", "choose a whole number, 0 or more")
-        self.scale, self.zero_steps = scale, zero_steps
+        self.scale, self.zero_steps = checks.number("scale", scale), checks.whole("zero_steps", zero_steps, 0)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return CFG(1.0 if self.scale == 1 else 2.0).asks(conds, here)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.edited import combined, edited
 from unnoise.guidances.perturbed import names
@@ -89,11 +90,9 @@ class FreeU(Guidance):
         radius: float = 1.5,
         sites: Sequence[str] = ("up.*",),
     ) -> None:
-        if not all(value >= 0 for value in (backbone, skip, radius)):
-            raise UnnoiseError(
-                "FreeU with a factor or radius below 0", "choose 0 or more; 1 leaves features as they are"
-            )
-        self.inner, self.edit = inner or CFG(), Rebalanced(names(sites), backbone, skip, radius)
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        backbone, skip = checks.number("backbone", backbone, 0), checks.number("skip", skip, 0)
+        self.edit = Rebalanced(names(sites), backbone, skip, checks.number("radius", radius, 0, math.inf))
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         if self.edit.backbone == self.edit.skip == 1:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
@@ -27,9 +28,10 @@ class Interval(Guidance):
     """
 
     def __init__(self, inner: Guidance | None = None, low: float = 0.0, high: float = math.inf) -> None:
-        if not low < high:
-            raise UnnoiseError(f"a guidance interval from {low:g} to {high:g} is empty", "choose low below high")
-        self.inner, self.low, self.high = inner or CFG(), low, high
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        self.low, self.high = checks.number("low", low), checks.number("high", high, most=math.inf)
+        if not self.low < self.high:
+            raise UnnoiseError(f"the interval from {low:g} to {high:g} is empty", "choose low below high")
 
     def _inside(self, here: NoiseLevel) -> bool:
         sigma = here.sigma_hat

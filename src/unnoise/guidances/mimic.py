@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.moved import with_picture
 
@@ -33,10 +32,8 @@ class Mimic(Guidance):
     """
 
     def __init__(self, scale: float = 12.0, mimic: float = 5.0, quantile: float = 1.0) -> None:
-        check_finite(scale=scale, mimic=mimic)
-        if not 0 < quantile <= 1:
-            raise UnnoiseError(f"mimicking at the quantile {quantile:g}", "choose it in (0, 1]; 1 is usual")
-        self.scale, self.mimic, self.quantile = scale, mimic, quantile
+        self.scale, self.mimic = checks.number("scale", scale), checks.number("mimic", mimic)
+        self.quantile = checks.number("quantile", quantile, above=0, most=1)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return CFG(1.0 if self.scale == self.mimic == 1 else 2.0).asks(conds, here)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit, Look
 from unnoise.core.estimate import Estimate
@@ -82,12 +83,9 @@ class NAG(Guidance):
         blend: float = 0.5,
         sites: Sequence[str] = ("*",),
     ) -> None:
-        check_finite(strength=strength)
-        if not cap > 0:
-            raise UnnoiseError(f"NAG with a cap of {cap:g}", "choose it above 0; 2.5 is usual")
-        if not 0 <= blend <= 1:
-            raise UnnoiseError(f"NAG with a blend of {blend:g}", "choose it from 0 to 1")
-        self.inner, self.strength, self.cap, self.blend = inner or CFG(), strength, cap, blend
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        self.strength, self.cap = checks.number("strength", strength), checks.number("cap", cap, above=0, most=math.inf)
+        self.blend = checks.number("blend", blend, 0, 1)
         self.sites = names(sites)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:

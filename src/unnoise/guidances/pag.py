@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
@@ -43,8 +43,8 @@ class PAG(Guidance):
     """
 
     def __init__(self, inner: Guidance | None = None, strength: float = 3.0, sites: Sequence[str] = ("mid.*",)) -> None:
-        check_finite(strength=strength)
-        self.inner, self.strength, self.edit = inner or CFG(), strength, IdentityMap(names(sites))
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        self.strength, self.edit = checks.number("strength", strength), IdentityMap(names(sites))
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return ask(self.inner, self.strength, self.edit, conds, here)

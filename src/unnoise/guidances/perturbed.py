@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
@@ -16,7 +17,7 @@ from unnoise.core.level import NoiseLevel
 
 def names(sites: str | Sequence[str]) -> tuple[str, ...]:
     """The sites of an edit, of which one may be given as it is."""
-    return (sites,) if isinstance(sites, str) else tuple(sites)
+    return (sites,) if isinstance(sites, str) else tuple(checks.several("sites", sites, checks.text))
 
 
 def ask(

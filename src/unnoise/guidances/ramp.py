@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel, Scalar, over
 from unnoise.core.path import Path
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 
 SHAPES: dict[str, Callable[[Scalar], Scalar]] = {  # of t, each of mean 1 over [0, 1]
@@ -42,12 +41,11 @@ class Ramp(Guidance):
     def __init__(
         self, inner: Guidance | None = None, shape: str = "linear", floor: float = 0.0, path: Path | None = None
     ) -> None:
-        check_finite(floor=floor)
-        if shape not in SHAPES:
-            raise UnnoiseError(f"no ramp has the shape {shape!r}", f"one of: {', '.join(SHAPES)}")
-        if path is not None and not isinstance(path, Path):
-            raise UnnoiseError("a ramp's path is not a path", "give one, such as VP(), or none")
-        self.inner, self.shape, self.floor, self.path = inner or CFG(), shape, floor, path
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        self.shape, self.floor = checks.choice("shape", shape, *SHAPES), checks.number("floor", floor)
+        if path is not None:
+            checks.instance("path", path, Path, "give one, such as VP(), or none")
+        self.path = path
 
     def strength(self, here: NoiseLevel) -> Scalar:
         """r at this level, one for all rows."""

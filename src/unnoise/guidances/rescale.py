@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.moved import axes, with_picture
 
@@ -29,9 +29,8 @@ class Rescale(Guidance):
     """
 
     def __init__(self, inner: Guidance | None = None, amount: float = 0.7) -> None:
-        if not 0 <= amount <= 1:
-            raise UnnoiseError(f"rescaling by an amount of {amount:g}", "choose it from 0 to 1; 0.7 is usual")
-        self.inner, self.amount = inner or CFG(), amount
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        self.amount = checks.number("amount", amount, 0, 1)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return self.inner.asks(conds, here)

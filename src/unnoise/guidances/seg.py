@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.perturbed import ask, names, push
 
@@ -70,10 +69,9 @@ class SEG(Guidance):
         blur: float = math.inf,
         sites: Sequence[str] = ("mid.*",),
     ) -> None:
-        check_finite(strength=strength)
-        if not blur >= 0:
-            raise UnnoiseError(f"SEG with a blur of {blur:g}", "choose 0 or more, or infinity")
-        self.inner, self.strength, self.edit = inner or CFG(), strength, BlurredQueries(names(sites), blur)
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        blur = checks.number("blur", blur, 0, math.inf)
+        self.strength, self.edit = checks.number("strength", strength), BlurredQueries(names(sites), blur)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return ask(self.inner, self.strength, self.edit, conds, here)

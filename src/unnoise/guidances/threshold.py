@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.moved import with_picture
 
@@ -30,12 +31,9 @@ class Threshold(Guidance):
     """
 
     def __init__(self, inner: Guidance | None = None, quantile: float = 0.995, bound: float = 1.0) -> None:
-        if not 0 < quantile <= 1 or not bound > 0:
-            raise UnnoiseError(
-                f"thresholding at the quantile {quantile:g} of a range of {bound:g}",
-                "choose a quantile in (0, 1] and a bound above 0; 0.995 and 1 are usual",
-            )
-        self.inner, self.quantile, self.bound = inner or CFG(), quantile, bound
+        self.inner = checks.instance("inner", CFG() if inner is None else inner, Guidance, "give one, such as CFG(3.0)")
+        self.quantile = checks.number("quantile", quantile, above=0, most=1)
+        self.bound = checks.number("bound", bound, above=0, most=math.inf)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         return self.inner.asks(conds, here)

@@ -4,11 +4,11 @@ import math
 
 import torch
 
-from unnoise.core.checks import check_between, check_whole
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.registry import register
-from unnoise.paths.table import Table
+from unnoise.paths.table import MOST_LEVELS, Table
 
 
 @register("cosine", "iddpm-cosine", "squaredcos_cap_v2")
@@ -20,9 +20,8 @@ class Cosine(Path):
     """
 
     def __init__(self, offset: float = 0.008, cap: float = 0.999, num_levels: int = 1000) -> None:
-        check_whole(2, num_levels=num_levels)
-        check_between(0, math.inf, offset=offset)
-        check_between(0, 1, cap=cap)
+        num_levels = checks.whole("num_levels", num_levels, 2, MOST_LEVELS)
+        offset, cap = checks.number("offset", offset, above=0), checks.number("cap", cap, above=0, below=1)
 
         def f(t: float) -> float:
             return math.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2

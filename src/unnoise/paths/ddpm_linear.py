@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import torch
 
-from unnoise.core.checks import check_between, check_whole
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.registry import register
-from unnoise.paths.table import Table
+from unnoise.paths.table import MOST_LEVELS, Table
 
 
 @register("ddpm-linear", "linear")
@@ -17,8 +17,9 @@ class DDPMLinear(Path):
     """
 
     def __init__(self, beta_start: float = 1e-4, beta_end: float = 0.02, num_levels: int = 1000) -> None:
-        check_whole(2, num_levels=num_levels)
-        check_between(0, 1, beta_start=beta_start, beta_end=beta_end)
+        num_levels = checks.whole("num_levels", num_levels, 2, MOST_LEVELS)
+        beta_start = checks.number("beta_start", beta_start, above=0, below=1)
+        beta_end = checks.number("beta_end", beta_end, above=0, below=1)
         self.table = Table(torch.linspace(beta_start, beta_end, num_levels, dtype=torch.float64))
         self.num_levels = num_levels
         self.t_min = 1 / num_levels

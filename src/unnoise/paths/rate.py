@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import Scalar
-from unnoise.errors import UnnoiseError
 
 
 class LinearRate:
@@ -19,11 +19,8 @@ class LinearRate:
     """
 
     def __init__(self, beta_min: float, beta_max: float) -> None:
-        if not 0 < beta_min < beta_max < math.inf:
-            raise UnnoiseError(
-                f"a rate of noising from {beta_min:g} to {beta_max:g}", "choose 0 < beta_min < beta_max; 0.1 and 20"
-            )
-        self.low, self.rise = beta_min, beta_max - beta_min
+        self.low = checks.number("beta_min", beta_min, above=0)
+        self.rise = checks.number("beta_max", beta_max, above=self.low) - self.low
 
     def integral(self, t: Scalar) -> Scalar:
         """B(t) = beta_min t + (beta_max - beta_min) t^2 / 2; in float64 for a tensor."""

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unnoise.core.level import NoiseLevel, Scalar
 
+MOST_LEVELS = 1_000_000
+
 
 class Table:
     """Continuous ``at`` and ``time_of`` through the levels of a variance-preserving table.

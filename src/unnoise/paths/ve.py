@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from unnoise.core.checks import check_between
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -19,10 +17,9 @@ class VE(Path):
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        check_between(0, math.inf, sigma_min=sigma_min, sigma_max=sigma_max)
-        check_between(0, sigma_max, sigma_min=sigma_min)
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.t_min = sigma_min / sigma_max
+        self.sigma_max = checks.number("sigma_max", sigma_max, above=0)
+        self.sigma_min = checks.number("sigma_min", sigma_min, above=0, below=self.sigma_max)
+        self.t_min = self.sigma_min / self.sigma_max
 
     def at(self, t: Scalar) -> NoiseLevel:
         t = t.double() if isinstance(t, Tensor) else t

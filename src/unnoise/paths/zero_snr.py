@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -25,7 +26,8 @@ class ZeroSNR(Path):
     """
 
     def __init__(self, inner: Path | None = None) -> None:
-        self.inner = inner = inner or ScaledLinear()
+        inner = ScaledLinear() if inner is None else inner
+        self.inner = checks.instance("inner", inner, Path, "give one, such as ScaledLinear()")
         last = float(inner.at(1.0).alpha)
         if inner.num_levels is None or last == 0:
             raise UnnoiseError(

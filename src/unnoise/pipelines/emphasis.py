@@ -21,6 +21,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
@@ -37,7 +38,7 @@ def parse(prompt: str) -> list[tuple[str, float]]:
     [('a ', 1.0), ('red', 1.3), (' apple', 1.0)]
 
     Raises:
-        UnnoiseError: a weight beyond 10 either way, which draws nothing.
+        UnnoiseError: it is no text, or has a weight beyond 10 either way, which draws nothing.
     """
     pieces: list[tuple[str, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -46,7 +47,7 @@ def parse(prompt: str) -> list[tuple[str, float]]:
         start = opened[kind].pop()
         pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
 
-    for found in _SIGNS.finditer(prompt):
+    for found in _SIGNS.finditer(checks.text("prompt", prompt)):
         sign, number = found[0], found[1]
         if sign in opened:
             opened[sign].append(len(pieces))
@@ -100,8 +101,9 @@ def encode(text: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], device
     """The condition of prompts with weights, one row each; where all weights are 1 it is that of the plain prompts.
 
     Raises:
-        UnnoiseError: a prompt is longer than the model reads, or a weight draws nothing.
+        UnnoiseError: no list of prompts, one is longer than the model reads, or a weight draws nothing.
     """
+    prompts = checks.several("prompts", prompts, checks.text)
     ids = tokenizer([plain(prompt) for prompt in prompts])
     cond: Condition = text(ids.to(device))
     weights = torch.stack([token_weights(tokenizer, prompt) for prompt in prompts])[:, :, None].to(device)  # (B, L, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from os.path import isfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
@@ -32,26 +34,27 @@ def default_pictures() -> Path:
     return default_model().with_name("default-pictures")
 
 
-def model_folder(path: Path | str) -> Path:
-    """The model folder that a path means: itself, the ``model`` folder of a finished training, or "default"'s."""
-    path = expanded(path)
+def model_folder(path: PathLike[str] | str) -> Path:
+    """The model folder that a path means: itself, the ``model`` folder of a finished training, or "default"'s.
+
+    Raises:
+        UnnoiseError: it is no path.
+    """
+    path = expanded(checks.path("model", path))
     if str(path) == "default" and not path.exists():
         return default_model()
     return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
 
 
-def choose_device(device: str) -> torch.device:
-    """The device of that name; "auto" takes a CUDA GPU where there is one.
+def choose_device(device: torch.device | str) -> torch.device:
+    """That device, or the one of that name; "auto" takes a CUDA GPU where there is one.
 
     Raises:
         UnnoiseError: the device is not there.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UnnoiseError(f"there is no device called {device!r}", "use cpu, cuda or auto") from None
+    chosen = checks.device("device", device)
     there = {"cpu": 1, "cuda": torch.cuda.device_count()}
     if chosen.type not in there:
         raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
@@ -66,22 +69,20 @@ def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
     """The dtype of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
-        UnnoiseError: an unknown name, or float16 on a processor, which computes it ten times slower than float32.
+        UnnoiseError: another dtype or name, or float16 on a processor, which computes it ten times slower than float32.
     """
-    if isinstance(dtype, str):
-        names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if not isinstance(dtype, torch.dtype) or dtype not in names.values():
         names["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
-        if dtype not in names:
-            raise UnnoiseError(f"there is no dtype called {dtype!r}", f"one of: {', '.join(names)}")
-        dtype = names[dtype]
+        dtype = names[checks.choice("dtype", str(dtype) if isinstance(dtype, torch.dtype) else dtype, *names)]
     if dtype == torch.float16 and device.type == "cpu":
         raise UnnoiseError("float16 is slow and unsafe on a processor", "use --dtype float32 or bfloat16")
     return dtype
 
 
 def load_pipeline(
-    model: Path | str | None,
-    device: str = "auto",
+    model: PathLike[str] | str | None,
+    device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
     threads: int | None = None,
     compiled: bool = False,
@@ -93,13 +94,12 @@ def load_pipeline(
     Raises:
         UnnoiseError: there is no whole model, or the device or dtype cannot be had, or there is no compiler.
     """
+    threads = None if threads is None else checks.whole("threads", threads, 1, 1024)
+    where, compiled = choose_device(device), checks.flag("compiled", compiled)
+    precision, folder = choose_dtype(dtype, where), default_model() if model is None else model_folder(model)
     if threads is not None:
-        if not 1 <= threads <= 1024:
-            raise UnnoiseError(f"{threads} threads cannot be used", "ask for 1 up to the number of cores")
         torch.set_num_threads(threads)
-    where = choose_device(device)
-    folder = model_folder(model) if model is not None else default_model()
-    modules, record = load_model(folder, PARTS, where, choose_dtype(dtype, where))
+    modules, record = load_model(folder, PARTS, where, precision)
     tokenizer = read_tokenizer(folder, record, modules["text"])
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None
     pipeline = Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
@@ -36,17 +37,14 @@ def margins(text: str) -> Margins:
         UnnoiseError: it is neither, or a margin cannot be drawn.
     """
     how = "write pixels for all sides, such as 64, or for some: right=64,top=32"
-    pairs = [part.partition("=") for part in text.replace(" ", "").split(",")]
+    pairs = [part.partition("=") for part in checks.text("margins", text).replace(" ", "").split(",")]
     if len(pairs) == 1 and not pairs[0][1]:
         pairs = [(side, "=", pairs[0][0]) for side in SIDES]
     sides = [side for side, _, _ in pairs]
     numbers = all(re.fullmatch(r"\d{1,9}", value) for _, _, value in pairs)
     if not numbers or not set(sides) <= set(SIDES) or len(set(sides)) < len(sides):
         raise UnnoiseError(f"{text!r} names no margins", how)
-    found = Margins(**{side: int(value) for side, _, value in pairs})
-    if not 0 < max(found) <= WIDEST:
-        raise UnnoiseError(f"margins of {text} cannot be drawn", f"choose 1 to {WIDEST} pixels")
-    return found
+    return checked("margins", Margins(**{side: int(value) for side, _, value in pairs}))
 
 
 def windows(by: Margins, size: int) -> Iterator[tuple[int, int]]:
@@ -54,7 +52,27 @@ def windows(by: Margins, size: int) -> Iterator[tuple[int, int]]:
 
     First to the right and to the left, then row by row downward and upward. Each goes at most half a window beyond what
     is known when its turn comes, so that it always sees a band half as wide as itself.
+
+    Raises:
+        UnnoiseError: margins or a size that cannot be drawn.
     """
+    by, size = checked("by", by, 0), checks.whole("size", size, 2, 4096)
+    return _corners(by, size)
+
+
+def checked(name: str, by: Margins, least: int = 1) -> Margins:
+    """Margins that can be drawn, as plain numbers.
+
+    Raises:
+        UnnoiseError: they are none, one is out of range, or none is as large as ``least``.
+    """
+    checks.instance(name, by, Margins, "give Margins(left=64)")
+    by = Margins(*(checks.whole(f"{name}.{side}", pixels, 0, WIDEST) for side, pixels in zip(SIDES, by, strict=True)))
+    checks.whole(f"the largest of {name}", max(by), least, WIDEST)
+    return by
+
+
+def _corners(by: Margins, size: int) -> Iterator[tuple[int, int]]:
     step, width, height = size // 2, size + by.left + by.right, size + by.top + by.bottom
     for edge in _edges(by.left + size, width, step):
         yield edge - size, by.top
@@ -85,7 +103,14 @@ def outpaint(
         size: of the windows, which is the model's.
         fill: ``fill(window, mask, number)`` draws a window anew where the mask (mode L) is white. What is not known
             yet, the window holds as the nearest known pixels, so that an encoder sees no edge.
+
+    Raises:
+        UnnoiseError: an argument that is no such thing, or margins that cannot be drawn.
     """
+    checks.instance("picture", picture, Image.Image, "open it by PIL.Image.open")
+    by, size = checked("by", by), checks.whole("size", size, 2, 4096)
+    if not callable(fill):
+        raise UnnoiseError(f"fill is {checks.shown(fill)}, which cannot be called", "make it by window_fill")
     inner = np.asarray(ImageOps.fit(picture, (size, size)))  # (size, size, 3)
     room = ((by.top, by.bottom), (by.left, by.right))
     canvas = np.pad(inner, (*room, (0, 0)), mode="edge")  # (H, W, 3)

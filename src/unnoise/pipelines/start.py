@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.spacing import Spacing
-from unnoise.errors import UnnoiseError
 
 WEAKEST = 0.02
 
@@ -43,14 +43,35 @@ def levels_from(spacing: Spacing, path: Path, steps: int, strength: float, shape
     Raises:
         UnnoiseError: the strength is out of range.
     """
-    check_strength(strength)
+    strength = check_strength(strength)
     return spacing.levels(path, max(steps, round(steps / strength)), shape)[-(steps + 1) :]
 
 
-def check_strength(strength: float) -> None:
-    """Refuses a strength that cannot be drawn, by name."""
-    if not WEAKEST <= strength <= 1:
-        raise UnnoiseError(f"a strength of {strength:g} cannot be drawn", f"choose it from {WEAKEST} to 1")
+def check_strength(strength: float) -> float:
+    """A strength that can be drawn.
+
+    Raises:
+        UnnoiseError: it is no number, or out of range.
+    """
+    return checks.number("strength", strength, WEAKEST, 1)
+
+
+def check_start(start: Start, shape: Sequence[int], rows: int | None = None) -> Start:
+    """A start whose tensors fit a run.
+
+    Args:
+        shape: of one row's latents.
+        rows: how many there are; None lets any be.
+
+    Raises:
+        UnnoiseError: it is no start, or one of its fields does not fit.
+    """
+    checks.instance("start", start, Start, "make it by pipeline.start(picture)")
+    for name, own in (("x0", shape), ("mask", (1, *shape[1:])), ("state", shape)):
+        value = getattr(start, name)
+        if value is not None or name == "x0":
+            checks.tensor(f"start.{name}", value, own, sorted({1, rows}) if rows else ())
+    return start._replace(strength=check_strength(start.strength))
 
 
 class Known(Guidance):

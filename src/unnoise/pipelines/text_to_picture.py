@@ -18,14 +18,14 @@ from unnoise.core.inversion import invert
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import BrownianNoise, NoiseSource
 from unnoise.core.notation import make
-from unnoise.core.sample import Step, sample
+from unnoise.core.sample import Step, all_finite, sample
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
 from unnoise.pipelines import emphasis
 from unnoise.pipelines.settings import Settings
-from unnoise.pipelines.start import Known, Start, cells, levels_from
+from unnoise.pipelines.start import Known, Start, cells, check_start, check_strength, levels_from
 from unnoise.weights.config import from_json
 from unnoise.weights.model import MODEL
 
@@ -95,7 +95,11 @@ class Pipeline:
         record: Mapping[str, Any] | None = None,
         taught: frozenset[str] | None = None,
     ) -> None:
-        self.denoiser, self.autoencoder, self.text, self.tokenizer = denoiser, autoencoder, text, tokenizer
+        hint = "give a part of a model; unnoise.load makes a pipeline of a whole one"
+        self.denoiser = checks.instance("denoiser", denoiser, Denoiser, hint)
+        self.autoencoder = checks.instance("autoencoder", autoencoder, Autoencoder, hint)
+        self.text = checks.instance("text", text, torch.nn.Module, hint)
+        self.tokenizer = checks.instance("tokenizer", tokenizer, Tokenizer, hint)
         self.record, self.taught = dict(record or {}), taught
         self.defaults: Settings = from_json(Settings, self.record.get("defaults", {}), f"{MODEL}: defaults")
         parameter = next(denoiser.parameters())
@@ -137,8 +141,12 @@ class Pipeline:
             mask: as large as the picture; what is lighter than mid-grey is drawn anew, the rest stays.
 
         Raises:
-            UnnoiseError: the mask is of another size.
+            UnnoiseError: no picture, a strength out of range, or a mask of another size.
         """
+        checks.instance("picture", picture, Image.Image, "open it by PIL.Image.open")
+        if mask is not None:
+            checks.instance("mask", mask, Image.Image, "open it by PIL.Image.open")
+        strength = check_strength(strength)
         if mask is not None and mask.size != picture.size:
             raise UnnoiseError(f"the mask is {mask.size}, the picture {picture.size}", "make the mask as large as it")
         x = from_bytes(from_image(ImageOps.fit(picture, (SIZE, SIZE))))[None].to(self.device, self.dtype)
@@ -155,7 +163,9 @@ class Pipeline:
         Where a noised start keeps the picture's layout alone, this keeps what the prompt does not say; drawn with other
         words, the picture changes where they do. See ``core.inversion``.
         """
-        settings = self._checked(settings)
+        settings, rounds = self._checked(settings), checks.whole("rounds", rounds, 0, 1000)
+        start = check_start(start, self.autoencoder.space.shape(SIZE))
+        prompt = checks.text("prompt", prompt)
         path, shape = self.denoiser.path, start.x0.shape[1:]
         levels = levels_from(make("spacings", settings.spacing), path, settings.steps, start.strength, shape)
         cond = self.encode([prompt], settings.weights).repeat(len(start.x0))
@@ -166,7 +176,14 @@ class Pipeline:
 
     @torch.inference_mode()
     def decode(self, z: Tensor) -> list[Image.Image]:
-        """RGB images from latents."""
+        """RGB images from latents, (B, C, h, w).
+
+        Raises:
+            UnnoiseError: they are of another shape, no floats, or not finite.
+        """
+        checks.tensor("z", z, self.autoencoder.space.shape(SIZE))
+        if not all_finite(z):
+            raise UnnoiseError("z has numbers that are not finite", "give latents of a run, such as step.run.x")
         return to_images(to_bytes(self.autoencoder.decode(z.to(self.dtype))))
 
     def run(
@@ -186,6 +203,8 @@ class Pipeline:
         if len(prompts) != len(seeds):
             raise UnnoiseError(f"prompts are {len(prompts)}, seeds are {len(seeds)}", "give one seed a prompt")
         settings = self._checked(settings)
+        if start is not None:
+            start = check_start(start, self.autoencoder.space.shape(SIZE), len(prompts))
         return self._run(prompts, seeds, checks.text("negative", negative), settings, start)
 
     def _run(

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from unnoise.core.checks import check_between
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.prediction import Prediction
 from unnoise.core.registry import register
@@ -22,8 +22,7 @@ class EDM(Prediction):
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
-        check_between(0, math.inf, sigma_data=sigma_data)
-        self.sigma_data = sigma_data
+        self.sigma_data = checks.number("sigma_data", sigma_data, above=0)
 
     def _norm(self, level: NoiseLevel) -> Scalar:
         square = level.sigma**2 + (level.alpha * self.sigma_data) ** 2

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import Form, Past, multistep
 from unnoise.core.noise import NoiseSource
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 class Adams(Solver):
@@ -28,12 +28,10 @@ class Adams(Solver):
     form: ClassVar[Form]
 
     def __init__(self, points: int, lower_order_final: bool = True, singlestep_start: bool = False) -> None:
-        if points not in (1, 2, 3, 4):
-            raise UnnoiseError(f"{self.name} cannot look at {points} points", "choose 1 to 4")
-        self.points = self.order = points
-        self.lower_order_final = lower_order_final
-        self.singlestep_start = singlestep_start
-        self.starting = max(0, points - 2) if singlestep_start else 0  # steps of more calls
+        self.points = self.order = checks.whole("points", points, 1, 4)
+        self.lower_order_final = checks.flag("lower_order_final", lower_order_final)
+        self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.starting = max(0, self.points - 2) if self.singlestep_start else 0  # steps of more calls
 
     def start(self, levels: Sequence[NoiseLevel]) -> Past:
         return Past.before(levels) if self.lower_order_final else Past()

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.solvers.reverse import ancestral, check_choice, check_settings, refresh
+from unnoise.solvers.reverse import ancestral, refresh
 
 
 class Ancestral(Solver):
@@ -26,9 +27,8 @@ class Ancestral(Solver):
     def __init__(
         self, eta: float = 1.0, s_noise: float = 1.0, rule: Literal["posterior", "rectified"] = "posterior"
     ) -> None:
-        check_settings(1, eta=eta, s_noise=s_noise)
-        check_choice("rule", rule, "posterior", "rectified")
-        self.eta, self.s_noise, self.rule = eta, s_noise, rule
+        self.eta, self.s_noise = checks.number("eta", eta, 0, 1), checks.number("s_noise", s_noise, 0)
+        self.rule = checks.choice("rule", rule, "posterior", "rectified")
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -4,11 +4,11 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 @register("ddim")
@@ -25,9 +25,7 @@ class DDIM(Solver):
     use = "as Euler; with eta above 0, to move a picture a little with fresh noise"
 
     def __init__(self, eta: float = 0.0) -> None:
-        if not 0 <= eta <= 1:
-            raise UnnoiseError(f"eta {eta:g} is outside 0 to 1", "choose 0 for no fresh noise, 1 for ancestral steps")
-        self.eta = eta
+        self.eta = checks.number("eta", eta, 0, 1)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

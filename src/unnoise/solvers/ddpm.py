@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
 from unnoise.errors import UnnoiseError
-from unnoise.solvers.reverse import check_choice
 
 
 @register("ddpm", "ancestral")
@@ -33,8 +33,7 @@ class DDPM(Solver):
     use = "to sample as the first papers did, with hundreds of steps"
 
     def __init__(self, variance: Literal["auto", "small", "large", "learned"] = "auto") -> None:
-        check_choice("variance", variance, "auto", "small", "large", "learned")
-        self.variance = variance
+        self.variance = checks.choice("variance", variance, "auto", "small", "large", "learned")
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise.core.checks import check_finite
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import advance, halved, stages
 from unnoise.core.noise import NoiseSource
@@ -55,17 +55,14 @@ class DPMAdaptive(Solver):
         d: float = 0.0,
         accept: float = 0.81,
     ) -> None:
-        if pair not in (12, 23):
-            raise UnnoiseError(f"dpm-adaptive has no pair {pair}", "choose 23 or 12")
-        for name, value in (("rtol", rtol), ("atol", atol), ("h_init", h_init)):
-            if not 0 < value < math.inf:
-                raise UnnoiseError(f"{name} {value:g} is not above 0", "choose a small positive number, such as 0.01")
-        check_finite(p=p, i=i, d=d)
-        if not 0 < accept <= 1:
-            raise UnnoiseError(f"accept {accept:g} is outside 0 to 1", "choose 0.81")
+        if checks.whole("pair", pair, 12, 23) not in (12, 23):
+            raise UnnoiseError(f"there is no pair {pair}", "choose 23 or 12")
+        self.rtol, self.atol = checks.number("rtol", rtol, above=0), checks.number("atol", atol, above=0)
+        self.h_init = checks.number("h_init", h_init, above=0)
+        p, i, d = checks.number("p", p), checks.number("i", i), checks.number("d", d)
+        self.accept = checks.number("accept", accept, above=0, most=1)
         self.high: Literal[2, 3] = 3 if pair == 23 else 2
         self.evaluations = self.high
-        self.rtol, self.atol, self.h_init, self.accept = rtol, atol, h_init, accept
         self.exponents = ((p + i + d) / self.high, -(p + 2 * d) / self.high, d / self.high)
 
     def step(

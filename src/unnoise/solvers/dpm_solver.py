@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import single_step
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 @register("dpm-solver", "dpm-2", "dpm_2", "dpm2", "kdpm2")
@@ -30,13 +30,10 @@ class DPMSolver(Solver):
     use = "where a step must be exact: of order 3 the most accurate that needs no history"
 
     def __init__(self, order: Literal[1, 2, 3] = 2, predicts: Literal["eps", "x0"] = "eps") -> None:
-        if order not in (1, 2, 3):
-            raise UnnoiseError(f"dpm-solver has no order {order}", "choose 1, 2 or 3")
-        if predicts not in ("eps", "x0"):
-            raise UnnoiseError(f"dpm-solver cannot follow {predicts!r}", 'choose "eps" or "x0"')
-        self.order = self.evaluations = order
+        self.order = self.evaluations = checks.whole("order", order, 1, 3)
+        checks.choice("predicts", predicts, "eps", "x0")
         self.predicts: Literal["eps", "x0"] = predicts
-        self.stages: Literal[1, 2, 3] = order
+        self.stages: Literal[1, 2, 3] = self.order  # type: ignore[assignment]  # which was seen to be one of them
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.solvers.reverse import check_choice, check_settings, kept_and_fresh, moments, refresh
+from unnoise.solvers.reverse import kept_and_fresh, moments, refresh
 
 
 @register(
@@ -31,9 +32,8 @@ class DPMpp2MSDE(Solver):
     use = "the everyday one with noise: fine texture in 20 to 40 steps"
 
     def __init__(self, eta: float = 1.0, s_noise: float = 1.0, form: Literal["midpoint", "heun"] = "midpoint") -> None:
-        check_settings(eta=eta, s_noise=s_noise)
-        check_choice("form", form, "midpoint", "heun")
-        self.eta, self.s_noise, self.form = eta, s_noise, form
+        self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
+        self.form = checks.choice("form", form, "midpoint", "heun")
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import Past, multistep, phi, weights
 from unnoise.core.noise import NoiseSource
@@ -30,11 +31,11 @@ class DPMpp3M(Solver):
     use = "in 30 steps or more, where dpmpp-2m still changes with the number of steps"
 
     def __init__(self, published: bool = False, lower_order_final: bool = True, singlestep_start: bool = False) -> None:
-        self.published = published
-        self.lower_order_final = lower_order_final
-        self.singlestep_start = singlestep_start
-        self.order = 2 if published else 3
-        self.starting = 1 if singlestep_start else 0  # steps of more calls
+        self.published = checks.flag("published", published)
+        self.lower_order_final = checks.flag("lower_order_final", lower_order_final)
+        self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.order = 2 if self.published else 3
+        self.starting = 1 if self.singlestep_start else 0  # steps of more calls
 
     def start(self, levels: Sequence[NoiseLevel]) -> Past:
         return Past.before(levels) if self.lower_order_final else Past()

@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.solvers.reverse import check_choice, check_settings, kept_and_fresh, moments, refresh
+from unnoise.solvers.reverse import kept_and_fresh, moments, refresh
 
 
 @register("dpmpp-3m-sde", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "DPM++ 3M SDE")
@@ -32,9 +33,8 @@ class DPMpp3MSDE(Solver):
     def __init__(
         self, eta: float = 1.0, s_noise: float = 1.0, form: Literal["corrected", "published"] = "corrected"
     ) -> None:
-        check_settings(eta=eta, s_noise=s_noise)
-        check_choice("form", form, "corrected", "published")
-        self.eta, self.s_noise, self.form = eta, s_noise, form
+        self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
+        self.form = checks.choice("form", form, "corrected", "published")
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -4,11 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.solvers.reverse import check_fraction, check_settings, refresh
+from unnoise.solvers.reverse import refresh
 
 
 @register("dpmpp-sde", "dpmpp_sde", "dpmpp_sde_gpu", "DPM++ SDE", "DPMSolverSDEScheduler")
@@ -31,9 +32,8 @@ class DPMppSDE(Solver):
     use = "noise with second-order steps and no history; good in 10 to 15 steps"
 
     def __init__(self, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> None:
-        check_settings(1, eta=eta, s_noise=s_noise)
-        check_fraction("r", r)
-        self.eta, self.s_noise, self.r = eta, s_noise, r
+        self.eta, self.s_noise = checks.number("eta", eta, 0, 1), checks.number("s_noise", s_noise, 0)
+        self.r = checks.number("r", r, above=0, below=1)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

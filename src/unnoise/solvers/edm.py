@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
-from unnoise.solvers.reverse import check_choice, check_settings, refresh
+from unnoise.solvers.reverse import levels_between, refresh
 
 
 @register("edm", "edm_churn")
@@ -42,11 +42,9 @@ class EDM(Solver):
         s_noise: float = 1.0,
         form: Literal["heun", "euler"] = "heun",
     ) -> None:
-        check_settings(churn=churn, s_noise=s_noise)
-        check_choice("form", form, "heun", "euler")
-        if not 0 <= low <= high:
-            raise UnnoiseError(f"low {low:g} and high {high:g} hold no levels", "choose 0 <= low <= high")
-        self.churn, self.low, self.high, self.s_noise, self.form = churn, low, high, s_noise, form
+        self.churn, self.s_noise = checks.number("churn", churn, 0), checks.number("s_noise", s_noise, 0)
+        self.low, self.high = levels_between(low, high)
+        self.form = checks.choice("form", form, "heun", "euler")
         if form == "euler":
             self.order = self.evaluations = 1
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
-from unnoise.solvers.reverse import check_choice, check_settings, refresh
+from unnoise.solvers.reverse import refresh
 
 
 @cache
@@ -56,15 +56,13 @@ class ERSDE(Solver):
         s_noise: float = 1.0,
         form: Literal["corrected", "published"] = "corrected",
     ) -> None:
-        check_settings(eta=eta, s_noise=s_noise)
-        check_choice("scale", scale, "er-sde", "power")
-        check_choice("form", form, "corrected", "published")
-        if stages not in (1, 2, 3):
-            raise UnnoiseError(f"{stages} stages are not known", "choose 1, 2 or 3")
-        self.stages, self.scale, self.eta, self.s_noise, self.form = stages, scale, eta, s_noise, form
-        if stages == 1:
+        self.stages = checks.whole("stages", stages, 1, 3)
+        self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
+        self.scale = checks.choice("scale", scale, "er-sde", "power")
+        self.form = checks.choice("form", form, "corrected", "published")
+        if self.stages == 1:
             self.order = 1
-        elif form == "corrected" and (stages == 2 or scale == "power"):
+        elif form == "corrected" and (self.stages == 2 or scale == "power"):
             self.order = 2
 
     def _per_sigma(self, s: float) -> float:

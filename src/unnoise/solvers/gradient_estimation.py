@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import multistep
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 @register("gradient-estimation", "gradient_estimation", "ge")
@@ -28,9 +27,7 @@ class GradientEstimation(Solver):
     use = "5 to 10 steps, where it is closer than euler at the same cost"
 
     def __init__(self, gamma: float = 2.0) -> None:
-        if not 1 <= gamma < math.inf:
-            raise UnnoiseError(f"gamma {gamma:g} is not 1 or more", "choose 2, or 1 for Euler's steps")
-        self.gamma = gamma
+        self.gamma = checks.number("gamma", gamma, 1)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

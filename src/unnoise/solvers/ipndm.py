@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import multistep, weights
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 @register("ipndm")
@@ -28,9 +28,7 @@ class IPNDM(Solver):
     use = "few steps on grids that are near even; not in the limit of many steps"
 
     def __init__(self, points: int = 4) -> None:
-        if points not in (1, 2, 3, 4):
-            raise UnnoiseError(f"ipndm cannot look at {points} points", "choose 1 to 4")
-        self.points = points
+        self.points = checks.whole("points", points, 1, 4)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import multistep
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 @register("lms", "k_lms", "linear-multistep", "ipndm_v")
@@ -30,11 +30,9 @@ class LMS(Solver):
     use = "as deis, on grids that are even in sigma; the oldest one-call method, kept for old pictures"
 
     def __init__(self, points: int = 4, singlestep_start: bool = False) -> None:
-        if points not in (1, 2, 3, 4):
-            raise UnnoiseError(f"lms cannot look at {points} points", "choose 1 to 4")
-        self.points = self.order = points
-        self.singlestep_start = singlestep_start
-        self.starting = max(0, points - 2) if singlestep_start else 0  # steps of more calls
+        self.points = self.order = checks.whole("points", points, 1, 4)
+        self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.starting = max(0, self.points - 2) if self.singlestep_start else 0  # steps of more calls
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

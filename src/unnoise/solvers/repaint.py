@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 from unnoise.solvers.ddim import DDIM
 
 
@@ -32,10 +32,11 @@ class RePaint(Solver):
     use = "to draw a part of a picture anew so that it goes with the rest"
 
     def __init__(self, times: int = 5, inner: Solver | None = None) -> None:
-        if not 1 <= times <= 1000:
-            raise UnnoiseError(f"repaint cannot take a step {times} times", "choose 5 to 20")
-        self.times, self.inner = times, inner or DDIM()
-        self.evaluations = times * self.inner.evaluations
+        self.times = checks.whole("times", times, 1, 1000)
+        self.inner = checks.instance(
+            "inner", DDIM() if inner is None else inner, Solver, "give a solver, such as DDIM()"
+        )
+        self.evaluations = self.times * self.inner.evaluations
 
     def start(self, levels: Sequence[NoiseLevel]) -> Any:
         return self.inner.start(levels)

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import phi, weights
 from unnoise.core.noise import NoiseSource
-from unnoise.errors import UnnoiseError
 
 
 def kept_and_fresh(here: NoiseLevel, there: NoiseLevel, eta: float) -> tuple[float, float]:
@@ -78,34 +78,11 @@ def adams(nodes: Sequence[float], length: float) -> list[float]:
     return [length * weight for weight in weights(nodes, -length)]
 
 
-def check_settings(most_eta: float = math.inf, **settings: float) -> None:
-    """Refuses an eta, s_noise or the like that is below 0, not finite, or, for eta, above ``most_eta``.
+def levels_between(low: float, high: float) -> tuple[float, float]:
+    """(low, high) of the levels, in sigma/alpha, at which a solver draws noise.
 
     Raises:
-        UnnoiseError: with the setting's name.
+        UnnoiseError: one is no number of 0 or more, or no level lies between them.
     """
-    for name, value in settings.items():
-        top = most_eta if name == "eta" else math.inf
-        if not 0 <= value <= top or math.isinf(value):
-            said = f"outside 0 to {top:g}" if top < math.inf else "not a number of 0 or more"
-            raise UnnoiseError(f"{name} {value:g} is {said}", "choose 0 for none of it, or more for more")
-
-
-def check_choice(name: str, value: str, *choices: str) -> None:
-    """Refuses a word that is none of the choices.
-
-    Raises:
-        UnnoiseError: with the setting's name and the choices.
-    """
-    if value not in choices:
-        raise UnnoiseError(f"{name} {value!r} is not known", f"choose {' or '.join(choices)}")
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Refuses what does not lie inside 0 to 1.
-
-    Raises:
-        UnnoiseError: with the setting's name.
-    """
-    if not 0 < value < 1:
-        raise UnnoiseError(f"{name} {value:g} is no point inside a step", "choose one between 0 and 1")
+    low = checks.number("low", low, 0)
+    return low, checks.number("high", high, low, math.inf)

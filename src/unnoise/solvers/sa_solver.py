@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
 from unnoise.errors import UnnoiseError
-from unnoise.solvers.reverse import adams, check_settings, kept_and_fresh, refresh
+from unnoise.solvers.reverse import adams, kept_and_fresh, levels_between, refresh
 
 
 class _State(NamedTuple):
@@ -52,17 +53,16 @@ class SASolver(Solver):
         s_noise: float = 1.0,
         simple: bool = False,
     ) -> None:
-        check_settings(tau=tau, s_noise=s_noise)
-        if predictor not in (1, 2, 3, 4) or corrector not in (0, 2, 3, 4):
-            raise UnnoiseError(
-                f"predictor {predictor} with corrector {corrector} is not known",
-                "choose a predictor of 1 to 4, and a corrector of 2 to 4 or 0 for none",
-            )
-        if not 0 <= low <= high:
-            raise UnnoiseError(f"low {low:g} and high {high:g} hold no levels", "choose 0 <= low <= high")
-        self.predictor, self.corrector, self.tau, self.simple = predictor, corrector, tau, simple
-        self.low, self.high, self.s_noise = low, high, s_noise
-        if predictor == 1 and not corrector:
+        self.predictor, self.corrector = (
+            checks.whole("predictor", predictor, 1, 4),
+            checks.whole("corrector", corrector, 0, 4),
+        )
+        if self.corrector == 1:
+            raise UnnoiseError("there is no corrector of 1", "choose 2 to 4, or 0 for none")
+        self.tau, self.s_noise = checks.number("tau", tau, 0), checks.number("s_noise", s_noise, 0)
+        self.low, self.high = levels_between(low, high)
+        self.simple = checks.flag("simple", simple)
+        if self.predictor == 1 and not self.corrector:
             self.order = 1
 
     def step(

@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
-from unnoise.solvers.reverse import check_choice, check_fraction, check_settings, kept_and_fresh, moments
+from unnoise.solvers.reverse import kept_and_fresh, moments
 
 
 class _Walk:
@@ -62,10 +62,9 @@ class Seeds2(Solver):
     def __init__(
         self, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5, form: Literal["phi-1", "phi-2"] = "phi-1"
     ) -> None:
-        check_settings(eta=eta, s_noise=s_noise)
-        check_fraction("r", r)
-        check_choice("form", form, "phi-1", "phi-2")
-        self.eta, self.s_noise, self.r, self.form = eta, s_noise, r, form
+        self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
+        self.r = checks.number("r", r, above=0, below=1)
+        self.form = checks.choice("form", form, "phi-1", "phi-2")
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
@@ -100,13 +99,10 @@ class Seeds3(Solver):
     use = "the most exact noisy step; where calls are cheap"
 
     def __init__(self, eta: float = 1.0, s_noise: float = 1.0, r_1: float = 1 / 3, r_2: float = 2 / 3) -> None:
-        check_settings(eta=eta, s_noise=s_noise)
-        check_fraction("r_1", r_1)
-        check_fraction("r_2", r_2)
-        if r_1 >= r_2:
-            raise UnnoiseError(f"r_1 {r_1:g} does not come before r_2 {r_2:g}", "choose r_1 below r_2")
-        self.eta, self.s_noise, self.r_1, self.r_2 = eta, s_noise, r_1, r_2
-        if eta == 0:
+        self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
+        self.r_2 = checks.number("r_2", r_2, above=0, below=1)
+        self.r_1 = checks.number("r_1", r_1, above=0, below=self.r_2)
+        if self.eta == 0:
             self.order = 3
 
     def step(

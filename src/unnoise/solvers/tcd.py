@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.path import Path
 from unnoise.core.registry import find, register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.solvers.reverse import check_settings, refresh
+from unnoise.solvers.reverse import refresh
 
 
 @register("tcd", "TCD", "TCDScheduler")
@@ -30,9 +31,9 @@ class TCD(Solver):
     use = "for TCD networks, in 2 to 20 steps; eta sets the amount of fresh detail"
 
     def __init__(self, eta: float = 0.3, path: Path | str = "scaled-linear") -> None:
-        check_settings(1, eta=eta)
-        self.eta = eta
-        self.path: Path = find("paths", path)() if isinstance(path, str) else path
+        self.eta = checks.number("eta", eta, 0, 1)
+        own = find("paths", path)() if isinstance(path, str) else path
+        self.path: Path = checks.instance("path", own, Path, "give a path or the name of one")
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

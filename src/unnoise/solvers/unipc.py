@@ -5,12 +5,12 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import Past, Told, halved, integral, line, pick, single_step
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
-from unnoise.errors import UnnoiseError
 
 
 class Promise(NamedTuple):
@@ -55,18 +55,14 @@ class UniPC(Solver):
         lower_order_final: bool = True,
         singlestep_start: bool = False,
     ) -> None:
-        if points not in (1, 2, 3):
-            raise UnnoiseError(f"unipc cannot look at {points} points", "choose 1 to 3")
-        if variant not in ("bh1", "bh2"):
-            raise UnnoiseError(f"unipc has no variant {variant!r}", 'choose "bh2" or "bh1"')
-        if predicts not in ("x0", "eps"):
-            raise UnnoiseError(f"unipc cannot follow {predicts!r}", 'choose "x0" or "eps"')
-        self.points, self.order = points, points + 1
-        self.variant = variant
+        self.points = checks.whole("points", points, 1, 3)
+        self.order = self.points + 1
+        self.variant = checks.choice("variant", variant, "bh2", "bh1")
+        checks.choice("predicts", predicts, "x0", "eps")
         self.predicts: Literal["x0", "eps"] = predicts
-        self.lower_order_final = lower_order_final
-        self.singlestep_start = singlestep_start
-        self.starting = max(0, points - 2) if singlestep_start else 0  # steps of more calls
+        self.lower_order_final = checks.flag("lower_order_final", lower_order_final)
+        self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.starting = max(0, self.points - 2) if self.singlestep_start else 0  # steps of more calls
 
     def start(self, levels: Sequence[NoiseLevel]) -> Memory:
         return Memory(Past.before(levels) if self.lower_order_final else Past(), None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -31,12 +32,10 @@ class AlignYourSteps(Spacing):
     """
 
     def __init__(self, knots: str = "sd") -> None:
-        if knots not in KNOTS:
-            raise UnnoiseError(f"no knots are called {knots!r}", f"one of: {', '.join(KNOTS)}")
-        self.knots = knots
+        self.knots = checks.choice("knots", knots, *KNOTS)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         knots = KNOTS[self.knots]
 
         def point(x: float) -> float:  # on the curve at x in [0, 1]

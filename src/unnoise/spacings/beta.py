@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_times, check_steps
-from unnoise.errors import UnnoiseError
 from unnoise.spacings.quantiles import beta_quantile
 
 
@@ -23,11 +23,10 @@ class Beta(Spacing):
     """
 
     def __init__(self, a: float = 0.6, b: float = 0.6) -> None:
-        if not (0.3 <= a <= 100 and 0.3 <= b <= 100):  # below, the ends are too dense for 64 bits
-            raise UnnoiseError(f"a Beta({a:g}, {b:g}) law", "choose both from 0.3 to 100; 0.6 is usual")
-        self.a, self.b = a, b
+        least, most = 0.3, 100  # below, the ends are too dense for 64 bits
+        self.a, self.b = checks.number("a", a, least, most), checks.number("b", b, least, most)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         places = [beta_quantile(1 - i / num_steps, self.a, self.b) for i in range(num_steps)]
         return along_times(path, [path.t_min + (1 - path.t_min) * place for place in places])

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_sigmas, check_steps
-from unnoise.errors import UnnoiseError
 from unnoise.spacings.quantiles import beta_quantile
-from unnoise.spacings.ramp import ends, with_start
+from unnoise.spacings.ramp import ends, given_end, with_start
 
 
 @register("beta-sigma")
@@ -26,12 +26,12 @@ class BetaSigma(Spacing):
     def __init__(
         self, a: float = 0.6, b: float = 0.6, sigma_min: float | None = None, sigma_max: float | None = None
     ) -> None:
-        if not (0.3 <= a <= 100 and 0.3 <= b <= 100):  # below, the ends are too dense for 64 bits
-            raise UnnoiseError(f"a Beta({a:g}, {b:g}) law", "choose both from 0.3 to 100; 0.6 is usual")
-        self.a, self.b, self.sigma_min, self.sigma_max = a, b, sigma_min, sigma_max
+        least, most = 0.3, 100  # below, the ends are too dense for 64 bits
+        self.a, self.b = checks.number("a", a, least, most), checks.number("b", b, least, most)
+        self.sigma_min, self.sigma_max = given_end("sigma_min", sigma_min), given_end("sigma_max", sigma_max)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         top, low = ends(path, self.sigma_min, self.sigma_max)
         places = [beta_quantile(1 - i / max(1, num_steps - 1), self.a, self.b) for i in range(num_steps)]
         return with_start(path, along_sigmas(path, [low + (top - low) * p for p in places]), self.sigma_max)

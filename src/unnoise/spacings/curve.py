@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -65,14 +67,12 @@ class Curve(Spacing):
     """
 
     def __init__(self, times: Sequence[float] = (1.0,)) -> None:
-        if not isinstance(times, Sequence) or isinstance(times, str) or not 1 <= len(times) <= 1000:
-            raise UnnoiseError("a curve wants a list of 1 to 1000 times", "write it like curve(times=[1, 0.5])")
-        if not falls(times):
+        self.times = checks.several("times", times, partial(checks.number, above=0, most=1), most=1000)
+        if not falls(self.times):
             raise UnnoiseError("the times of a curve must fall", "write numbers in (0, 1], the largest first")
-        self.times = [float(t) for t in times]
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         points = [path.t_min + (1 - path.t_min) * t for t in (*self.times, 0.0)]
         levels = along_times(path, [float(through(points, i / num_steps)) for i in range(num_steps)])
         check_levels(levels)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.sample import check_levels
-from unnoise.core.spacing import Spacing, along_sigmas, along_times
+from unnoise.core.spacing import Spacing, along_sigmas, along_times, check_steps
 from unnoise.errors import UnnoiseError
 
 
@@ -22,11 +25,12 @@ class Custom(Spacing):
     def __init__(self, times: Sequence[float] | None = None, sigmas: Sequence[float] | None = None) -> None:
         if (times is None) == (sigmas is None):
             raise UnnoiseError("custom spacing wants either times or sigmas", "give one of the two")
-        if not isinstance(times if times is not None else sigmas, Sequence):
-            raise UnnoiseError("custom spacing wants a list", "write it like custom(times=[1, 0.5])")
-        self.times, self.sigmas = times, sigmas
+        time, sigma = partial(checks.number, above=0, most=1), partial(checks.number, above=0, most=math.inf)
+        self.times = None if times is None else checks.several("times", times, time)
+        self.sigmas = None if sigmas is None else checks.several("sigmas", sigmas, sigma)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
+        num_steps = check_steps(path, num_steps)
         given = list(self.times if self.times is not None else self.sigmas or ())
         if len(given) != num_steps:
             raise UnnoiseError(f"{len(given)} levels were given for {num_steps} steps", "give one level a step")

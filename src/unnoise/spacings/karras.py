@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from unnoise.core.checks import check_between
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_sigmas, check_steps
-from unnoise.spacings.ramp import ends, with_start
+from unnoise.spacings.ramp import ends, given_end, with_start
 
 
 @register("karras")
@@ -22,11 +21,11 @@ class Karras(Spacing):
     """
 
     def __init__(self, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None) -> None:
-        check_between(0, math.inf, rho=rho)
-        self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
+        self.rho = checks.number("rho", rho, above=0)
+        self.sigma_min, self.sigma_max = given_end("sigma_min", sigma_min), given_end("sigma_max", sigma_max)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         top, low = ends(path, self.sigma_min, self.sigma_max)
         a, b = top ** (1 / self.rho), low ** (1 / self.rho)
         sigmas = [(a + i / max(1, num_steps - 1) * (b - a)) ** self.rho for i in range(num_steps)]

@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_times, check_steps
 from unnoise.errors import UnnoiseError
+from unnoise.spacings.ramp import given_end
 
 
 @register("kl-optimal")
@@ -24,12 +26,10 @@ class KLOptimal(Spacing):
     """
 
     def __init__(self, std: float = 1.0, sigma_min: float | None = None) -> None:
-        if not std > 0:
-            raise UnnoiseError(f"data with a standard deviation of {std:g}", "choose it above 0")
-        self.std, self.sigma_min = std, sigma_min
+        self.std, self.sigma_min = checks.number("std", std, above=0), given_end("sigma_min", sigma_min)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         end = path.at(1.0)
         low = self.sigma_min if self.sigma_min is not None else float(path.at(path.t_min).sigma_hat)
         if not 0 < low < float(end.sigma_hat):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unnoise.core.checks import check_whole
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -22,11 +22,10 @@ class Leading(Spacing):
     """
 
     def __init__(self, offset: int = 1) -> None:
-        check_whole(0, offset=offset)
-        self.offset = offset
+        self.offset = checks.whole("offset", offset, 0)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         total = path.num_levels or 1000
         if num_steps > total:
             raise UnnoiseError(f"leading spacing has {total} levels, not {num_steps}", f"ask for at most {total} steps")

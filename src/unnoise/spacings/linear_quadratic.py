@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_times, check_steps
-from unnoise.errors import UnnoiseError
 
 
 @register("linear-quadratic")
@@ -23,12 +23,11 @@ class LinearQuadratic(Spacing):
     """
 
     def __init__(self, threshold: float = 0.025) -> None:
-        if not 0 < threshold <= 0.3:  # 1/3 is where three steps would be a straight line, and more would bend back
-            raise UnnoiseError(f"a linear-quadratic threshold of {threshold:g}", "choose it above 0, up to 0.3")
-        self.threshold = threshold
+        most = 0.3  # 1/3 is where three steps would be a straight line, and more would bend back
+        self.threshold = checks.number("threshold", threshold, above=0, most=most)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         half = max(1, num_steps // 2)
         bend = 1 - self.threshold * num_steps / half
 

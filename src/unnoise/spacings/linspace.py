@@ -16,7 +16,7 @@ class Linspace(Spacing):
     """
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         last = path.t_min
         gap = (1 - last) / max(1, num_steps - 1)
         return along_times(path, [1 - i * gap for i in range(num_steps)])

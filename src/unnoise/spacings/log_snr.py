@@ -7,7 +7,7 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing, along_sigmas, check_steps
-from unnoise.spacings.ramp import ends, with_start
+from unnoise.spacings.ramp import ends, given_end, with_start
 
 
 @register("log-snr", "uniform-log-snr", "lambda", "exponential")
@@ -22,10 +22,10 @@ class LogSNR(Spacing):
     """
 
     def __init__(self, sigma_min: float | None = None, sigma_max: float | None = None) -> None:
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.sigma_min, self.sigma_max = given_end("sigma_min", sigma_min), given_end("sigma_max", sigma_max)
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         top, low = ends(path, self.sigma_min, self.sigma_max)
         a, b = math.log(top), math.log(low)
         sigmas = [math.exp(a + i / max(1, num_steps - 1) * (b - a)) for i in range(num_steps)]

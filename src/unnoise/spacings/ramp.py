@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.errors import UnnoiseError
 
 CAP = 80.0
+
+
+def given_end(name: str, sigma: float | None) -> float | None:
+    """An end that was given, in sigma/alpha, or None for the path's own.
+
+    Raises:
+        UnnoiseError: it is no number above 0.
+    """
+    return None if sigma is None else checks.number(name, sigma, above=0)
 
 
 def ends(path: Path, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:

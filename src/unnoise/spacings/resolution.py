@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from unnoise.core.checks import check_whole
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
 from unnoise.core.spacing import Spacing
 from unnoise.errors import UnnoiseError
 from unnoise.spacings.shifted import Shifted
+from unnoise.spacings.trailing import Trailing
 
 RULES: dict[str, Callable[[float], float]] = {  # the shift for a picture of so many tokens
     "flux": lambda tokens: math.exp(0.5 + (tokens - 256) / (4096 - 256) * (1.15 - 0.5)),
@@ -32,13 +34,14 @@ class ResolutionShifted(Spacing):
     """
 
     def __init__(self, rule: str = "flux", patch: int = 2, inner: Spacing | None = None) -> None:
-        if rule not in RULES:
-            raise UnnoiseError(f"no shift by resolution is called {rule!r}", f"one of: {', '.join(RULES)}")
-        check_whole(1, patch=patch)
-        self.rule, self.patch, self.inner = rule, patch, inner
+        self.rule, self.patch = checks.choice("rule", rule, *RULES), checks.whole("patch", patch, 1)
+        self.inner = checks.instance(
+            "inner", Trailing() if inner is None else inner, Spacing, "give one, such as Trailing()"
+        )
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
         if shape is None:
             raise UnnoiseError("a shift by resolution wants to know the state's shape", "give shape, or use `shifted`")
+        shape = checks.several("shape", shape, partial(checks.whole, least=1))
         tokens = math.prod(shape[1:]) / self.patch ** len(shape[1:])
         return Shifted(RULES[self.rule](tokens), self.inner).levels(path, num_steps, shape)

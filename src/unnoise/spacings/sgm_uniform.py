@@ -17,5 +17,5 @@ class SGMUniform(Spacing):
     """
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         return along_times(path, [1 - i / num_steps * (1 - path.t_min) for i in range(num_steps)])

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from unnoise.core.checks import check_between
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
-from unnoise.core.spacing import Spacing
+from unnoise.core.spacing import Spacing, check_steps
 from unnoise.spacings.trailing import Trailing
 
 
@@ -25,10 +24,13 @@ class Shifted(Spacing):
     """
 
     def __init__(self, shift: float = 3.0, inner: Spacing | None = None) -> None:
-        check_between(0, math.inf, shift=shift)
-        self.shift, self.inner = shift, inner or Trailing()
+        self.shift = checks.number("shift", shift, above=0)
+        self.inner = checks.instance(
+            "inner", Trailing() if inner is None else inner, Spacing, "give one, such as Trailing()"
+        )
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
+        num_steps = check_steps(path, num_steps)
         end = path.at(1.0)
         floor = float(end.alpha) / float(end.sigma)  # alpha/sigma of the path's end; 0 where that is pure noise
 

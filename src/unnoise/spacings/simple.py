@@ -18,7 +18,7 @@ class Simple(Spacing):
     """
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         total = path.num_levels or 1000
         if num_steps > total:
             raise UnnoiseError(f"simple spacing has {total} levels, not {num_steps}", f"ask for at most {total} steps")

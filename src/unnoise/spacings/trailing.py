@@ -17,7 +17,7 @@ class Trailing(Spacing):
     """
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        check_steps(num_steps)
+        num_steps = check_steps(path, num_steps)
         times = [1 - i / num_steps for i in range(num_steps)]
         if path.num_levels:
             if num_steps > path.num_levels:  # some level would be visited twice

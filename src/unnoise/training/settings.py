@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 
@@ -22,9 +25,9 @@ class TrainSettings:
         warmup: samples over which the rate rises from 0.
         cooldown: the last part of the training, in [0, 1], over which the rate falls linearly to a hundredth.
         clip: largest norm of AdamW's gradients.
-        averages: relative widths of the running averages of weights (sigma_rel of arXiv 2312.02696);
-            the narrowest makes the model.
-        seed: of data order, noise, times and dropout.
+        averages: relative widths of the running averages of weights (sigma_rel of arXiv 2312.02696), between 0 and
+            0.28; the narrowest makes the model.
+        seed: 0 to 2^63 - 1, of data order, noise, times and dropout.
         checkpoint_every: samples between two checkpoints.
         preview_every: samples between two preview sheets; 0 for none.
         watch_every: samples between two looks at pictures kept back, where the set has any; 0 for none.
@@ -49,22 +52,21 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         least = {"samples": 1, "batch": 1, "checkpoint_every": 1, "keep": 1, "micro_batch": 0, "preview_every": 0}
-        least |= {"watch_every": 0, "rate": 0, "matrix_rate": 0, "weight_decay": 0, "warmup": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not low <= value < math.inf:
-                raise UnnoiseError(f"{name} is {value}", f"choose {low} or more")
-        if not self.clip > 0:
-            raise UnnoiseError(f"clip is {self.clip}", "choose it above 0")
-        if not all(0 < width < 0.28 for width in self.averages):
-            raise UnnoiseError(f"averages are {self.averages}", "choose relative widths between 0 and 0.28")
+        least |= {"watch_every": 0, "warmup": 0}
+        plain: dict[str, Any] = {name: checks.whole(name, getattr(self, name), low) for name, low in least.items()}
+        for name in ("rate", "matrix_rate", "weight_decay"):
+            plain[name] = checks.number(name, getattr(self, name), 0)
+        plain["cooldown"] = checks.number("cooldown", self.cooldown, 0, 1)
+        plain["clip"] = checks.number("clip", self.clip, above=0, most=math.inf)
+        widths = checks.several("averages", self.averages, partial(checks.number, above=0, below=0.28), most=64)
+        plain |= {"averages": tuple(widths), "seed": checks.seed("seed", self.seed)}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         if self.micro_batch and self.batch % self.micro_batch:
             raise UnnoiseError(
                 f"a batch of {self.batch} does not divide into micro-batches of {self.micro_batch}",
                 "choose a micro_batch that divides the batch",
             )
-        if not 0 <= self.cooldown <= 1:
-            raise UnnoiseError(f"cooldown is {self.cooldown}, a part of the training", "choose it from 0 to 1")
 
     def factor(self, samples: int) -> float:
         """The learning rate's factor after so many samples: warm-up, constant, cool-down."""
