@@ -19,7 +19,7 @@ from training.toy import ToyData, toy
 from unnoise.cli.main import main
 from unnoise.errors import UnnoiseError
 from unnoise.training import checkpoint, probe, runner
-from unnoise.training.report import forget
+from unnoise.training.logs import forget
 from unnoise.training.runner import run
 from unnoise.weights.model import load_model
 
@@ -250,10 +250,12 @@ def test_twenty_bad_steps_end_in_one_line(tmp_path: Path, capsys: pytest.Capture
     args = ["toy", "--train.samples", 400, "--bad-from", 5, "--run.dtype", "float32", "--run.out", tmp_path]
     assert unnoise("train", *args) == 1
     said = "20 steps on end gave numbers that are not finite (step 25); start again with a lower rate and matrix_rate"
-    assert capsys.readouterr().err.splitlines() == [f"unnoise: {said}"]
-    assert len(rows(tmp_path)) == 24
     last = checkpoint.latest(tmp_path / "checkpoints")
     assert last is not None
+    assert checkpoint.verify(last)["step"] == 25, "what was learnt before them is not lost"
+    saved = f"note: saved as {last}; go on with `unnoise train --resume {tmp_path}`"
+    assert capsys.readouterr().err.splitlines() == [saved, f"unnoise: {said}"]
+    assert len(rows(tmp_path)) == 24
 
 
 @pytest.mark.parametrize(
@@ -324,4 +326,4 @@ def test_a_preview_that_fails_ends_nothing(tmp_path: Path, capsys: pytest.Captur
     training = replace(toy(samples=16, preview_every=8), preview=fails)
     run(training, tmp_path, say_every=1e9)
     lines: Sequence[str] = capsys.readouterr().err.splitlines()
-    assert sum(line.startswith("note: no preview: the prompt has 40 tokens") for line in lines) >= 2
+    assert sum(line.startswith("note: no preview: the prompt has 40 tokens") for line in lines) == 1, "said once"

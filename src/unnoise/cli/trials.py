@@ -22,8 +22,10 @@ from unnoise.pipelines.load import choose_device, load_pipeline
 from unnoise.pipelines.metadata import weights_sha256
 from unnoise.study.lab import Trial, Wanted
 from unnoise.training import checkpoint
-from unnoise.training.report import clock, forget
-from unnoise.training.runner import CHECKPOINTS, MODEL, TIME_LIMIT, Stopped
+from unnoise.training.logs import forget
+from unnoise.training.report import clock
+from unnoise.training.runner import CHECKPOINTS, MODEL
+from unnoise.training.stopping import TIME_LIMIT, Stopped
 from unnoise.training.trainer import machine
 
 PROBE = 0.05  # part of a training's time for which its speed is tried

@@ -1,22 +1,23 @@
-"""What a training tells while it runs: a line on the screen, JSON lines and TensorBoard."""
+"""What a training tells while it runs: a line on the screen, JSON lines and TensorBoard. None of it can end it."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from unnoise.core.objective import Loss
-from unnoise.files import write_whole
+from unnoise.errors import UnnoiseError, one_line
+from unnoise.notes import console
+from unnoise.training.logs import METRICS, Board, Log, Metrics
 from unnoise.training.trainer import TrainStep
 
 LEVELS = (-math.inf, -2.0, -0.7, 0.7, 2.0, math.inf)  # edges of the log-SNR bins in charts, from noise to data
@@ -34,33 +35,26 @@ def by_level(loss: Loss) -> dict[str, float]:
     return bins
 
 
+def reason(error: Exception) -> str:
+    """Why something failed, in one line."""
+    if isinstance(error, UnnoiseError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(error.strerror + (f" ({error.filename})" if error.filename else ""))
+    return one_line(f"{type(error).__name__} {error}")
+
+
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     whole = int(max(0.0, seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def forget(path: Path, samples: int) -> None:
-    """Takes the lines after so many samples out of a metrics file: a resumed training writes them again."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    kept = []
-    for line in data.splitlines(keepends=True):
-        try:
-            if int(json.loads(line)["samples"]) > samples or not line.endswith(b"\n"):
-                break
-        except (ValueError, KeyError, TypeError):  # torn by a kill
-            break
-        kept.append(line)
-    if len(kept) < len(data.splitlines()):
-        write_whole(path, b"".join(kept))
-
-
 class Report:
     """Writes ``metrics.jsonl`` and TensorBoard files into a run's folder and keeps a progress line with an ETA.
 
-    A step stands in them once, however often the training was killed and resumed.
+    A step stands in them once, however often the training was killed and resumed. What fails is said once, and the
+    training goes on without.
 
     Args:
         folder: the run's folder.
@@ -80,11 +74,15 @@ class Report:
         until: float | None = None,
     ) -> None:
         self.total, self.start, self.every, self.until = total, start, every, until
-        self.console = Console(stderr=True)
+        self.console = console()
         self.live = self.console.is_terminal
-        forget(folder / "metrics.jsonl", start)
-        self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self.board = _board(folder, start) if tensorboard else None
+        self.failed: set[str] = set()
+        self.logs: dict[str, Log] = {}
+        kinds: dict[str, Callable[[Path, int], Log]] = {METRICS: Metrics}
+        kinds |= {"TensorBoard's file": Board} if tensorboard else {}
+        for name, kind in kinds.items():
+            with self.beside(f"{name} is not written"):
+                self.logs[name] = kind(folder, start)
         self.began = self.said = time.monotonic()
         self.busy = 0.0
         self.seen = 0
@@ -109,9 +107,7 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.stop()
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
+        self._log(lambda log: log.close())
 
     def watch(self, look: Mapping[str, Any]) -> None:
         """Shows a look at pictures kept back (``Look.record``) from now on, beside the first one."""
@@ -144,13 +140,8 @@ class Report:
         self._show(step, row)
 
     def _write(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
-        """A line of the metrics, without what is no number; the figures of ``shown`` on the board too."""
-        finite = {key: _finite(value) for key, value in row.items()}
-        self.file.write(json.dumps(finite) + "\n")
-        if self.board is not None:
-            for key, value in finite.items():
-                if isinstance(value, float) and key in shown:
-                    self.board.add_scalar(key, value, samples)
+        """A line of the metrics; the figures of ``shown`` on the board too."""
+        self._log(lambda log: log.row(row, samples, shown))
 
     def _show(self, step: TrainStep, row: dict[str, Any]) -> None:
         speed = (step.samples - self.start) / max(self.busy, 1e-9)
@@ -166,7 +157,7 @@ class Report:
         self.progress.update(self.task, completed=step.samples, text=text)
         if not self.live and (time.monotonic() - self.said > self.every or step.samples >= self.total):
             self.said = time.monotonic()
-            self.file.flush()
+            self.flush()
             self.say(f"{step.samples} {f'of {self.total} ' if whole else ''}samples  {text}")
 
     def say(self, text: str) -> None:
@@ -175,14 +166,29 @@ class Report:
 
     def mark(self, name: str, value: float, samples: int) -> None:
         """A figure for the board alone."""
-        if self.board is not None:
-            self.board.add_scalar(name, value, samples)
+        self._log(lambda log: log.mark(name, value, samples))
 
     def flush(self) -> None:
         """Hands everything to the disk, as a checkpoint is about to be."""
-        self.file.flush()
-        if self.board is not None:
-            self.board.flush()
+        self._log(lambda log: log.flush())
+
+    def _log(self, act: Callable[[Log], None]) -> None:
+        """Has each log do something; one that fails is let go."""
+        for name in list(self.logs):
+            with self.beside(f"{name} is not written any more"):
+                act(self.logs[name])
+                continue
+            del self.logs[name]
+
+    @contextmanager
+    def beside(self, what: str) -> Iterator[None]:
+        """What is done beside the training: where it fails, that is said once, and the training goes on."""
+        try:
+            yield
+        except Exception as error:
+            if what not in self.failed:
+                self.failed.add(what)
+                self.say(f"note: {what}: {reason(error)}")
 
     def table(self) -> None:
         """The loss by noise level, at the end."""
@@ -197,15 +203,3 @@ class Report:
                     figures = (f"{column[key]:.4f}" if key in column else "" for column in columns.values())
                     table.add_row(f"{low:g} to {high:g}", *figures)
             self.console.print(table)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _board(folder: Path, start: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import json
-import shlex
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.errors import UnnoiseError
-from unnoise.files import alone, explain, json_bytes, sweep, write_whole
+from unnoise.files import alone, expanded, explain, json_bytes, sweep, write_whole
 from unnoise.kernels.compiled import compile_network
 from unnoise.training import checkpoint
+from unnoise.training.logs import METRICS
 from unnoise.training.plan import Training
 from unnoise.training.probe import fastest_dtype
 from unnoise.training.report import Report
+from unnoise.training.stopping import TIME_LIMIT, Stopped, go_on, stop_flag
 from unnoise.training.trainer import Trainer, TrainStep
 from unnoise.training.watch import Watcher
 from unnoise.weights.model import save_model
 
 RUN, CHECKPOINTS, MODEL = "run.json", "checkpoints", "model"
-TIME_LIMIT = "the time limit"
-
-
-class Stopped(UnnoiseError):
-    """A training that was asked to stop, and did so after saving.
-
-    Args:
-        what, hint: as of any ``UnnoiseError``.
-        by: a signal's name, or ``TIME_LIMIT``.
-    """
-
-    def __init__(self, what: str, hint: str, by: str) -> None:
-        super().__init__(what, hint)
-        self.by = by
-
-
-@contextmanager
-def stop_flag() -> Iterator[list[str]]:
-    """A list that gets the signal's name when the process is asked to stop; a second request stops it at once."""
-    flag: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def note(number: int, frame: object) -> None:
-        if flag:
-            raise KeyboardInterrupt
-        flag.append(signal.Signals(number).name)
-
-    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+NO_LOOK = "pictures kept back are not looked at"
 
 
 def averaged(training: Training, trainer: Trainer, width: float | None = None) -> dict[str, nn.Module]:
@@ -139,10 +103,11 @@ def run(
 
     Raises:
         Stopped: after a signal or the time limit, once a checkpoint is written.
+        Exception: of any kind, where a step fails; a checkpoint of those before it is written first.
         UnnoiseError: the folder holds a run already, or nothing to resume; or the disk is full or cannot be written; or
             nothing can be compiled.
     """
-    started = time.monotonic()
+    started, folder = time.monotonic(), expanded(folder)
     if compiled:
         compile_trained(training, device)
     try:
@@ -204,47 +169,74 @@ def _loop(training: Training, trainer: Trainer, report: Report, folder: Path, fl
     """Trains, saves and shows until the end, a signal or the time limit."""
     settings, watched = training.settings, watcher(training, trainer, report, folder)
 
-    def save() -> Path:
-        report.flush()
-        return trainer.save()
-
     def preview() -> None:
-        try:
+        with report.beside("no preview"):
             pictures = save_preview(training, trainer, folder)
             if pictures is not None and training.copied is not None:
                 likeness(report, trainer.samples, training.copied(pictures))
-        except UnnoiseError as error:  # a picture to look at never ends a training
-            report.say(f"note: no preview: {error}")
 
-    for step in trainer.run():
-        note_step(report, watched, step)
+    for step in steps(trainer, report, folder):
+        with report.beside("a step is not told"):
+            note_step(report, watched, step)
         if report.until is not None and time.monotonic() > report.until:
             flag.append(TIME_LIMIT)
         if flag:
             break
         if crossed(trainer, settings.checkpoint_every):
-            save()
+            save(trainer, report)
         if settings.preview_every and crossed(trainer, settings.preview_every):
             preview()
-    path = save()
+    path = save(trainer, report)
     if trainer.samples < settings.samples:
-        again = f"unnoise train --resume {shlex.quote(str(folder))}"
-        raise Stopped(f"stopped by {flag[0]} and saved as {path}", f"go on with `{again}`", flag[0])
+        saved = f"saved as {path}" if path is not None else "not saved, as its numbers are not finite"
+        raise Stopped(f"stopped by {flag[0]} and {saved}", f"go on with `{go_on(folder)}`", flag[0])
     if settings.preview_every and not crossed(trainer, settings.preview_every):
         preview()  # else the last step has drawn it
     report.table()
+
+
+def save(trainer: Trainer, report: Report) -> Path | None:
+    """Saves a checkpoint, and what was logged up to it; None where its numbers are not finite, which is said.
+
+    Raises:
+        UnnoiseError: it cannot be written.
+    """
+    report.flush()
+    if trainer.finite():
+        return trainer.save()
+    with report.beside("nothing is saved"):
+        raise UnnoiseError("numbers of the training are not finite", "go on from its last checkpoint")
+    return None
+
+
+def steps(trainer: Trainer, report: Report, folder: Path) -> Iterator[TrainStep]:
+    """The steps of the training. Where one fails, what was trained before it is saved, if that is whole."""
+    try:
+        yield from trainer.run()
+    except Exception:
+        if trainer.whole:
+            with report.beside("nothing more is saved"):
+                path = save(trainer, report)
+                if path is not None:
+                    report.say(f"note: saved as {path}; go on with `{go_on(folder)}`")
+        raise
 
 
 def watcher(training: Training, trainer: Trainer, report: Report, folder: Path) -> Watcher | None:
     """What looks at pictures kept back, with the looks of an earlier part of the training, or else with a first one."""
     if training.kept_back is None or not training.settings.watch_every:
         return None
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    watched = Watcher(trainer, training.kept_back, (json.loads(line) for line in lines if "kept-back/" in line))
+    rows: list[dict[str, Any]] = []
+    if METRICS in report.logs:
+        with report.beside("earlier looks at pictures kept back cannot be read"):
+            lines = (folder / METRICS).read_text("utf-8").splitlines()
+            rows += [json.loads(line) for line in lines if "kept-back/" in line]
+    watched = Watcher(trainer, training.kept_back, rows)
     for look in (watched.looks[:1] + watched.looks[-1:]) if watched.looks else ():
         report.watch(look.record())
     if not watched.looks and trainer.step == 0:
-        report.begin(watched.look()[0].record())
+        with report.beside(NO_LOOK):
+            report.begin(watched.look()[0].record())
     return watched
 
 
@@ -254,10 +246,12 @@ def note_step(report: Report, watched: Watcher | None, step: TrainStep) -> None:
     if watched is None or not (crossed(watched.trainer, every) or step.samples >= report.total):
         report.step(step)
         return
-    look, word = watched.look()
-    report.step(step, look.record())
-    if word is not None:
-        report.say(f"note: at {step.samples:,} samples {word.text}")
+    found = None
+    with report.beside(NO_LOOK):
+        found = watched.look()
+    report.step(step, found and found[0].record())
+    if found and found[1] is not None:
+        report.say(f"note: at {step.samples:,} samples {found[1].text}")
 
 
 def likeness(report: Report, samples: int, found: tuple[float, float, float, int]) -> None:

@@ -121,6 +121,7 @@ class Trainer:
         self.machine = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
         self.machine["compiled"] = any(is_compiled(role.module) for role in self.roles.values())
         self.warnings: list[str] = []
+        self.whole = True  # between two steps; after a step that failed only if it had changed nothing
 
     def run(self, samples: int | None = None) -> Iterator[TrainStep]:
         """Trains until ``samples`` (by default the settings') have been seen, yielding every step.
@@ -141,26 +142,44 @@ class Trainer:
         for phase in self.objective.phases():
             if self.step % phase.every:
                 continue
-            losses[phase.name] = self._backward(phase)
+            losses[phase.name] = self._losses(phase)
             norm = float(torch.stack([self.optimisers[name].gradient_norm() for name in phase.trains]).norm())
             ok = ok and bool(torch.isfinite(losses[phase.name].total)) and norm < float("inf")
             if not ok:  # before it touches weights, moments or averages
                 break
+            self.whole = False
             for name in phase.trains:
                 self.optimisers[name].step(factor)
+        self.whole = False
         self.step += 1
         self.samples += self.settings.batch
         self._skipped_in_a_row = 0 if ok else self._skipped_in_a_row + 1
         self.skipped += not ok
+        if ok:
+            for average in self.averages.values():
+                average.update(self.step)
+        self.whole = True
         if self._skipped_in_a_row >= MAX_SKIPPED:
             raise UnnoiseError(
                 f"{MAX_SKIPPED} steps on end gave numbers that are not finite (step {self.step})",
                 "start again with a lower rate and matrix_rate",
             )
-        if ok:
-            for average in self.averages.values():
-                average.update(self.step)
         return TrainStep(self.step, self.samples, losses, factor, norm, not ok, time.perf_counter() - started)
+
+    def _losses(self, phase: Phase) -> Loss:
+        """``_backward``; where it fails after it has changed a buffer, the state is not whole any more."""
+        buffers = [each for role in self.roles.values() for each in role.module.buffers()]
+        versions = [each._version for each in buffers]
+        try:
+            return self._backward(phase)
+        except BaseException:
+            self.whole = self.whole and versions == [each._version for each in buffers]
+            raise
+
+    def finite(self) -> bool:
+        """Whether all numbers that the next step depends on are finite."""
+        tensors = [t for named in self.tensors().values() for t in named.values() if t.is_floating_point()]
+        return all(bool(torch.isfinite(t).all()) for t in tensors)
 
     def _backward(self, phase: Phase) -> Loss:
         """Gradients of one phase over the whole batch, micro-batch by micro-batch, and the mean loss."""

@@ -1,0 +1,124 @@
+"""The figures of a training on disk: a line of JSON a step, and TensorBoard's file of the same."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from unnoise.files import new_name, write_whole
+
+METRICS, BOARD = "metrics.jsonl", "tensorboard"
+
+
+class Log(Protocol):
+    """Where figures go. Anything may raise: a disk is full, a folder deleted."""
+
+    def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
+        """Takes the figures of a step, of which those ``shown`` go on a board."""
+
+    def mark(self, name: str, value: float, samples: int) -> None:
+        """Takes a figure that is for a board alone."""
+
+    def flush(self) -> None:
+        """Hands everything to the disk."""
+
+    def close(self) -> None:
+        """The end."""
+
+
+class Metrics:
+    """A line a step in ``metrics.jsonl``; a step stands there once, however often the training was resumed."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self.path = folder / METRICS
+        forget(self.path, start)
+        self.file = self.path.open("a", encoding="utf-8")
+
+    def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
+        self.file.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
+
+    def mark(self, name: str, value: float, samples: int) -> None:
+        pass
+
+    def flush(self) -> None:
+        self.file.flush()
+        still_there(self.path)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Board:
+    """TensorBoard's file, written in place: its own writer has a thread, whose failures nobody could answer for."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        (folder / BOARD).mkdir(exist_ok=True)
+        self.path = new_name(folder / BOARD, f"events.out.tfevents.{int(time.time()):010d}", "")
+        self.file = RecordWriter(self.path.open("xb"))
+        self._write(file_version="brain.Event:2")
+        if start:  # what was shown after the checkpoint that is gone on from is taken back
+            self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def _write(self, **event: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self.file.write(Event(wall_time=time.time(), **event).SerializeToString())
+
+    def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
+        for key, value in row.items():
+            if isinstance(value, float) and math.isfinite(value) and key in shown:
+                self.mark(key, value, samples)
+
+    def mark(self, name: str, value: float, samples: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._write(step=samples, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+
+    def flush(self) -> None:
+        self.file.flush()
+        still_there(self.path)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def still_there(path: Path) -> None:
+    """Sees that a file that is being written has not been deleted.
+
+    Raises:
+        FileNotFoundError: it has; what is written goes nowhere.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def forget(path: Path, samples: int) -> None:
+    """Takes the lines after so many samples out of a metrics file: a resumed training writes them again."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    kept = []
+    for line in data.splitlines(keepends=True):
+        try:
+            if int(json.loads(line)["samples"]) > samples or not line.endswith(b"\n"):
+                break
+        except (ValueError, KeyError, TypeError):  # torn by a kill
+            break
+        kept.append(line)
+    if len(kept) < len(data.splitlines()):
+        write_whole(path, b"".join(kept))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

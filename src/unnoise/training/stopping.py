@@ -1,0 +1,69 @@
+"""How a training is asked to stop, and how to go on with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from unnoise.errors import UnnoiseError
+
+TIME_LIMIT = "the time limit"
+TOGETHER = 0.5  # seconds within which signals are one request
+
+
+class Stopped(UnnoiseError):
+    """A training that was asked to stop, and did so after saving.
+
+    Args:
+        what, hint: as of any ``UnnoiseError``.
+        by: a signal's name, or ``TIME_LIMIT``.
+    """
+
+    def __init__(self, what: str, hint: str, by: str) -> None:
+        super().__init__(what, hint)
+        self.by = by
+
+
+@contextmanager
+def stop_flag() -> Iterator[list[str]]:
+    """A list that gets the signal's name when the process is asked to stop: by Ctrl-C, by `kill`, by a terminal that is
+    closed, by the end of the processor time that it was given.
+
+    A second Ctrl-C or `kill` stops it at once. Not so what follows within half a second, since `timeout` sends its
+    signal twice, nor a terminal that is closed, which is told of by the shell and by the system.
+    """
+    flag: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    asked = -math.inf
+
+    def note(number: int, frame: object) -> None:
+        nonlocal asked
+        if not flag:
+            asked = time.monotonic()
+            flag.append(signal.Signals(number).name)
+        elif number in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - asked > TOGETHER:
+            raise KeyboardInterrupt
+
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGXCPU]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        wanted.append(signal.SIGHUP)
+    before = {each: signal.signal(each, note) for each in wanted}
+    try:
+        yield flag
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def go_on(folder: Path) -> str:
+    """The command that goes on with the training in a folder, from wherever it is typed."""
+    return f"unnoise train --resume {shlex.quote(os.path.abspath(folder))}"
