@@ -251,7 +251,7 @@ def test_ramp_is_a_scale_that_moves() -> None:
     assert rising.asks(CONDS, NoiseLevel(0.0, 1.0)).keys() == {"cond"}, "no strength, no second call"
     assert Ramp(CFG(4.0), floor=0.5).strength(NoiseLevel(0.0, 1.0)) == 0.5
     assert math.isclose(Ramp(CFG(4.0), path=table).strength(table.at(0.3)), 1.4, rel_tol=1e-9)
-    with pytest.raises(UnnoiseError, match="no ramp"):
+    with pytest.raises(UnnoiseError, match="no shape"):
         Ramp(CFG(4.0), "lineal")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unnoise.core import registry
+from unnoise.core import checks, registry
 from unnoise.errors import UnnoiseError, one_line
 from unnoise.notes import tell
 
@@ -94,9 +94,7 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
     from unnoise.training.runner import begun, run
 
     if options.threads is not None:
-        if not 1 <= options.threads <= 1024:
-            raise UnnoiseError(f"{options.threads} threads cannot be used", "ask for 1 up to the number of cores")
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(checks.whole("threads", options.threads, 1, checks.THREADS))
     if options.minutes is not None and not options.minutes >= 0:
         raise UnnoiseError(f"{options.minutes:g} minutes are no time to train", "ask for more; 0 is a single step")
     folder = options.out or Path("runs") / recipe

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**63  # seeds lie below it
 PICTURES = 10_000  # of one prompt in one call
+THREADS = 1024
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ def tensor(name: str, value: Any, shape: Sequence[int], rows: Sequence[int] = ()
     return value  # type: ignore[no-any-return]
 
 
-def device(name: str, value: Any) -> torch.device:
+def device(name: str, value: Any, hint: str = "use cpu or cuda") -> torch.device:
     """A device, or what torch calls by that name; whether it is there is not asked.
 
     Raises:
@@ -187,11 +188,11 @@ def device(name: str, value: Any) -> torch.device:
     import torch
 
     if not isinstance(value, str | torch.device):
-        raise UnnoiseError(f"{name} is {shown(value)}, which names no device", "use cpu, cuda or a torch.device")
+        raise UnnoiseError(f"{name} is {shown(value)}, which names no device", hint)
     try:
         return torch.device(value)
     except (RuntimeError, ValueError):
-        raise UnnoiseError(f"there is no {name} called {shown(value)}", "use cpu, cuda or a torch.device") from None
+        raise UnnoiseError(f"there is no {name} called {shown(value)}", hint) from None
 
 
 def shown(value: Any) -> str:

@@ -54,7 +54,7 @@ def choose_device(device: torch.device | str) -> torch.device:
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = checks.device("device", device)
+    chosen = checks.device("device", device, "use cpu, cuda or auto")
     there = {"cpu": 1, "cuda": torch.cuda.device_count()}
     if chosen.type not in there:
         raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
@@ -94,7 +94,7 @@ def load_pipeline(
     Raises:
         UnnoiseError: there is no whole model, or the device or dtype cannot be had, or there is no compiler.
     """
-    threads = None if threads is None else checks.whole("threads", threads, 1, 1024)
+    threads = None if threads is None else checks.whole("threads", threads, 1, checks.THREADS)
     where, compiled = choose_device(device), checks.flag("compiled", compiled)
     precision, folder = choose_dtype(dtype, where), default_model() if model is None else model_folder(model)
     if threads is not None:

@@ -23,6 +23,7 @@ from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import phi, weights
 from unnoise.core.noise import NoiseSource
+from unnoise.errors import UnnoiseError
 
 
 def kept_and_fresh(here: NoiseLevel, there: NoiseLevel, eta: float) -> tuple[float, float]:
@@ -84,5 +85,7 @@ def levels_between(low: float, high: float) -> tuple[float, float]:
     Raises:
         UnnoiseError: one is no number of 0 or more, or no level lies between them.
     """
-    low = checks.number("low", low, 0)
-    return low, checks.number("high", high, low, math.inf)
+    low, high = checks.number("low", low, 0), checks.number("high", high, 0, math.inf)
+    if low > high:
+        raise UnnoiseError(f"low {low:g} and high {high:g} hold no levels", "choose low <= high")
+    return low, high
