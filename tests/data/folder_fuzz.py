@@ -102,6 +102,21 @@ def try_metadata(data: bytes, folder: Path) -> None:
     drained(read_folder(folder, Quarantine()))
 
 
+def try_table(data: bytes, folder: Path) -> None:
+    (folder / "a.png").write_bytes(PNG)
+    (folder / "metadata.csv").write_bytes(data)
+    drained(read_folder(folder, Quarantine()))
+    (folder / "metadata.csv").unlink()
+
+
+def try_json(data: bytes, folder: Path) -> None:
+    (folder / "a.png").write_bytes(PNG)
+    for name in ("a.json", "meta.json"):
+        (folder / name).write_bytes(data)
+        drained(read_folder(folder, Quarantine()))
+        (folder / name).unlink()
+
+
 def try_toml(data: bytes, folder: Path) -> None:
     (folder / "a.png").write_bytes(PNG)
     (folder / "d.toml").write_bytes(data)
@@ -146,18 +161,29 @@ TARGETS: dict[str, tuple[Try, list[bytes]]] = {
         try_metadata,
         [b'{"file_name": "a.png", "text": "red"}\n{"file_name": "b", "text": ["a", "b"]}'],
     ),
+    "metadata.csv": (
+        try_table,
+        [b'file_name,text\na.png,"red, blue"\nb.png,x\n', "file_name;text\na.png;x".encode("utf-16")],
+    ),
+    "JSON": (
+        try_json,
+        [b'{"a.png": {"caption": "red", "tags": "x"}}', b'{"caption": ["red"], "tags": ["x"]}', b'["red"]'],
+    ),
     "dataset TOML": (try_toml, [TOML]),
     "kohya metadata": (try_kohya_metadata, [b'{"a.png": {"caption": "a {red|blue} dog\\nb", "tags": "c, d"}}']),
     "Parquet": (
         try_parquet,
         [
             parquet({"image": [{"bytes": PNG, "path": "a"}] * 3, "text": ["a", None, "b"]}),
+            parquet({"png": pa.array([PNG] * 2, pa.binary_view()), "text": pa.array(["a", None]).dictionary_encode()}),
+            parquet({"png": [PNG] * 3, "txt": pa.array(["a", None, "b"], pa.string_view()), "b": [b"x"] * 3}),
             parquet({"jpg": [PNG] * 20, "captions": [["a", "b"]] * 20}, compression="zstd", write_page_checksum=True),
         ],
     ),
     "WebDataset tars": (
         try_tar,
-        [tar({"a.png": PNG, "a.txt": b"red", "b.jpg": PNG, "b.json": json.dumps({"caption": "blue"}).encode()})],
+        [tar({"a.png": PNG, "a.txt": b"red", "b.jpg": PNG, "b.json": json.dumps({"caption": "blue"}).encode()})]
+        + [tar({"a.b.png": PNG, "c.png": PNG, "a.b.txt": b"red", "c.caption.txt": b"blue", "c.x.png": PNG})],
     ),
 }  # fmt: skip
 

@@ -73,9 +73,39 @@ def test_texts_of_all_endings(tmp_path: Path) -> None:
         "hidden": (1, ".hidden"),
         ".npz": (2, "7.npz"),
         ".md": (1, "notes.md"),
-        ".json": (3, "info.json"),
+        ".json": (3, "5.json"),
         "without an ending": (1, "LICENSE"),
     }
+
+
+def test_json_beside_a_picture(tmp_path: Path) -> None:
+    forms = ['"red"', '["red", "blue"]', "[1]", "3", "null", '{"prompt": "red"}', '{"tags": ["x", "y"]}', "[]"]
+    fill(tmp_path, {f"{i}.png": PNG for i in range(8)} | {f"{i}.json": form for i, form in enumerate(forms)})
+    said, aside = all_of(tmp_path)
+    assert list(said.values()) == [("red",), ("red", "blue"), (), (), (), ("red",), ("x, y",), ()]
+    assert beside(aside) == {".json": (4, "2.json")}
+
+
+def test_kohyas_metadata_in_a_folder(tmp_path: Path) -> None:
+    record = {r"test\img\in\a.png": {"caption": "red", "train_resolution": [8, 8]}, "b": {"tags": "x"}, "c.png": {}}
+    fill(
+        tmp_path, {"in/a.png": PNG, "b.png": PNG, "b.txt": "y", "d.png": PNG, "d.txt": "blue", "coco.json": '{"a": {}}'}
+    )
+    fill(tmp_path, {"meta.json": json.dumps(record)})
+    said, aside = all_of(tmp_path)
+    assert said["in/a.png"] == ()  # one of its records is none: it is no such file
+    fill(tmp_path, {"meta.json": json.dumps(record | {"c.png": {"caption": "z"}})})
+    said, aside = all_of(tmp_path)
+    assert said == {"in/a.png": ("red",), "b.png": ("x",), "d.png": ("blue",)}
+    assert aside.notes == [{"name": "meta.json", "note": "read as kohya's metadata: it has 2 of the pictures"}]
+    assert beside(aside) == {".json": (1, "coco.json"), ".txt": (1, "b.txt")}
+
+
+def test_texts_in_another_folder_are_told(tmp_path: Path) -> None:
+    fill(tmp_path, {"img/a.png": PNG, "txt/a.txt": "red"})
+    said, left = read(tmp_path)
+    assert said == {"img/a.png": ()}
+    assert left["txt/a.txt"].endswith("no picture beside it; img/a.png lies in another folder: put them together")
 
 
 def test_a_text_beside_what_is_no_picture_is_lonely(tmp_path: Path) -> None:
@@ -227,7 +257,7 @@ def test_which_column_was_taken_is_told(tmp_path: Path) -> None:
     fill(tmp_path, {"a.parquet": parquet({"png": [PNG], "Prompt": ["x"], "text": ["red"], "caption_en": ["y"]})})
     fill(tmp_path, {"b.parquet": parquet({"png": [PNG], "one": ["x"], "two": ["y"]})})
     fill(tmp_path, {"c.parquet": parquet({"png": [PNG], "label": [3]})})
-    fill(tmp_path, {"d.parquet": parquet({"png": [PNG], "captions": ["red"]})})
+    fill(tmp_path, {"d.parquet": parquet({"latent": [b"x"], "png": [PNG], "captions": ["red"]})})
     said, aside = all_of(tmp_path)
     assert list(said.values()) == [("red",), (), (), ("red",)]
     assert {entry["name"]: entry["note"] for entry in aside.notes} == {
@@ -235,15 +265,18 @@ def test_which_column_was_taken_is_told(tmp_path: Path) -> None:
         "b.parquet": "no column of captions: of its texts one, two none has a name for it; call one caption"
         " (its columns are png, one, two)",
         "c.parquet": "no column of captions: it holds no text for it; call one caption (its columns are png, label)",
+        "d.parquet": "pictures are those of the column png, not of latent",
     }
 
 
 def test_addresses_are_no_pictures(tmp_path: Path) -> None:
     fill(tmp_path, {"a.parquet": parquet({"URL": ["https://example.org/a.png"], "TEXT": ["red"]})})
+    fill(tmp_path, {"e.parquet": parquet({"image": [{"path": "a.png"}]})})
     fill(tmp_path, {"b.parquet": parquet({"a": [1]}), "c.parquet": "version https://git-lfs.github.com/spec/v1"})
     said, left = read(tmp_path)
     assert said == {}
     assert left["a.parquet"].startswith("no pictures: its column URL has addresses or paths, the pictures are not in")
+    assert left["e.parquet"].startswith("no pictures: its column image has addresses or paths")
     assert left["b.parquet"].startswith("no pictures: a table without a column of pictures")
     assert left["c.parquet"].startswith("damaged: it is a Git LFS pointer")
 

@@ -21,6 +21,7 @@ from unnoise.errors import UnnoiseError
 from .folder_fuzz import PNG, TARGETS, drained, fuzz
 
 COUNTS = {"pictures": 1500, "caption files": 2000, "metadata.jsonl": 400, "dataset TOML": 400, "kohya metadata": 400}
+COUNTS |= {"metadata.csv": 80, "JSON": 80}
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=()), max_size=30)  # lone surrogates and control characters too
 JSON = st.recursive(

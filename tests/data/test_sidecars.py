@@ -117,6 +117,7 @@ def test_what_lies_in_a_tar_is_used_or_told(tmp_path: Path) -> None:
         "d.webp": PNG,
     }
     members |= {"d.json": b'{"caption": null}', "lonely.txt": b"x", "info.json": b"[]", "._a.jpg": b"x", "e.bin": b"x"}
+    members |= {"g.gif": b"GIF89a"}
     members |= {"f.one.png": PNG, "f.two.png": PNG, "f.txt": b"two", "pile.npz": b"x", "q.npz": b"x"}
     fill(tmp_path, {"a.tar": tar(members)})
     aside = Quarantine()
@@ -124,7 +125,7 @@ def test_what_lies_in_a_tar_is_used_or_told(tmp_path: Path) -> None:
     names = {item.name.removeprefix("a.tar#"): item.captions for item in items}
     assert names == {"a": ("red",), "b": ("blue",), "c": ("green",), "d": ()}
     left = {entry["name"].removeprefix("a.tar#"): entry["kind"] for entry in aside.entries}
-    assert left == {"lonely.txt": "no picture", "f": "several pictures"}
+    assert left == {"lonely.txt": "no picture", "f": "several pictures", "g": "not a picture"}
     counts = {kind: (entry["count"], entry["example"].removeprefix("a.tar#")) for kind, entry in aside.beside.items()}
     assert counts == {
         "hidden": (1, "._a.jpg"),

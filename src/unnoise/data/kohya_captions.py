@@ -14,11 +14,12 @@ from typing import Any
 from unnoise.data.intake import MAX_RECORD, LeftOut, captions_of, read_file, text_of
 from unnoise.errors import UnnoiseError
 
+Records = Mapping[str, list[tuple[tuple[str, ...], Any]]]  # (path in parts, record) by the last part
 MAX_WORDINGS = 64  # of one caption, from its {alternatives}
 
 
-def metadata(path: Path) -> dict[str, list[tuple[tuple[str, ...], Any]]]:
-    """The records of a fine-tuning metadata file: (path in parts, record) by the picture's name, the path's last part.
+def metadata(path: Path) -> Records:
+    """The records of a fine-tuning metadata file, by the pictures' names, of whose paths the last part counts.
 
     Paths may be written with ``/`` or, as on Windows, with ``\\``; those of another computer lead nowhere here.
 
@@ -38,7 +39,7 @@ def metadata(path: Path) -> dict[str, list[tuple[tuple[str, ...], Any]]]:
     return found
 
 
-def tagged(told: Mapping[str, list[tuple[tuple[str, ...], Any]]], place: str) -> str:
+def tagged(told: Records, place: str) -> str:
     """Caption and tags of a picture, the tags behind every line.
 
     Of several records for one name that counts which lies in a folder of the picture's own name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unnoise.data.intake import (
@@ -16,20 +16,24 @@ from unnoise.data.intake import (
     NoPicture,
     Quarantine,
     Source,
+    captions_of,
     inside,
     read_file,
 )
+from unnoise.data.kohya_captions import Records, metadata, tagged
 from unnoise.data.read_metadata import METADATA, Pictures, Told, read_metadata
-from unnoise.data.read_parquet import look, picture_in, read_parquet
+from unnoise.data.read_parquet import look, pictures_in, read_parquet
 from unnoise.data.read_tar import read_tar
-from unnoise.data.sidecars import ENDINGS, MAX_JSON, ending_of, paired, said_in
+from unnoise.data.sidecars import ENDINGS, MAX_JSON, PROMISED, ending_of, paired, said_in, tell_apart
+from unnoise.errors import UnnoiseError
 from unnoise.foreign import POINTER
 
 PACKED: dict[str, Callable[[Path, str, Quarantine], Source]] = {".parquet": read_parquet, ".tar": read_tar}
-# endings that promise a picture: what bears one and is none is left out by name, what bears another is counted
-_PROMISED = ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ico .svg .psd .heic .heif .avif .jxl .jp2"
-PROMISED = frozenset(_PROMISED.split())
-UNPACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".arrow", ".tfrecord")
+UNPACK, WRITE = "unpack it, and name the folder with its pictures", "write its pictures as Parquet, or as files"
+HOLDERS = {
+    ".zip": UNPACK, ".gz": UNPACK, ".tgz": UNPACK, ".bz2": UNPACK, ".xz": UNPACK, ".zst": UNPACK, ".7z": UNPACK,
+    ".rar": UNPACK, ".arrow": WRITE, ".tfrecord": WRITE, ".h5": WRITE, ".hdf5": WRITE, ".mdb": WRITE,
+}  # fmt: skip
 
 
 def read_folder(root: Path, aside: Quarantine) -> Source:
@@ -49,14 +53,14 @@ def read_folder(root: Path, aside: Quarantine) -> Source:
     texts = [name for name in found if ending_of(name) in ENDINGS]
     others = {*tables, *packed, *texts}
     loose = [name for name in found if name not in others and is_picture(name, found[name], aside)]
-    told = read_metadata(Pictures(root, {name: found[name] for name in loose}), tables, aside)
     pairs = paired(loose, texts)
-    for name in pairs.lonely:
-        if ending_of(name) == ".json":
-            aside.pass_over(name)
-        else:
-            aside.add(name, LeftOut("no picture", "a caption, and no picture of its name"))
-    for name in [*pairs.second, *(text for picture, text in pairs.used.items() if picture in told)]:
+    told = read_metadata(Pictures(root, {name: found[name] for name in loose}), tables, aside)
+    records = {name: record for name in pairs.lonely if (record := record_of(name, found[name])) is not None}
+    for name, record in records.items():
+        told = recorded(record, [place for place in loose if place not in told], name, aside) | told
+    tell_apart(pairs, [name for name in pairs.lonely if name not in records], loose, aside)
+    needed = {text for picture, text in pairs.used.items() if picture not in told}
+    for name in sorted({*pairs.used.values()} - needed):
         aside.pass_over(name)
     kohya_like(root, pairs.used, loose, aside)
     sources = [PACKED[ending_of(name)](found[name], name, aside) for name in packed]
@@ -91,6 +95,29 @@ def beside(text: str | None, found: dict[str, Path], aside: Quarantine) -> tuple
     return said
 
 
+def record_of(name: str, path: Path) -> Records | None:
+    """The records in a file of kohya's fine-tuning metadata that lies in a folder; None if it is no such file."""
+    try:
+        found = metadata(path) if ending_of(name) == ".json" and path.stat().st_size <= MAX_PICTURE else {}
+    except (OSError, UnnoiseError):
+        return None
+    records = [record for several in found.values() for _, record in several]
+    return found if records and all(isinstance(r, dict) and {"caption", "tags"} & r.keys() for r in records) else None
+
+
+def recorded(record: Records, pictures: Sequence[str], name: str, aside: Quarantine) -> dict[str, Told]:
+    """What such metadata say of the pictures that they name."""
+    told: dict[str, Told] = {}
+    for place in pictures:
+        try:
+            if Path(place).name in record or Path(place).stem in record:
+                told[place] = captions_of([*tagged(record, place).splitlines()])
+        except LeftOut as why:
+            told[place] = why
+    aside.note(name, f"read as kohya's metadata: it has {len(told):,} of the pictures")
+    return told
+
+
 def is_picture(name: str, path: Path, aside: Quarantine) -> bool:
     """Whether a file is to be read as a picture: its name promises one, or else its first bytes do.
 
@@ -102,8 +129,8 @@ def is_picture(name: str, path: Path, aside: Quarantine) -> bool:
     try:
         read_file(path, 0, picture=True)
     except NoPicture as why:
-        if ending in UNPACKED:
-            aside.add(name, LeftOut("packed", "unpack it, and name the folder with its pictures"))
+        if ending in HOLDERS:
+            aside.add(name, LeftOut("packed", HOLDERS[ending]))
         elif why.found is not None and why.found.format == POINTER:
             aside.add(name, why)
         else:
@@ -137,7 +164,7 @@ def is_metadata(name: str, path: Path) -> bool:
     if ending_of(name) != ".parquet":
         return True
     try:
-        return not picture_in(look(path)[0])
+        return not pictures_in(look(path)[0])
     except LeftOut as why:
         return why.kind == "no pictures"
 

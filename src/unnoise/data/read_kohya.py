@@ -27,8 +27,8 @@ from unnoise.data.intake import (
     text_of,
 )
 from unnoise.data.kohya_captions import metadata, tagged, wordings
-from unnoise.data.read_folder import PROMISED, is_picture
-from unnoise.data.sidecars import ENDINGS, ending_of, paired
+from unnoise.data.read_folder import is_picture
+from unnoise.data.sidecars import ENDINGS, PROMISED, ending_of, paired, tell_apart
 from unnoise.errors import UnnoiseError
 
 # what is carried into a set, with the type that it must have
@@ -192,10 +192,9 @@ def read_subset(root: Path, toml: Path, settings: Mapping[str, Any], aside: Quar
     for key in [key for key in told or () if key not in known]:
         aside.add(f"{settings['metadata_file']}: {key}", LeftOut("no picture", "there is none of that name"))
     pairs = paired(names, texts, (ending,), loose=False)
-    for place in sorted({*others, *pairs.second, *(pairs.used.values() if told is not None else ())}):
+    for place in sorted({*others, *(pairs.used.values() if told is not None else ())}):
         aside.pass_over(place)
-    for place in pairs.lonely:
-        aside.add(place, LeftOut("no picture", "a caption, and no picture of its name"))
+    tell_apart(pairs, pairs.lonely, names, aside)
     better = sorted({ending_of(text) for text in paired(names, others, loose=False).used.values()} - {".json"})
     if better and told is None and not pairs.used:
         what = f"no picture has a caption in a file {ending}, and files {' and '.join(better)} lie beside them"

@@ -38,10 +38,13 @@ def read_parquet(path: Path, name: str, aside: Quarantine) -> Source:
     """
     try:
         schema, count = look(path)
-        picture, choice = picture_in(schema), choose(texts_of(schema))
+        pictures, choice = pictures_in(schema), choose(texts_of(schema))
     except LeftOut as why:
         aside.add(name, why)
         return Source(0, iter(()))
+    picture, *more = pictures
+    if more:
+        aside.note(name, f"pictures are those of the column {picture}, not of {', '.join(more)}")
     line = told_of(choice)
     if line:
         seen = "" if choice.name else f" (its columns are {', '.join(schema.names)[:300]})"
@@ -153,17 +156,19 @@ def texts_of(schema: pa.Schema) -> list[str]:
     return [name for name in single(schema) if holds(name)]
 
 
-def picture_in(schema: pa.Schema) -> str:
-    """The column with pictures: the first by ``PICTURES``, else the only one that holds bytes and is not called a text.
+def pictures_in(schema: pa.Schema) -> list[str]:
+    """The columns with pictures, the one to read first: by ``PICTURES``, else as they come, if not called a text.
 
     Raises:
         LeftOut: there is none.
     """
+    import pyarrow.types as kinds
+
     full = [name for name in single(schema) if holds_bytes(schema.field(name).type) and plain(name) not in RANK]
     known = sorted((name for name in full if plain(name) in PICTURES), key=lambda name: PICTURES.index(plain(name)))
-    if known or len(full) == 1:
-        return (known or full)[0]
-    there = [name for name in single(schema) if holds_text(schema.field(name).type)]
+    if full:
+        return [*known, *(name for name in full if name not in known)]
+    there = [name for name in single(schema) if holds_text(kind := schema.field(name).type) or kinds.is_struct(kind)]
     paths = [name for name in there if plain(name) in PICTURES or "url" in plain(name) or plain(name) == "filename"]
     if paths:
         what = f"its column {paths[0]} has addresses or paths, the pictures are not in the file"

@@ -24,10 +24,19 @@ from unnoise.data.intake import (
     check_not_instead,
     check_picture,
 )
-from unnoise.data.sidecars import ENDINGS, MAX_JSON, ending_of, paired, said_in, sample_of, stem_of
+from unnoise.data.sidecars import (
+    ENDINGS,
+    MAX_JSON,
+    PROMISED,
+    ending_of,
+    paired,
+    said_in,
+    sample_of,
+    stem_of,
+    tell_apart,
+)
 from unnoise.foreign import head_of
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 MAX_HEADER = 2**20  # bytes of one extended header: long names and the like
 MAX_MEMBERS = 2**21  # of one tar: their names and places are in memory, some 300 bytes each
 PACKED = {"gzip": rb"\x1f\x8b", "bzip2": rb"BZh.1AY&SY", "xz": rb"\xfd7zXZ|\]\0\0\x80", "zstd": rb"\x28\xb5\x2f\xfd"}
@@ -62,19 +71,13 @@ def read_tar(path: Path, name: str, aside: Quarantine) -> Source:
     """
     members = survey(path, name, aside)
     texts = [member for member in members if ending_of(member) in ENDINGS]
-    shown = [member for member in members if ending_of(member) in PICTURES]
+    shown = [member for member in members if ending_of(member) in PROMISED]
     pairs = paired(shown, texts)
     shown = alone(shown, pairs.crowded, name, aside)
     extra = other_views(shown, pairs.used)
-    for member in pairs.second:
-        aside.pass_over(f"{name}#{member}")
     for member in [member for member in shown if member in extra]:
         aside.pass_over(f"{name}#{member}", "further pictures of samples")
-    for member in pairs.lonely:
-        if ending_of(member) == ".json":
-            aside.pass_over(f"{name}#{member}")
-        else:
-            aside.add(f"{name}#{member}", LeftOut("no picture", "a caption, and no picture of its name"))
+    tell_apart(pairs, pairs.lonely, shown, aside, f"{name}#")
     shown = [member for member in shown if member not in extra]
 
     def items() -> Iterator[Item]:
@@ -187,7 +190,7 @@ def check_member(member: tarfile.TarInfo, place: str, found: dict[str, Place], n
         raise LeftOut("unreadable", "a member that is no plain file")
     if member.name.startswith("/") or ".." in member.name.split("/"):
         raise LeftOut("unsafe path", "the name climbs out of the archive")
-    if ending_of(place) not in (*PICTURES, *ENDINGS):
+    if ending_of(place) not in (*PROMISED, *ENDINGS):
         aside.pass_over(f"{name}#{place}")
         return False
     if member.size > MAX_PICTURE:

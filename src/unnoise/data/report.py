@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from unnoise.data.write import Row
 
 REPORT = "report.json"
-HOW = "put a text of its name beside each (a.txt beside a.png), or a metadata.jsonl of file_name and text"
+HOW = "put a text of its name beside each (a.txt beside a.png), or one metadata.csv with columns file_name and text"
 
 
 def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str]) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from unnoise.data.fields import RANK, plain, texts_in
-from unnoise.data.intake import MAX_CAPTIONS, LeftOut, captions_in, captions_of, text_of
+from unnoise.data.intake import MAX_CAPTIONS, LeftOut, Quarantine, captions_in, captions_of, text_of
 
 ENDINGS = (".txt", ".caption", ".cap", ".captions", ".text", ".json")  # of several beside a picture the first is used
+# endings that promise a picture: what bears one and is none is left out by name, what bears another is counted
+_PROMISED = ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ico .svg .psd .heic .heif .avif .jxl .jp2"
+PROMISED = frozenset(_PROMISED.split())
 MAX_JSON = 16 * MAX_CAPTIONS  # bytes of one picture's .json, which has more than captions
 
 
@@ -121,8 +124,25 @@ def _akin(text: str, picture: str, sample: str) -> bool:
     )
 
 
+def tell_apart(
+    pairs: Pairs, lonely: Sequence[str], pictures: Iterable[str], aside: Quarantine, before: str = ""
+) -> None:
+    """Counts the texts that came second, and names those of no picture; their names begin with ``before``."""
+    elsewhere = {posixpath.basename(stem_of(picture)): picture for picture in pictures}
+    for text in pairs.second:
+        aside.pass_over(before + text)
+    for text in lonely:
+        if ending_of(text) == ".json":  # any settings or tables are called so
+            aside.pass_over(before + text)
+            continue
+        far = elsewhere.get(posixpath.basename(stem_of(text)))
+        more = f" beside it; {far} lies in another folder: put them together" if far else " of its name"
+        aside.add(before + text, LeftOut("no picture", f"a caption, and no picture{more}"))
+
+
 def said_in(name: str, data: bytes) -> tuple[str, ...]:
-    """The captions in a text file beside a picture: its lines, or what the object in a ``.json`` has for them.
+    """The captions in a text file beside a picture: its lines, or what an object in ``.json`` has for them,
+    or a ``.json`` that is a text or a list of texts.
 
     Raises:
         LeftOut: it is no text, or what stands there says nothing; a .json without a field for captions is none of them.
@@ -135,5 +155,7 @@ def said_in(name: str, data: bytes) -> tuple[str, ...]:
         record = json.loads(text_of(data))
     except (ValueError, RecursionError):
         raise LeftOut("bad metadata", "the .json beside it is no JSON") from None
-    texts = texts_in(record) if isinstance(record, dict) else []
+    texts = texts_in(record) if isinstance(record, dict) else record if isinstance(record, list) else [record]
+    if not isinstance(record, dict) and not all(isinstance(text, str) for text in texts):
+        return ()
     return captions_of(texts) if texts else ()
