@@ -291,7 +291,7 @@ def test_a_set_without_captions_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["data", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "set"), "--size", "16"]) == 0
     said = capsys.readouterr().out
     assert "0 captions, 0 kept back, 0 left out, 3 files not used" in said
-    assert "NO CAPTIONS were found, for any of the 2 pictures; put a text of its name beside each" in said
+    assert "NO CAPTIONS were found, pictures without one: 2; put a text of its name beside each" in said
     assert "not used: 2 .words (such as a.words), 1 .md (such as n.md)" in said
     report = json.loads((tmp_path / "set/report.json").read_text("utf-8"))
     assert report["not_used"][0] == {"kind": ".words", "count": 2, "example": "a.words"}
@@ -323,3 +323,5 @@ def test_names_as_kohya_gives_folders(tmp_path: Path) -> None:
     wanted = 'image_dir = "10_sks dog", num_repeats = 10, class_tokens = "sks dog", caption_extension = ".caption"'
     assert wanted in aside.notes[0]["note"]
     assert all_of(tmp_path / "10_sks dog")[1].notes == aside.notes
+    (tmp_path / "10_sks dog/a.caption").unlink()
+    assert 'caption_extension = ".txt"' in all_of(tmp_path)[1].notes[0]["note"]

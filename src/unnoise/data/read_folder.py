@@ -149,7 +149,7 @@ def kohya_like(root: Path, used: dict[str, str], pictures: list[str], aside: Qua
     for folder, name in folders.items():
         match = re.fullmatch(r"([1-9]\d{0,2})_(.+)", folder.name)
         if match:
-            ending = ending_of(used.get(name, ".txt"))
+            ending = ending_of(used.get(name, "a.txt"))
             settings = f"image_dir = {json.dumps(folder.name, ensure_ascii=False)}, num_repeats = {match[1]}, "
             settings += f"class_tokens = {json.dumps(match[2], ensure_ascii=False)}, caption_extension = "
             settings += json.dumps(ending if ending != ".json" else ".txt")

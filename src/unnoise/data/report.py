@@ -66,7 +66,7 @@ def summary(report: Mapping[str, Any], shown: int = 5) -> Iterable[str]:
 def warning(report: Mapping[str, Any]) -> Iterable[str]:
     """A line if no picture of the set has a caption."""
     if report.get("pictures") and len(report["without_caption"]) == report["pictures"]:
-        yield f"NO CAPTIONS were found, for any of the {report['pictures']:,} pictures; {HOW}"
+        yield f"NO CAPTIONS were found, pictures without one: {report['pictures']:,}; {HOW}"
 
 
 def unused(kinds: Sequence[Mapping[str, Any]], shown: int = 8) -> str:

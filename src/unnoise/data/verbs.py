@@ -66,10 +66,11 @@ def folder(
         settings = Settings(size, fit, background, keep_back, near)
         manifest = build_folder(path, out, settings, lambda done, n: line.update(task, completed=done, total=n))
     side, held = manifest["origin"]["settings"]["size"], manifest["splits"].get("tier1/validation", 0)
+    idle = manifest["not_used"]
     tell(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures of {side} x {side}, "
         f"{manifest['captions']} captions, {held} kept back, {manifest['left_out']} left out"
-        + (f", {manifest['not_used']} files not used" if manifest["not_used"] else "")
+        + (f", {idle} {'file' if idle == 1 else 'files'} not used" if idle else "")
     )
     for each in report_lines(out):
         tell(f"  {each}")
