@@ -31,8 +31,8 @@ def test_lines_comments_and_blanks() -> None:
         (b"", "a.txt has no prompts"),
         (b"# only\n\n# comments\n", "a.txt has no prompts"),
         (b"red\n\xff\xfe\n", "a.txt, line 2: no UTF-8 text"),
-        (b"red\nbl\x1b[2Jue\n", "a.txt, line 2: the prompt has control characters"),
-        ("a\nb\u2028c".encode(), "a.txt, line 2: the prompt has control characters"),
+        ("red\nb\u00e9".encode("latin-1"), "a.txt, line 2: no UTF-8 text"),
+        (b"red\nb\0l\0ue\0x", "a.txt, line 2: the prompt has NULs between its letters"),
         (b"x\n" * (MAX_PROMPTS + 1), f"a.txt, line {MAX_PROMPTS + 1}: more than 1,000 prompts"),
         (b"x" * (MAX_BYTES + 1), "a.txt has more than 1,048,576 bytes"),
     ],
@@ -42,6 +42,13 @@ def test_files_that_are_no_prompts_are_refused(data: bytes, said: str) -> None:
     with pytest.raises(UnnoiseError) as error:
         parse(data, "a.txt")
     assert error.value.what.startswith(said)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_of_other_programs_hold_the_same_prompts(encoding: str, end: str) -> None:
+    data = end.join(["red  apple ", "# no", "", "bl\x1bue\u2028caf\u00e9"]).encode(encoding)
+    assert [each.text for each in parse(data, "a.txt")] == ["red apple", "bl ue caf\u00e9"]
 
 
 def test_as_many_as_are_allowed() -> None:

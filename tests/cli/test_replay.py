@@ -14,8 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
-from unnoise.pipelines.metadata import to_png
+from unnoise.pipelines.metadata import run_record, to_png
 from unnoise.pipelines.settings import RULES
+from unnoise.pipelines.text_to_picture import Pipeline
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -73,6 +74,24 @@ def test_a_record_without_weights_is_of_a_time_when_brackets_were_text(
         status, out, _ = say("replay", path, "--model", tiny_model)
         assert (": equal" in out) == bool(literal), "only what was drawn literally is equal"
         assert status == (0 if literal else 1)
+
+
+def test_a_record_of_format_1_is_drawn_from_its_prompt_as_it_was_typed(
+    say: Say, pipeline: Pipeline, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A blank at the end made another picture then; a record of today's rules with one makes today's."""
+    prompt, negative = "(red) apple ", " blue"
+    for rules in (1, RULES):
+        settings = pipeline.settings(weights=True, rules=rules)
+        *_, last = pipeline.run([prompt], [3], negative, settings)
+        drawn = pipeline.decode(last.run.x)[0]
+        own = {**run_record(pipeline, prompt, negative, settings), "seed": 3, "row": 0, "batch": 1}
+        path = tmp_path / f"{rules}.png"
+        path.write_bytes(to_png(drawn, own))
+        assert own["format"] == rules
+        assert ": equal" in say("replay", path, "--model", tiny_model)[1]
+        path.write_bytes(to_png(drawn, own | {"format": 1 if rules == RULES else RULES}))
+        assert ": equal" not in say("replay", path, "--model", tiny_model)[1], "the rules make no difference"
 
 
 def test_another_seed_or_setting_is_different(say: Say, drawn: list[Path], tiny_model: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_curve_is_written_with_the_digits_it_needs() -> None:
         (["--method", "curve", "--steps", "51"], "a curve for 51 steps"),
         (["--method", "curve", "--spacing", "leading"], "begins at another level"),
         (["--seed", "-1"], "--seed -1 is out of range"),
-        (["red\napple"], "control characters"),
+        (["red\ud83dapple"], "the prompt is no UTF-8 text"),
         (["--method", "curve", "--iterations", "0"], "in 0 iterations"),
         (["--prompts", "nowhere.txt"], "the prompts at nowhere.txt cannot be read"),
     ],

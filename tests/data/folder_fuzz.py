@@ -29,6 +29,7 @@ from unnoise.data.read_parquet import read_parquet
 from unnoise.data.read_tar import read_tar
 from unnoise.data.square import Squarer
 from unnoise.errors import UnnoiseError
+from unnoise.text import clean
 
 Try = Callable[[bytes, Path], None]
 
@@ -65,7 +66,7 @@ def drained(source: Source) -> list[Item]:
     items = list(source.items)
     for item in items:
         assert item.data
-        assert all(caption.isprintable() and caption.strip() == caption and caption for caption in item.captions)
+        assert all(clean(caption) == caption and caption for caption in item.captions)
     return items
 
 

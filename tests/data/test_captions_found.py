@@ -42,7 +42,7 @@ def test_marked_text_is_read(mark: str) -> None:
     ("data", "why"),
     [
         ("grün".encode("latin-1"), "it is not UTF-8; save it as UTF-8"),
-        ("red".encode("utf-16-le"), "it has zero bytes, as UTF-16 without its mark"),
+        (b"r\0\0ed", "it has NULs, as UTF-16 and UTF-32 have"),
         (codecs.BOM_UTF16_LE + b"r", "it is not UTF-16"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
     ],

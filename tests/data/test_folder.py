@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tiny import tokenizer
 from unnoise.cli.main import main
 from unnoise.data import folder, verbs
-from unnoise.data.feeds import CaptionFeed, CropFeed, rows_of, shortened, weights_of
+from unnoise.data.feeds import CaptionFeed, CropFeed, rows_of, weights_of
 from unnoise.data.folder import Settings, build_folder, fraction
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
@@ -253,27 +254,22 @@ def test_a_set_without_captions_is_trained_with_the_empty_prompt(tmp_path: Path)
     pictures = open_set(tmp_path / "set")
     assert manifest["captions"] == 1
     assert pictures.captions == [[""]] * 4 + [["red"]]
+    words = tokenizer()
     feed = CaptionFeed(pictures, list(range(5)), words)
     ids = feed.captions(torch.arange(5), torch.full((5,), 0.99))
-    assert ids[:, 1].tolist() == [9, 9, 9, 9, 3]
+    assert ids[:, 1].tolist() == [words.end] * 4 + [words.ids("red")[0]]
 
 
 # captions that are longer than a text tower reads
 
 
-def words(prompts: Any, room: int = 4) -> torch.Tensor:
-    """A tokenizer: a token a word, its length; 0 begins, 9 ends."""
-    if any(len(prompt.split()) > room for prompt in prompts):
-        raise UnnoiseError("the prompt has too many tokens", "use fewer words")
-    rows = [[0, *(len(word) for word in prompt.split())] for prompt in prompts]
-    return torch.tensor([row + [9] * (room + 2 - len(row)) for row in rows])
-
-
-def test_long_captions_lose_their_last_words(caplog: pytest.LogCaptureFixture) -> None:
-    assert rows_of(["a bb", "a bb ccc dddd"], words).tolist() == [[0, 1, 2, 9, 9, 9], [0, 1, 2, 3, 4, 9]]
+def test_long_captions_lose_their_ends_and_the_note_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
+    words = tokenizer(8)
+    assert torch.equal(rows_of(["red apple", "a dog"], words), words(["red apple", "a dog"]))
     assert caplog.records == []
-    assert rows_of(["a", "a bb ccc dddd eeeee f"], words)[1].tolist() == [0, 1, 2, 3, 4, 9]
-    assert "1 of 2 captions are too long" in caplog.text
-    for count in range(12):
-        caption = " ".join("x" * (i + 1) for i in range(count))
-        assert shortened(caption, words) == " ".join(caption.split()[:4])
+    rows = rows_of(["red apple", "red apple and blue heart and a dog and a cat", "\u82f9\u679c" * 9], words)
+    assert torch.equal(rows, words(["red apple", "red apple and blue heart and", "\u82f9"]))
+    assert "2 of 3 captions are longer than the 6 tokens that the text tower reads" in caplog.text
+    assert (
+        "1 after a word or tag and 1 inside of one; the first is read as 'red apple and blue heart and'" in caplog.text
+    )

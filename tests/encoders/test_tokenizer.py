@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny import tokenizer
 from unnoise.encoders.tokenizer import END, MAX_CHARACTERS, START, Tokenizer
 from unnoise.errors import UnnoiseError
+from unnoise.text import clean
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=60)
 ODD = [
@@ -77,6 +78,41 @@ def test_nothing_is_cut() -> None:
         t(["red apple", fits + "q"])
     with pytest.raises(UnnoiseError, match=rf"{MAX_CHARACTERS + 1} characters"):
         t(["a" * (MAX_CHARACTERS + 1)])
+
+
+LONG = {
+    "words, one of them whole": ("red apple " * 20, "red apple red apple red apple red apple"),
+    "Chinese": ("\u7ea2\u82f9\u679c" * 9, "\u7ea2\u82f9"),
+    "Chinese with a comma": ("\u82f9\uff0c\u679c\u82f9\u679c\u82f9", "\u82f9"),
+    "Thai": ("\u0e2a\u0e35\u0e41\u0e14\u0e07\u0e41\u0e14\u0e07", "\u0e2a\u0e35"),
+    "tags": ("red,apple,red,blue,heart,red", "red,apple,red"),
+    "one word": ("q" * 9, "q" * 7),
+    "more characters than are read": ("q" * 9000, "q" * 7),
+    "a family": ("\U0001f468\u200d\U0001f469" * 3, "\U0001f468"),
+    "flags": ("\U0001f1e9\U0001f1ea" * 3, "\U0001f1e9\U0001f1ea"),
+    "accents": ("q\u0301" * 9, "q\u0301q\u0301"),
+}
+
+
+@pytest.mark.parametrize(("caption", "kept"), LONG.values(), ids=LONG)
+def test_a_caption_is_cut_where_a_reader_would_cut_it(caption: str, kept: str) -> None:
+    t = Tokenizer(tokenizer().json, 11 if kept[0] == "\U0001f1e9" else 10)
+    assert t.cut(caption) == kept
+    assert t.cut(kept) == kept
+    with pytest.raises(UnnoiseError):
+        t([caption])
+    t([kept])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60).map(clean))
+def test_nothing_is_cut_to_nothing(caption: str) -> None:
+    t = tokenizer(10)
+    kept = t.cut(caption)
+    assert caption.startswith(kept)
+    assert bool(kept) == bool(caption)
+    assert t.count(kept) <= 8
+    assert kept == caption or t.count(caption) > 8
 
 
 def test_a_special_token_in_a_prompt_is_text() -> None:

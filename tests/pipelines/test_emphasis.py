@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import tokenizer
+from unnoise.encoders.tokenizer import MAX_CHARACTERS
 from unnoise.errors import UnnoiseError
 from unnoise.pipelines.emphasis import parse, plain, token_weights
+from unnoise.pipelines.settings import RULES
 from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.text import clean
 
 # the first seven are the examples of the web interface's own parser
 PARSED = {
@@ -60,7 +63,8 @@ def test_weights_that_draw_nothing_are_refused(prompt: str) -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_text_can_be_escaped(text: str) -> None:
     escaped = "".join(f"\\{sign}" if sign in "()[]\\" else sign for sign in text)
-    assert plain(escaped) == text
+    assert plain(escaped) == clean(text)
+    assert plain(escaped, typed=True) == text
     assert {weight for _, weight in parse(escaped)} <= {1.0}
 
 
@@ -134,3 +138,31 @@ def test_brackets_are_no_part_of_a_prompt_s_length(pipeline: Pipeline) -> None:
     pipeline.encode([" ".join(["(apple:1.05)"] * 13)], weights=True)
     with pytest.raises(UnnoiseError, match="tokens, the model reads 30"):
         pipeline.encode(["(apple) " * 99], weights=True)
+
+
+# blanks, and texts that are too long
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["(red) apple ", " ( red ) apple", "(red ) apple", "(red)( ) apple", "[] (red)  [ ] apple[ ]", "(red)\napple"],
+)
+def test_blanks_beside_brackets_are_those_of_a_clean_text(prompt: str) -> None:
+    assert plain(prompt) == "red apple"
+    assert plain(prompt, typed=True) != "red apple" or prompt == "(red) apple"
+
+
+def test_rules_1_read_a_prompt_as_it_was_typed(pipeline: Pipeline) -> None:
+    for weights in (False, True):
+        new, old = (pipeline.encode(["red apple ", "red apple"], weights, rules) for rules in (RULES, 1))
+        assert torch.equal(new.pooled[0], new.pooled[1])  # type: ignore[index]
+        assert torch.equal(old.pooled[1], new.pooled[1])  # type: ignore[index]
+        assert not torch.equal(old.pooled[0], old.pooled[1])  # type: ignore[index]
+
+
+def test_a_prompt_of_brackets_alone_is_refused_before_it_is_read() -> None:
+    """What is closed goes over all that it holds: in the square of the length, which is therefore bounded."""
+    with pytest.raises(UnnoiseError, match="the prompt has 100000 characters"):
+        parse("(" * 50_000 + ")" * 50_000)
+    deep = MAX_CHARACTERS // 3
+    assert len(parse("[a" * deep + "]" * deep)) > 900

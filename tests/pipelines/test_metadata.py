@@ -6,7 +6,7 @@ import pytest
 
 from unnoise.errors import UnnoiseError
 from unnoise.pipelines.metadata import infotext, weights_sha256
-from unnoise.pipelines.words import read_vocabulary, strange_words, vocabulary, warning, words_of
+from unnoise.pipelines.words import TOLD, nearest, read_vocabulary, strange_words, vocabulary, warning, words_of
 
 RECORD = {
     "prompt": "red apple, on a table",
@@ -44,12 +44,23 @@ def test_words() -> None:
     known = read_vocabulary(text)
     assert known == {"red", "apple", "man", "shoe", "dark", "skin", "tone", "keycap", "2"}
     assert words_of("The man's  RED-apple!") == ["the", "man", "red", "apple"]
-    assert strange_words("red aples and 2 shoes", sorted(known)) == {"aples": ["apple"], "and": [], "shoes": ["shoe"]}
+    assert words_of("straw\u00adberry cafe\u0301") == ["strawberry", "caf\u00e9"]
+    assert strange_words("red aples and 2 shoes", known) == ["aples", "and", "shoes"]
+    assert [nearest(word, known) for word in ("aples", "and", "shoes")] == [["apple"], [], ["shoe"]]
     assert warning("red apple", known) == ""
     assert warning("a red zebra", known | {"a"}) == (
         "note: the model has never been taught 'zebra'; it draws what it makes of the rest"
     )
     assert warning("", known) == ""
+
+
+def test_a_note_on_strange_words_compares_only_those_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is compared with thousands of known words: thirty thousand of them would take minutes."""
+    compared: list[str] = []
+    monkeypatch.setattr("unnoise.pipelines.words.nearest", lambda word, known: compared.append(word) or [])
+    note = warning(" ".join(f"word{i}" for i in range(30_000)), {"apple"})
+    assert compared == [f"word{i}" for i in range(TOLD)]
+    assert "'word11' and 29,988 words more; it draws" in note
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000, b'["\xff"]'])

@@ -106,6 +106,19 @@ def test_letter_case_does_not_matter(pipeline: Pipeline) -> None:
     assert bits(pipeline.generate("Red APPLE")) == bits(pipeline.generate("red apple"))
 
 
+def test_blanks_and_normal_forms_do_not_matter(pipeline: Pipeline) -> None:
+    """Of a prompt, a negative prompt, and what an inversion is told."""
+    for typed, same in ((" red\u00a0 apple\n", "red apple"), ("cafe\u0301", "caf\u00e9")):
+        for weights in (True, False):
+            drawn = [bits(pipeline.generate("dog", p, weights=weights)) for p in (typed, same)]
+            drawn += [bits(pipeline.generate(p, "dog", weights=weights)) for p in (typed, same)]
+            assert drawn[0] == drawn[1]
+            assert drawn[2] == drawn[3]
+        start = pipeline.start(Image.new("RGB", (128, 128), "red"), 1.0)
+        states = [pipeline.invert(start, p, rounds=1).state for p in (typed, same)]
+        assert torch.equal(*states)  # type: ignore[arg-type]
+
+
 def test_a_prompt_that_is_too_long_is_refused(pipeline: Pipeline) -> None:
     for prompt, negative in ((" ".join(["apple"] * 99), ""), ("", "x" * 5000)):
         with pytest.raises(UnnoiseError, match=r"the prompt has \d+ (tokens|characters)"):

@@ -114,7 +114,8 @@ def generate(
         raise UnnoiseError("--show and --json both want the standard output", "leave one of them out")
     way = terminal.choose(os.environ, sys.stdout) if show else None
     wanted = read_prompts(prompt, prompts)
-    checked(Prompt(negative))
+    negative = checked(Prompt(negative, "--negative")).text
+    invert = None if invert is None else checked(Prompt(invert, "--invert")).text
     if len(wanted) * count > checks.PICTURES:
         what = f"{len(wanted)} prompts with {count} pictures each are too many"
         raise UnnoiseError(what, f"{checks.PICTURES} at most")
@@ -128,7 +129,7 @@ def generate(
     pipeline = load_pipeline(model, device, dtype, threads, compiled)
     changes = {name.replace("-", "_"): said[name] for name in grids.SETTINGS} | {"weights": not literal}
     given = Given(start, strength, mask, invert)
-    check_prompts(pipeline, [*wanted, Prompt(negative)], weights=not literal)
+    check_prompts(pipeline, wanted, [Prompt(negative, "--negative"), Prompt(invert or "", "--invert")], not literal)
     index = training_pictures(model) if nearest else None
     job = Job(pipeline, changes, negative, given, out, metadata, strict, strip, gif, index, tuple(axes), margins)
     started = time.perf_counter()

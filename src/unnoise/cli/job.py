@@ -33,21 +33,24 @@ if TYPE_CHECKING:
 Made = tuple["Image.Image", dict[str, Any]]  # a picture, and what is told of it: its path, its seed and the rest
 
 
-def check_prompts(pipeline: Pipeline, prompts: Sequence[Prompt], weights: bool) -> None:
+def check_prompts(pipeline: Pipeline, prompts: Sequence[Prompt], others: Sequence[Prompt], weights: bool) -> None:
     """Refuses prompts that the model cannot read, by their place, and names words that it was never taught.
+
+    Args:
+        others: what is not to be drawn, of which no words are named: negative prompts and the like.
 
     Raises:
         UnnoiseError: a prompt is too long, or a weight in it draws nothing.
     """
     texts = []
-    for prompt in prompts:
+    for prompt in (*prompts, *others):
         try:
             texts.append(emphasis.plain(prompt.text) if weights else prompt.text)
             pipeline.tokenizer(texts[-1:])
         except UnnoiseError as error:
             where = "" if prompt.where == "the prompt" else f"{prompt.where}: "
             raise UnnoiseError(f"{where}{error.what}", error.hint) from None
-    if pipeline.taught is not None and (note := warning(" ".join(texts[:-1]), pipeline.taught)):
+    if pipeline.taught is not None and (note := warning(" ".join(texts[: len(prompts)]), pipeline.taught)):
         say(note)
 
 

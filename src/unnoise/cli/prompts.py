@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 from unnoise.errors import UnnoiseError
+from unnoise.text import clean, decode
 
 MAX_BYTES, MAX_PROMPTS = 2**20, 1000
 
@@ -54,23 +55,25 @@ def _read(file: Path) -> tuple[bytes, str]:
 
 
 def parse(data: bytes, name: str) -> list[Prompt]:
-    """The prompts of a text: one a line, without blanks around it; empty lines and those that begin with # are skipped.
+    """The prompts of a text: one a line, cleaned; empty lines and those that begin with # are skipped.
 
     Raises:
-        UnnoiseError: more than 1 MiB or 1,000 prompts, no UTF-8, control characters, or no prompt at all.
+        UnnoiseError: more than 1 MiB or 1,000 prompts, neither UTF-8 nor UTF-16, or no prompt at all.
     """
     if len(data) > MAX_BYTES:
         raise UnnoiseError(f"{name} has more than {MAX_BYTES:,} bytes", "it is no list of prompts, or split it")
     prompts = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    try:
+        whole = decode(data)
+    except UnicodeDecodeError as error:
+        number = 1 + len(re.findall(rb"\r\n|\r|\n", data[: error.start]))
+        raise UnnoiseError(f"{name}, line {number}: no UTF-8 text", "save the file as UTF-8") from None
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", whole), 1):
         where = f"{name}, line {number}"
-        try:
-            text = line.decode("utf-8").strip(" \t\r")
-        except UnicodeDecodeError:
-            raise UnnoiseError(f"{where}: no UTF-8 text", "save the file as UTF-8") from None
-        if not text or text.startswith("#"):
+        prompt = checked(Prompt(line, where))
+        if not prompt.text or prompt.text.startswith("#"):
             continue
-        prompts.append(checked(Prompt(text, where)))
+        prompts.append(prompt)
         if len(prompts) > MAX_PROMPTS:
             raise UnnoiseError(f"{where}: more than {MAX_PROMPTS:,} prompts", "split the file")
     if not prompts:
@@ -79,12 +82,10 @@ def parse(data: bytes, name: str) -> list[Prompt]:
 
 
 def checked(prompt: Prompt) -> Prompt:
-    """The prompt, if it is fit for one line.
+    """The prompt, cleaned.
 
     Raises:
-        UnnoiseError: it has control characters.
+        UnnoiseError: it is no text.
     """
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in prompt.text):
-        where = "" if prompt.where == "the prompt" else f"{prompt.where}: "
-        raise UnnoiseError(f"{where}the prompt has control characters", "remove line breaks and the like")
-    return prompt
+    where = "" if prompt.where == "the prompt" else f"{prompt.where}: "
+    return prompt._replace(text=clean(prompt.text, f"{where}the prompt"))

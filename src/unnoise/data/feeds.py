@@ -14,11 +14,11 @@ from torch import Tensor
 from unnoise.core.condition import Condition
 from unnoise.core.objective import Batch, Draws
 from unnoise.data.store import PictureSet
+from unnoise.encoders.tokenizer import Tokenizer, between_words
 from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_bytes
 
 log = logging.getLogger(__name__)
-Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 def trained(pictures: PictureSet, by: Literal["autoencoder", "denoiser"]) -> list[int]:
@@ -89,7 +89,7 @@ class CropFeed:
 class CaptionFeed:
     """Pictures in [-1, 1] with the token ids of one of their captions, chosen anew each time; for contrastive pairs."""
 
-    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenize) -> None:
+    def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenizer) -> None:
         self.identity = f"{pictures.sha256}/{len(items)}"
         self.pixels, self.items = pictures.pictures(), torch.tensor(items)
         self.captions = CaptionIds([pictures.captions[i] for i in items], tokenizer)
@@ -148,7 +148,7 @@ class LatentFeed:
         self,
         pictures: PictureSet,
         items: list[int],
-        tokenizer: Tokenize,
+        tokenizer: Tokenizer,
         mean: Tensor | Encoded,
         std: Tensor | None,
         features: Condition | None = None,
@@ -188,7 +188,7 @@ class CaptionIds:
         end: the id that ends a prompt.
     """
 
-    def __init__(self, captions: list[list[str]], tokenizer: Tokenize) -> None:
+    def __init__(self, captions: list[list[str]], tokenizer: Tokenizer) -> None:
         counts = torch.tensor([len(each) for each in captions])
         self.unique = rows_of([caption for each in captions for caption in each], tokenizer)
         self.first, self.counts = torch.cumsum(counts, 0) - counts, counts
@@ -203,43 +203,26 @@ class CaptionIds:
         return self.unique[self.rows(items, u)]
 
 
-def rows_of(captions: list[str], tokenizer: Tokenize) -> Tensor:
-    """(M, L) ids of captions; those that are too long for the text tower lose words at the end, with a warning.
+def rows_of(captions: Sequence[str], tokenizer: Tokenizer) -> Tensor:
+    """(M, L) ids of captions; of those that are too long for the text tower the ends are cut off, with a warning.
 
     A prompt is never cut, since its author can mend it. Captions of other tools are often longer than a tower reads.
     """
-    try:
-        return tokenizer(captions)
-    except UnnoiseError:
-        short = [shortened(caption, tokenizer) for caption in captions]
-    cut = [caption for caption, kept in zip(captions, short, strict=True) if kept != caption]
-    log.warning(
-        "%d of %d captions are too long, and read without their last words: %s ...",
-        len(cut),
-        len(captions),
-        cut[0][:60],
-    )
+    short = [tokenizer.cut(caption) for caption in captions]
+    cut = [(caption, kept) for caption, kept in zip(captions, short, strict=True) if kept != caption]
+    if cut:
+        within = sum(not between_words(caption, len(kept)) for caption, kept in cut)
+        log.warning(
+            "%d of %d captions are longer than the %d tokens that the text tower reads; their ends are cut off, "
+            "%d after a word or tag and %d inside of one; the first is read as %r",
+            len(cut),
+            len(captions),
+            tokenizer.length - 2,
+            len(cut) - within,
+            within,
+            cut[0][1],
+        )
     return tokenizer(short)
-
-
-def shortened(caption: str, tokenizer: Tokenize) -> str:
-    """The caption's first words, as many as the tokenizer takes."""
-
-    def fits(text: str) -> bool:
-        try:
-            tokenizer([text])
-        except UnnoiseError:
-            return False
-        return True
-
-    words = caption.split()
-    if fits(caption):
-        return caption
-    low, high = 0, len(words)  # so many fit, so many do not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle)
-    return " ".join(words[:low])
 
 
 def weights_of(pictures: PictureSet, items: list[int]) -> Tensor:

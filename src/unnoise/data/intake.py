@@ -6,7 +6,6 @@ is taken, and what cannot be used is left out by name, with a reason, while the 
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import stat
@@ -15,16 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from unnoise import text
+from unnoise.errors import UnnoiseError
 from unnoise.foreign import EMPTY, HEAD, PAGE, PICTURE, POINTER, Kind, kind_of
 
 MAX_PICTURE = 64 * 2**20  # bytes of one picture's file
 MAX_CAPTIONS = 64 * 2**10  # bytes of one picture's captions
 MAX_RECORD = 256 * 2**20  # bytes of one file of captions or settings
 MAX_KINDS = 100  # of what lies beside pictures, told apart in a report
-MARKS = {
-    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,10 @@ class Quarantine:
         entry["count"] += 1
 
 
-def printable(text: str) -> str:
+def printable(name: str) -> str:
     """Text that every terminal and file takes: what is no Unicode or would steer a terminal is spelt out."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -193,18 +190,18 @@ def check_picture(data: bytes) -> bytes:
 
 
 def clean(caption: str) -> str:
-    """A caption in one line, without what cannot be seen; empty if nothing is left.
+    """A caption in the form that prompts have too, see ``unnoise.text``; empty if nothing is left.
 
     Raises:
         LeftOut: it is no Unicode text, or longer than any caption is.
     """
-    try:
-        size = len(caption.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise LeftOut("bad caption", "it is no Unicode text") from None
+    size = len(caption.encode("utf-8", "surrogatepass"))
     if size > MAX_CAPTIONS:
         raise LeftOut("bad caption", f"it has {size:,} bytes, at most {MAX_CAPTIONS:,} are read")
-    return " ".join("".join(c if c.isprintable() else " " for c in caption).split())
+    try:
+        return text.clean(caption, "it")
+    except UnnoiseError as error:
+        raise LeftOut("bad caption", error.what) from None
 
 
 def captions_of(texts: list[object]) -> tuple[str, ...]:
@@ -213,29 +210,28 @@ def captions_of(texts: list[object]) -> tuple[str, ...]:
     Raises:
         LeftOut: one is no text, or none says anything.
     """
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(each, str) for each in texts):
         raise LeftOut("bad caption", "it is no text")
-    said = tuple(dict.fromkeys(filter(None, (clean(str(text)) for text in texts))))
+    said = tuple(dict.fromkeys(filter(None, (clean(str(each)) for each in texts))))
     if not said:
         raise LeftOut("empty caption", "write one, or remove it: a picture without any caption is taken")
     return said
 
 
 def text_of(data: bytes) -> str:
-    """The text in a file: UTF-8, or UTF-16 or UTF-32 that begin with their mark, which is dropped.
+    """The text in a file, see ``unnoise.text``.
 
     Raises:
         LeftOut: it is none of them, or a pointer or a page in its place.
     """
-    mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
     try:
-        text = data.decode("utf-8-sig" if MARKS.get(mark, "utf-8") == "utf-8" else MARKS[mark])
-    except UnicodeDecodeError:
-        raise LeftOut("bad caption", f"it is not {MARKS.get(mark, 'utf-8').upper()}; save it as UTF-8") from None
+        found = text.decode(data)
+    except UnicodeDecodeError as error:
+        raise LeftOut("bad caption", f"it is not {error.encoding.upper()}; save it as UTF-8") from None
     check_not_instead(data, "bad caption")
-    if "\0" in text:
-        raise LeftOut("bad caption", "it has zero bytes, as UTF-16 without its mark does; save it as UTF-8")
-    return text
+    if "\0" in found:
+        raise LeftOut("bad caption", "it has NULs, as UTF-16 and UTF-32 have; save it as UTF-8")
+    return found
 
 
 def captions_in(data: bytes) -> tuple[str, ...]:

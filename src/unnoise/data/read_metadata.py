@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unnoise.data.fields import choose, plain, texts_in, told_of
-from unnoise.data.intake import MARKS, MAX_RECORD, LeftOut, Quarantine, captions_of, inside, read_file, text_of
+from unnoise.data.intake import MAX_RECORD, LeftOut, Quarantine, captions_of, inside, read_file, text_of
 from unnoise.data.read_parquet import look, said_of, scalars, texts_of
 from unnoise.data.sidecars import ending_of, folded
+from unnoise.text import OTHER_MARKS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of several in one folder the first is used
 FILE_NAMES = ("filename", "file", "image", "imagefile", "path", "imagepath", "filepath")  # as ``plain`` has them
@@ -101,7 +102,7 @@ def join(told: dict[str, Told], place: str, texts: list[object]) -> None:
 def json_lines(path: Path, name: str, aside: Quarantine) -> Lines:
     """Of objects, one a line."""
     data = read_file(path, MAX_RECORD)
-    if any(data.startswith(mark) for mark, kind in MARKS.items() if kind != "utf-8"):
+    if b"\0" in data[:2] or data.startswith(OTHER_MARKS):
         data = text_of(data).encode("utf-8", "surrogatepass")
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 import torch
 from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, trainers
@@ -14,6 +17,40 @@ from unnoise.errors import UnnoiseError
 
 START, END = "<|start|>", "<|end|>"
 MAX_CHARACTERS = 4000
+JOINER = "\u200d"  # makes one sign of those beside it
+_GAP = re.compile("[\\s\u200b,;\u060c\u3001\u3002\uff0c\uff1b]")  # ends a word, a tag or a sentence
+_LATER = re.compile(f"[{JOINER}\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # joiner, skin tones, tags
+
+
+def check_length(prompt: str) -> None:
+    """Sees that a prompt is not so long that reading it takes long; no model reads as many words.
+
+    Raises:
+        UnnoiseError: it is.
+    """
+    if len(prompt) > MAX_CHARACTERS:
+        raise UnnoiseError(
+            f"the prompt has {len(prompt)} characters", f"write at most {MAX_CHARACTERS}; models read fewer"
+        )
+
+
+def between_words(text: str, place: int) -> bool:
+    """Whether a word, or what stands between commas, ends before the character at that place."""
+    return place == len(text) or _GAP.match(text, place) is not None
+
+
+def inside_sign(text: str, place: int) -> bool:
+    """Whether a cut before that character would take a letter's accents, or tear an emoji or a flag."""
+    after = text[place : place + 1]
+    if not after or text[place - 1] == JOINER or _LATER.match(after):
+        return bool(after)
+    if _regional(after):  # two of them are a flag
+        return sum(1 for _ in takewhile(_regional, reversed(text[:place]))) % 2 == 1
+    return unicodedata.category(after)[0] == "M"
+
+
+def _regional(sign: str) -> bool:
+    return "\U0001f1e6" <= sign <= "\U0001f1ff"
 
 
 def byte_level(model: models.BPE) -> BPE:
@@ -97,6 +134,32 @@ class Tokenizer:
         """How many tokens a prompt has, without start and end."""
         return len(self.ids(prompt))
 
+    def cut(self, caption: str) -> str:
+        """The caption, or as much of its beginning as fits into a row.
+
+        It is cut between tokens, and never to nothing while one character fits; not inside of a character, or of a sign
+        that is made of several; and at the end of a word or tag where that keeps at least half of what fits.
+
+        Raises:
+            UnnoiseError: it is no Unicode text.
+        """
+        room = self.length - 2
+        spans = self.spans(caption[:MAX_CHARACTERS])
+        if len(spans) <= room and len(caption) <= MAX_CHARACTERS:
+            return caption
+        count = min(room, len(spans) - 1)
+        while count and spans[count][0] < spans[count - 1][1]:  # the next token is of the same character
+            count -= 1
+        most = spans[count - 1][1] if count else 0
+        places = range(most, 0, -1)
+        part = next((place for place in places if caption[place - 1] != JOINER), most)
+        stop = next((place for place in places if not inside_sign(caption, place)), part)
+        word = next((place for place in range(stop, (stop - 1) // 2, -1) if between_words(caption, place)), stop)
+        kept = caption[:word].rstrip()
+        while self.count(kept) > room:
+            kept = kept[:-1]
+        return kept
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """(B, length) int64 ids.
 
@@ -106,10 +169,7 @@ class Tokenizer:
         room = self.length - 2
         rows = []
         for prompt in checks.several("prompts", prompts, checks.text):
-            if len(prompt) > MAX_CHARACTERS:
-                raise UnnoiseError(
-                    f"the prompt has {len(prompt)} characters", f"use at most {room} tokens, about as many words"
-                )
+            check_length(prompt)
             ids = self.ids(prompt)
             if len(ids) > room:
                 raise UnnoiseError(f"the prompt has {len(ids)} tokens, the model reads {room}", "use fewer words")

@@ -23,31 +23,37 @@ from torch import Tensor, nn
 
 from unnoise.core import checks
 from unnoise.core.condition import Condition
-from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.encoders.tokenizer import Tokenizer, check_length
 from unnoise.errors import UnnoiseError
+from unnoise.text import clean
 
 MORE = 1.1  # what a pair of round brackets without a number is worth
 HEAVIEST = 10.0
-_SIGNS = re.compile(r"\\[()\[\]\\]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[()\[\]]|[^\\()\[\]:]+|[\\:]")
+Piece = tuple[str, float]
+_SIGNS = re.compile(r"\\[()\[\]\\]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|[()\[\]]|[^\\()\[\]:]+|[\\:]")
 
 
-def parse(prompt: str) -> list[tuple[str, float]]:
+def parse(prompt: str, typed: bool = False) -> list[Piece]:
     """The prompt's pieces without their brackets, each with its weight; pieces of equal weight are joined.
 
-    >>> parse("a (red:1.3) apple")
+    >>> parse("a (red:1.3) apple ")
     [('a ', 1.0), ('red', 1.3), (' apple', 1.0)]
 
+    Args:
+        typed: take all blanks as they were typed, as rules 1 do; else the pieces together are one clean text.
+
     Raises:
-        UnnoiseError: it is no text, or has a weight beyond 10 either way, which draws nothing.
+        UnnoiseError: it is no text or too long, or has a weight beyond 10 either way, which draws nothing.
     """
-    pieces: list[tuple[str, float]] = []
+    check_length(checks.text("prompt", prompt))
+    pieces: list[Piece] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
 
     def close(kind: str, factor: float) -> None:
         start = opened[kind].pop()
         pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
 
-    for found in _SIGNS.finditer(checks.text("prompt", prompt)):
+    for found in _SIGNS.finditer(prompt if typed else clean(prompt)):
         sign, number = found[0], found[1]
         if sign in opened:
             opened[sign].append(len(pieces))
@@ -62,8 +68,8 @@ def parse(prompt: str) -> list[tuple[str, float]]:
     for kind, factor in (("(", MORE), ("[", 1 / MORE)):
         while opened[kind]:
             close(kind, factor)
-    joined: list[tuple[str, float]] = []
-    for text, weight in pieces:
+    joined: list[Piece] = []
+    for text, weight in pieces if typed else tidied(pieces):
         if not abs(weight) <= HEAVIEST:
             hint = f"stay below {HEAVIEST:g}; \\( and \\) are brackets as text, and --literal takes all of them as text"
             raise UnnoiseError(f"a weight of {weight:g} in the prompt draws nothing", hint)
@@ -74,18 +80,33 @@ def parse(prompt: str) -> list[tuple[str, float]]:
     return joined
 
 
-def plain(prompt: str) -> str:
+def tidied(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces without the blanks that stood beside a bracket, and now stand at an end or beside another blank."""
+    kept: list[Piece] = []
+    before = " "
+    for text, weight in pieces:
+        text = text[1:] if before == " " and text.startswith(" ") else text
+        if text:
+            kept.append((text, weight))
+            before = text[-1]
+    if kept and before == " ":
+        text, weight = kept.pop()
+        kept += [(text[:-1], weight)] if len(text) > 1 else []
+    return kept
+
+
+def plain(prompt: str, typed: bool = False) -> str:
     """The prompt without its weights: what the tokenizer reads."""
-    return "".join(text for text, _ in parse(prompt))
+    return "".join(text for text, _ in parse(prompt, typed))
 
 
-def token_weights(tokenizer: Tokenizer, prompt: str) -> Tensor:
-    """(length,) float32: the weight of each token of the row that the tokenizer makes of ``plain(prompt)``.
+def token_weights(tokenizer: Tokenizer, prompt: str, typed: bool = False) -> Tensor:
+    """(length,) float32: the weight of each token of the row that the tokenizer makes of ``plain(prompt, typed)``.
 
     Tokens are those of the whole text, so that brackets inside of a word do not cut it. One that lies on both sides of
     a bracket has the mean of its characters' weights; the space before a word is no part of it. Start and ends have 1.
     """
-    pieces = parse(prompt)
+    pieces = parse(prompt, typed)
     text = "".join(piece for piece, _ in pieces)
     each = [weight for piece, weight in pieces for _ in piece]
     row = torch.ones(tokenizer.length)
@@ -97,16 +118,21 @@ def token_weights(tokenizer: Tokenizer, prompt: str) -> Tensor:
 
 
 @torch.inference_mode()
-def encode(text: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device | str) -> Condition:
+def encode(
+    text: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device | str, typed: bool = False
+) -> Condition:
     """The condition of prompts with weights, one row each; where all weights are 1 it is that of the plain prompts.
+
+    ``typed`` as in ``parse``.
 
     Raises:
         UnnoiseError: no list of prompts, one is longer than the model reads, or a weight draws nothing.
     """
     prompts = checks.several("prompts", prompts, checks.text)
-    ids = tokenizer([plain(prompt) for prompt in prompts])
+    ids = tokenizer([plain(prompt, typed) for prompt in prompts])
     cond: Condition = text(ids.to(device))
-    weights = torch.stack([token_weights(tokenizer, prompt) for prompt in prompts])[:, :, None].to(device)  # (B, L, 1)
+    rows = [token_weights(tokenizer, prompt, typed) for prompt in prompts]
+    weights = torch.stack(rows)[:, :, None].to(device)  # (B, L, 1)
     if cond.tokens is None or bool((weights == 1).all()):
         return cond
     empty = text(tokenizer([""]).to(device)).tokens  # (1, L, D)

@@ -24,8 +24,9 @@ from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
 from unnoise.pipelines import emphasis
-from unnoise.pipelines.settings import Settings
+from unnoise.pipelines.settings import RULES, Settings
 from unnoise.pipelines.start import Known, Start, cells, check_start, check_strength, levels_from
+from unnoise.text import clean
 from unnoise.weights.config import from_json
 from unnoise.weights.model import MODEL
 
@@ -121,14 +122,18 @@ class Pipeline:
         return self.defaults if settings is None else checks.instance("settings", settings, Settings, hint)
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[str], weights: bool = False) -> Condition:
-        """The condition of prompts, one row each; ``weights`` as in ``Settings``.
+    def encode(self, prompts: Sequence[str], weights: bool = False, rules: int = RULES) -> Condition:
+        """The condition of prompts, one row each; ``weights`` and ``rules`` as in ``Settings``.
+
+        They are cleaned as captions are; rules 1 takes them as they were typed.
 
         Raises:
-            UnnoiseError: no list of prompts, or a prompt is longer than the model reads.
+            UnnoiseError: no list of prompts, or a prompt is longer than the model reads, or no text.
         """
+        prompts = checks.several("prompts", prompts, checks.text)
         if checks.flag("weights", weights):
-            return emphasis.encode(self.text, self.tokenizer, prompts, self.device)
+            return emphasis.encode(self.text, self.tokenizer, prompts, self.device, typed=rules < 2)
+        prompts = prompts if rules < 2 else [clean(prompt) for prompt in prompts]
         return self.text(self.tokenizer(prompts).to(self.device))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
@@ -168,7 +173,7 @@ class Pipeline:
         prompt = checks.text("prompt", prompt)
         path, shape = self.denoiser.path, start.x0.shape[1:]
         levels = levels_from(make("spacings", settings.spacing), path, settings.steps, start.strength, shape)
-        cond = self.encode([prompt], settings.weights).repeat(len(start.x0))
+        cond = self.encode([prompt], settings.weights, settings.rules).repeat(len(start.x0))
         denoise = bind(CFG(1.0), batched(self.denoiser), {"cond": cond})
         for state in invert(denoise, levels, start.x0.float(), rounds):
             start = start._replace(state=state)
@@ -219,8 +224,8 @@ class Pipeline:
             seeds, shape, torch.float32, self.device
         )  # whatever the networks' precision
         with torch.inference_mode():
-            conds: dict[str, Condition | None] = {"cond": self.encode(prompts, settings.weights)}
-            conds["uncond"] = self.encode([negative], settings.weights).repeat(len(prompts))
+            conds: dict[str, Condition | None] = {"cond": self.encode(prompts, settings.weights, settings.rules)}
+            conds["uncond"] = self.encode([negative], settings.weights, settings.rules).repeat(len(prompts))
             steer = settings.steer()
             x = noise.initial() * levels[0].sigma
             if start is not None:

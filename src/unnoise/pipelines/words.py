@@ -8,13 +8,20 @@ import re
 from collections.abc import Collection, Iterable
 
 from unnoise.errors import UnnoiseError
+from unnoise.text import clean
 
 WORDS = "words.json"  # a file of a model folder: all words of the captions it was trained on, in alphabetical order
+TOLD = 12  # strange words of all prompts that a note names
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, in their order; signs and blanks between them are dropped."""
-    return re.findall(r"[^\W_]+", text.lower().replace("’", "'").replace("'s", ""))
+    """The words of a text in lower case, in their order; signs, blanks and soft hyphens are dropped.
+
+    Raises:
+        UnnoiseError: it is no Unicode text.
+    """
+    plain = clean(text, "the text").replace("\u00ad", "").lower()
+    return re.findall(r"[^\W_]+", plain.replace("’", "'").replace("'s", ""))
 
 
 def vocabulary(captions: Iterable[str]) -> str:
@@ -37,19 +44,22 @@ def read_vocabulary(text: str | bytes) -> frozenset[str]:
     return frozenset(words)
 
 
-def strange_words(prompt: str, known: Collection[str]) -> dict[str, list[str]]:
-    """{word that is not known: the three at most that are spelt most like it}, in the prompt's order."""
-    return {
-        word: difflib.get_close_matches(word, known, n=3, cutoff=0.7)
-        for word in dict.fromkeys(words_of(prompt))
-        if word not in known
-    }
+def strange_words(prompt: str, known: Collection[str]) -> list[str]:
+    """The words that are not known, each once, in the prompt's order."""
+    return [word for word in dict.fromkeys(words_of(prompt)) if word not in known]
+
+
+def nearest(word: str, known: Collection[str]) -> list[str]:
+    """The three known words at most that are spelt most like it. It is compared with each of them, which takes long."""
+    return difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.7)
 
 
 def warning(prompt: str, known: Collection[str]) -> str:
     """One line on the words of a prompt that the model has never seen; empty where it has seen them all."""
-    strange = strange_words(prompt, sorted(known))
+    strange = strange_words(prompt, known)
     if not strange:
         return ""
-    told = [f"{word!r}" + (f" (nearest: {', '.join(near)})" if near else "") for word, near in strange.items()]
-    return f"note: the model has never been taught {', '.join(told)}; it draws what it makes of the rest"
+    near = {word: ", ".join(nearest(word, known)) for word in strange[:TOLD]}
+    told = ", ".join(f"{word!r}" + (f" (nearest: {words})" if words else "") for word, words in near.items())
+    more = f" and {len(strange) - TOLD:,} words more" if len(strange) > TOLD else ""
+    return f"note: the model has never been taught {told}{more}; it draws what it makes of the rest"

@@ -13,8 +13,8 @@ from torch import Tensor
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path as NoisePath
-from unnoise.data.feeds import Tokenize, shortened
 from unnoise.data.store import PictureSet
+from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.pictures import from_bytes, to_bytes
@@ -67,9 +67,9 @@ def kept_back(
     return KeptBack(looked, feed(list(kept)), feed(spread(items, len(kept))))
 
 
-def prompts_of(pictures: PictureSet, items: Sequence[int], tokenizer: Tokenize) -> list[str]:
+def prompts_of(pictures: PictureSet, items: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """The first captions of the first sixteen of these pictures, as much of each as the text tower reads."""
-    return [shortened(pictures.captions[i][0], tokenizer) for i in items[:DRAWN]]
+    return [tokenizer.cut(pictures.captions[i][0]) for i in items[:DRAWN]]
 
 
 def copies(

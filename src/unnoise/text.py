@@ -1,0 +1,56 @@
+"""What people write: captions and prompts brought into one form, and files of them read as text."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+
+from unnoise.errors import UnnoiseError
+
+_HALF = re.compile("[\ud800-\udfff]")
+# they steer how a line is shown and say nothing: the controls of UAX 9, and the mark that begins a file
+_UNSAID = dict.fromkeys([0xFEFF, 0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_BLANKS = re.compile("[\\s\0-\x1f\x7f-\x9f\u200b]+")  # the last has no width: a blank of Thai, Khmer and others
+_ENDS = " \u200b\u2060"
+OTHER_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # than of UTF-8
+
+
+def clean(text: str, what: str = "the prompt") -> str:
+    """A caption or a prompt in the one form that models are taught and asked in.
+
+    It is brought into normal form C and one line: a run of white space or control characters becomes one blank, none is
+    left at the ends. Controls of direction and byte order marks are taken out. All else stays: joiners, soft hyphens,
+    variation selectors, tags, signs for private use, and those that are newer than Python's tables.
+
+    Args:
+        what: whose text it is, for the error.
+
+    Raises:
+        UnnoiseError: it has halves of characters, or NULs, so that it was not decoded as it was written.
+    """
+    if half := _HALF.search(text):
+        found = f"U+{ord(half[0]):04X}, half a character, at place {half.start() + 1}"
+        raise UnnoiseError(f"{what} has {found}", "write it anew in UTF-8")
+    text = text.translate(_UNSAID).rstrip("\0")
+    if "\0" in text:
+        raise UnnoiseError(f"{what} has NULs between its letters, as UTF-16 read as UTF-8 has", "save it as UTF-8")
+    text = _BLANKS.sub(lambda run: "\u200b" if set(run[0]) == {"\u200b"} else " ", text)
+    return unicodedata.normalize("NFC", text).strip(_ENDS)
+
+
+def decode(data: bytes) -> str:
+    """The text of a file in UTF-8, UTF-16 or UTF-32, without its byte order mark; in the last that must be there.
+
+    UTF-16 without a mark is known by its NULs: every other byte of Latin letters and blanks is one, and none of UTF-8.
+
+    Raises:
+        UnicodeDecodeError: it is none of them.
+    """
+    if data.startswith(OTHER_MARKS):
+        return data.decode("utf-32" if data.startswith(OTHER_MARKS[:2]) else "utf-16")
+    if b"\0" in data and len(data) % 2 == 0:
+        for encoding, high, low in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+            if b"\0" in data[high::2] and b"\0" not in data[low::2]:
+                return data.decode(encoding)
+    return data.decode("utf-8-sig")
