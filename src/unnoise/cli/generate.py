@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from unnoise.cli.like import Followed
 from unnoise.cli.output import ready_folder
 from unnoise.cli.prompts import Prompt, checked, read_prompts
 from unnoise.core import checks
-from unnoise.errors import UnnoiseError
+from unnoise.errors import UnnoiseError, one_line
 from unnoise.notes import say, tell
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ SHOWN = 16  # pictures that a terminal is shown
 def generate(
     prompt: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = None,
     prompts: Path | None = None,
-    negative: str = "",
+    like: Path | None = None,
+    negative: str | None = None,
     literal: bool = False,
     steps: int | None = None,
     cfg_scale: float | None = None,
@@ -64,6 +66,7 @@ def generate(
     Args:
         prompt: what to draw, in English; "(red:1.3) apple" wants more red, "[red] apple" less.
         prompts: a file with a prompt on each line, # before comments; - reads the standard input.
+        like: a picture of unnoise or of another tool, or a JSON file of settings: what is not given is taken from it.
         negative: what to steer away from.
         literal: take brackets in prompts as text.
         steps: solver steps; more is finer and slower. The model's default if left out.
@@ -104,6 +107,16 @@ def generate(
     said |= {"noise": noise, "seed": seed, "strength": strength, "count": None if count == 1 else count}
     axes = grids.parse(grid)
     grids.check(axes, said, {"--strip": strip, "--gif": gif, "--nearest": nearest})
+    followed = None if like is None else Followed.read(like)
+    if followed is not None:
+        words = {"prompt": prompt if prompts is None else "", "negative": negative}
+        plain = start is not None and mask is None and invert is None and outpaint is None
+        taken = followed.take(said | words, [axis.name for axis in axes], plain)
+        prompt, negative = taken.get("prompt", prompt), taken.get("negative", negative)
+        literal = followed.literal(literal)
+        seed, strength = taken.get("seed", seed), taken.get("strength", strength)
+        said |= {name: taken[name] for name in grids.SETTINGS if name in taken}
+        checks.seed(f"the seed of {like}", seed or 0, count)
     margins = None if outpaint is None else margins_of(outpaint, start)
     if margins is not None:
         other = {"--strength": strength, "--mask": mask, "--invert": invert, "--grid": grid or None}
@@ -114,7 +127,7 @@ def generate(
         raise UnnoiseError("--show and --json both want the standard output", "leave one of them out")
     way = terminal.choose(os.environ, sys.stdout) if show else None
     wanted = read_prompts(prompt, prompts)
-    negative = checked(Prompt(negative, "--negative")).text
+    negative = checked(Prompt(negative or "", "--negative")).text
     invert = None if invert is None else checked(Prompt(invert, "--invert")).text
     if len(wanted) * count > checks.PICTURES:
         what = f"{len(wanted)} prompts with {count} pictures each are too many"
@@ -129,6 +142,8 @@ def generate(
     pipeline = load_pipeline(model, device, dtype, threads, compiled)
     changes = {name.replace("-", "_"): said[name] for name in grids.SETTINGS} | {"weights": not literal}
     given = Given(start, strength, mask, invert)
+    if followed is not None:
+        negative = followed.fit(pipeline, negative, not literal)
     check_prompts(pipeline, wanted, [Prompt(negative, "--negative"), Prompt(invert or "", "--invert")], not literal)
     index = training_pictures(model) if nearest else None
     job = Job(pipeline, changes, negative, given, out, metadata, strict, strip, gif, index, tuple(axes), margins)
@@ -136,6 +151,8 @@ def generate(
     made: list[dict[str, Any]] = []
     shown: list[Image.Image] = []
     job.prepare(seed)
+    if followed is not None:
+        say("\n".join(followed.report(job.settings, cfg_scale)))
     if compiled:
         say("compiling the network as its first calls come: half a minute for each size of a batch")
     with ready_folder(out):
@@ -151,7 +168,8 @@ def generate(
         for axis in axes:  # what differs from cell to cell stands in no one place
             for name in ("cfg-scale", "guidance") if axis.name in ("cfg-scale", "guidance") else (axis.name,):
                 record.pop(name.replace("-", "_"), None)
-        print(json.dumps({"pictures": made, **record, "seconds": round(seconds, 3)}))
+        more = {} if followed is None else {"like": followed.told()}
+        print(json.dumps({"pictures": made, **record, **more, "seconds": round(seconds, 3)}))
         return
     list_made(made)
     if way:
@@ -159,6 +177,7 @@ def generate(
 
         terminal.show(shown[0] if len(shown) == 1 else sheet(shown), way)
     what = wanted[0].text if len(wanted) == 1 else f"{len(wanted)} prompts"
+    what = what if followed is None else one_line(what)
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     seeds = "seeds of the grid" if any(axis.name == "seed" for axis in axes) else seeds
     tell(f"{what}: {seeds}, {job.how()}, {seconds:.1f} s")

@@ -43,11 +43,17 @@ def replay(
         out: a folder to write the new picture to.
         as_json: print the answer as JSON on the standard output.
     """
+    from unnoise.cli.like import foreign
     from unnoise.cli.output import ready_folder, save
     from unnoise.pipelines.load import load_pipeline
     from unnoise.pipelines.metadata import read_pictures, run_record, to_png, weights_sha256
 
-    pairs = read_pictures(picture)
+    try:
+        pairs = read_pictures(picture)
+    except UnnoiseError:
+        if (why := foreign(picture)) is not None:
+            raise why from None
+        raise
     for _, each in pairs:
         check_given(picture, each.get("start"), start, mask)
     if out is not None and len(pairs) > 1:

@@ -68,7 +68,7 @@ def _lean_png(data: bytes, texts: Container[str]) -> Lean:
     kept: list[bytes | memoryview] = [PNG_MAGIC]
     left_out: list[str] = []
     budget, depth, colour = MAX_TEXTS, 8, 6
-    for chunk in _chunks(memoryview(data)):
+    for chunk in chunks(memoryview(data)):
         kind, name, keep = chunk.kind, chunk.kind.decode(), True
         if kind == b"IHDR" and len(chunk.body) == 13:
             depth, colour = chunk.body[8:10]
@@ -93,7 +93,7 @@ def _lean_png(data: bytes, texts: Container[str]) -> Lean:
     return Lean(b"".join(kept), tuple(left_out))
 
 
-def _chunks(data: memoryview) -> Iterator[Chunk]:
+def chunks(data: memoryview) -> Iterator[Chunk]:
     """The chunks of a PNG to its end mark, and what is no whole chunk before that as one more, without a type."""
     at = len(PNG_MAGIC)
     while at < len(data):

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import read
 from unnoise.inspection.answer import Answer
-from unnoise.pipelines.readers.container import texts_of
-from unnoise.pipelines.readers.read import READERS
+from unnoise.pipelines.readers.read import READERS, texts_at
 
 MAX_BLOCKS = 100_000
 COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
@@ -62,7 +61,7 @@ def describe_picture(path: Path, name: str) -> Answer:
 def told(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
     """The answer with what the picture's words say of how it was made."""
     try:
-        texts = texts_of(path)
+        texts = texts_at(path)
     except UnnoiseError:
         return answer
     found = next((reading for reader in READERS if (reading := reader(texts)) is not None), None)

@@ -7,7 +7,8 @@ which ``comfyui_workflow`` makes the former of. Both may have cycles and wrong t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from unnoise.pipelines.readers.comfyui_workflow import as_run
@@ -54,7 +55,7 @@ def of_graph(whole: Mapping[str, Any], tool: str = "ComfyUI") -> Reading | None:
     if not graph:
         return None
     shown = [key for key, node in graph.items() if OUTPUTS.search(node["class_type"])]
-    reached = set().union(*(upstream(graph, key) for key in shown[:MAX_SAMPLERS])) if shown else set(graph)
+    reached = upstream(graph, *shown) if shown else dict.fromkeys(graph)
     samplers = [key for key in graph if is_sampler(graph[key])]
     samplers = [key for key in samplers if key in reached] or samplers
     found = [of_sampler(graph, key, tool) for key in samplers[:MAX_SAMPLERS]]
@@ -83,15 +84,15 @@ def link(value: Any) -> tuple[str, int] | None:
     return None
 
 
-def upstream(graph: Graph, start: str) -> set[str]:
-    """The nodes that a node depends on, itself among them."""
-    seen: set[str] = set()
-    waiting = [start]
+def upstream(graph: Graph, *starts: str) -> dict[str, None]:
+    """The nodes that these depend on, themselves among them, the nearest first."""
+    seen: dict[str, None] = {}
+    waiting = deque(starts)
     while waiting:
-        key = waiting.pop()
+        key = waiting.popleft()
         if key in seen or key not in graph:
             continue
-        seen.add(key)
+        seen[key] = None
         waiting += [there[0] for value in graph[key]["inputs"].values() if (there := link(value))]
     return seen
 
@@ -205,7 +206,7 @@ def _latent(graph: Graph, value: Any, strength: Any, build: Builder) -> None:
         build.more["start picture"] = named[0] if named else "of another node"
 
 
-def files(graph: Graph, reached: set[str]) -> dict[str, str]:
+def files(graph: Graph, reached: Container[str]) -> dict[str, str]:
     """{what it is: its name} of models and the like that the picture depends on."""
     found: dict[str, list[str]] = {}
     for key in graph:

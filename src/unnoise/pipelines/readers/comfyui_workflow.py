@@ -12,6 +12,7 @@ from typing import Any
 MAX_NODES = 10_000
 AFTER = ("fixed", "increment", "decrement", "randomize")  # what happens to a seed after a run; once yes or no
 SEEDS = ("seed", "noise_seed")
+LINK = ("id", "origin_id", "origin_slot")  # what a link says of itself, where it is no list
 NEVER, BYPASSED = 2, 4  # the editor's modes of nodes that do not run
 ORDER: dict[str, tuple[str, ...]] = {
     "KSampler": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
@@ -62,24 +63,26 @@ def as_run(workflow: Mapping[str, Any]) -> dict[str, Any]:
     nodes = [node for node in workflow["nodes"][:MAX_NODES] if isinstance(node, dict)]
     off = {str(node.get("id")) for node in nodes if node.get("mode") == NEVER}
     listed = workflow.get("links")
-    links = {
-        each[0]: [str(each[1]), each[2]]
-        for each in (listed if isinstance(listed, list) else [])
-        if isinstance(each, list) and len(each) >= 5 and all(type(each[i]) in (int, str) for i in (0, 1, 2))
-    }
+    links: dict[Any, list[Any]] = {}
+    for each in listed if isinstance(listed, list) else []:
+        parts = (
+            [each.get(name) for name in LINK] if isinstance(each, dict) else each[:3] if isinstance(each, list) else []
+        )
+        if len(parts) == 3 and all(type(part) in (int, str) for part in parts):
+            links[parts[0]] = [str(parts[1]), parts[2]]
     graph: dict[str, Any] = {}
     for node in nodes:
         key, kind = str(node.get("id")), node.get("type")
         if key in off or not isinstance(kind, str):
             continue
-        inputs = _values(kind, node.get("widgets_values"))
+        bypassed = node.get("mode") == BYPASSED
+        inputs = {} if bypassed else _values(kind, node.get("widgets_values"))
         for slot in node["inputs"] if isinstance(node.get("inputs"), list) else []:
             there = (
                 links.get(slot.get("link")) if isinstance(slot, dict) and type(slot.get("link")) in (int, str) else None
             )
             if there is not None and there[0] not in off and isinstance(slot.get("name"), str):
                 inputs[slot["name"]] = there
-        bypassed = node.get("mode") == BYPASSED
         graph[key] = {"class_type": "Bypassed" if bypassed else kind, "inputs": inputs}
     return graph
 

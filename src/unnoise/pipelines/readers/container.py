@@ -1,72 +1,62 @@
 """The texts that a picture file carries, whatever they mean: text chunks, Exif, and bits hidden in its pixels.
 
-PNG chunks are walked here and not by Pillow, since no pixel need be unpacked for them and each text has its own bound:
-Pillow takes a text of more than one megabyte for a damaged picture. Exif is Pillow's.
+A PNG's texts are read here and not by Pillow, which takes one of more than a megabyte for a damaged picture, while each
+has its own bound here and no pixel need be unpacked. Exif is Pillow's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from unnoise.pipelines.readers.reading import MAX_TEXT, json_object, unreadable
+from unnoise.data.lean import PNG_MAGIC, TEXTS, chunks, lean
+from unnoise.pipelines.readers.reading import MAX_TEXT, json_object
 
-MAX_CHUNKS, MAX_ALL = 100_000, 4 * MAX_TEXT
+MAX_ALL = 4 * MAX_TEXT
 MAX_HIDDEN = 2**24  # pixels of a picture that is searched for hidden bits
-PNG = b"\x89PNG\r\n\x1a\n"
 EXIF_TEXTS = (ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software)
 
 
-def texts_of(path: Path) -> dict[str, str]:
-    """{keyword: text} of a picture; of Exif, ``parameters``, ``prompt``, ``workflow`` or the tag's name.
+def texts_of(data: bytes) -> dict[str, str]:
+    """{keyword: text} of a picture's file; of Exif, ``parameters``, ``prompt``, ``workflow`` or the tag's name.
 
     Raises:
-        UnnoiseError: the file cannot be opened, or is no PNG, JPEG or WebP.
+        ValueError: it is no PNG, JPEG or WebP.
     """
+    pairs = _chunk_texts(data) if data.startswith(PNG_MAGIC) else _exif(_open_exif(data))
     found: dict[str, str] = {}
-    try:
-        with path.open("rb") as file:
-            if file.read(8) == PNG:
-                pairs = _chunks(file)
-            else:
-                pairs = _exif(_open_exif(path))
-            for key, text in pairs:
-                if sum(map(len, found.values())) + len(text) > MAX_ALL:
-                    break
-                found.setdefault(key, text)
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "it is no PNG, JPEG or WebP"
-        raise unreadable(path, why) from None
-    return found or dict(_hidden(path))
+    room = MAX_ALL
+    for key, text in pairs:
+        room -= len(text)
+        if room < 0:
+            break
+        found.setdefault(key, text)
+    return found or dict(_hidden(data))
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[str, str]]:
+def _chunk_texts(data: bytes) -> Iterator[tuple[str, str]]:
     """The texts of a PNG, wherever they stand in it; a file that ends too early ends them."""
-    for _ in range(MAX_CHUNKS):
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        size, kind = struct.unpack(">I4s", head)
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf") or size > MAX_TEXT:
-            file.seek(size + 4, 1)
+    room = MAX_ALL
+    for chunk in chunks(memoryview(data)):
+        if len(chunk.whole) > MAX_TEXT or room < 0:
             continue
-        data = file.read(size)
-        file.seek(4, 1)
-        if kind == b"eXIf":
+        if chunk.kind == b"eXIf":
             exif = Image.Exif()
             try:
-                exif.load(data)
+                exif.load(chunk.body)
             except Exception:  # Pillow's parser on bytes that anybody wrote
                 continue
             yield from _exif(exif)
-        elif text := _text_chunk(kind, data):
-            yield text
+        elif chunk.kind in TEXTS:
+            text = _text_chunk(chunk.kind, chunk.body)
+            room -= len(text[1]) if text else MAX_TEXT  # one that is too long costs what was unpacked of it
+            if text:
+                yield text
 
 
 def _text_chunk(kind: bytes, data: bytes) -> tuple[str, str] | None:
@@ -109,17 +99,17 @@ def inflate(data: bytes, bits: int = 15) -> bytes:
     return out
 
 
-def _open_exif(path: Path) -> Image.Exif:
+def _open_exif(data: bytes) -> Image.Exif:
     """The Exif of a JPEG or WebP file.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        with Image.open(path, formats=["JPEG", "WEBP"]) as image:
+        with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
             return image.getexif()
     except Exception as error:  # Pillow's parsers on bytes that anybody wrote
-        raise ValueError(str(error)) from None
+        raise ValueError("it is no PNG, JPEG or WebP picture") from error
 
 
 def _exif(exif: Image.Exif) -> Iterator[tuple[str, str]]:
@@ -174,14 +164,18 @@ def user_comment(data: bytes | str) -> str:
             order = "utf-16-le" if rest[:2] == b"\xff\xfe" else "utf-16-be"
             rest = rest[2:]
         else:
-            order = "utf-16-be" if rest[0::2].count(0) >= rest[1::2].count(0) else "utf-16-le"
+            before, after = rest[0::2].count(0), rest[1::2].count(0)
+            with contextlib.suppress(UnicodeDecodeError):
+                if before == after == 0:  # some write UTF-8 under that name
+                    return rest.decode("utf-8").strip("\0 ")
+            order = "utf-16-be" if before >= after else "utf-16-le"
         return rest.decode(order, errors="replace").strip("\0 ")
     if code in (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8):
         return decode(rest).strip("\0 ")
     return decode(data[:MAX_TEXT]).strip("\0 ")
 
 
-def _hidden(path: Path) -> Iterator[tuple[str, str]]:
+def _hidden(data: bytes) -> Iterator[tuple[str, str]]:
     """A text in the lowest bits of the pixels, column by column: of the alpha channel, or of red, green and blue.
 
     The scheme of sd_webui_stealth_pnginfo: a name of 15 letters, the length in bits as 32 bits, and the text, packed by
@@ -190,7 +184,7 @@ def _hidden(path: Path) -> Iterator[tuple[str, str]]:
     import numpy as np
 
     try:
-        with Image.open(path, formats=["PNG", "WEBP"]) as image:
+        with Image.open(io.BytesIO(lean(data, ()).data), formats=["PNG", "WEBP"]) as image:
             if image.mode not in ("RGBA", "RGB") or image.width * image.height > MAX_HIDDEN:
                 return
             pixels = np.asarray(image)
@@ -203,9 +197,9 @@ def _hidden(path: Path) -> Iterator[tuple[str, str]]:
         name, size = head[:15], int.from_bytes(head[15:19], "big")
         if name not in (f"stealth_{sort}info".encode(), f"stealth_{sort}comp".encode()) or size > 8 * MAX_TEXT:
             continue
-        data = np.packbits(bits[152 : 152 + size]).tobytes()
+        packed = np.packbits(bits[152 : 152 + size]).tobytes()
         try:
-            text = decode(inflate(data, 31) if name.endswith(b"comp") else data)
+            text = decode(inflate(packed, 31) if name.endswith(b"comp") else packed)
         except ValueError:
             continue
         whole = json_object(text)

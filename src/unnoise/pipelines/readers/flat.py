@@ -40,6 +40,12 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     return settings(tool[:40] if isinstance(tool, str) and tool else "a tool that wrote JSON", values)
 
 
+def read_tensor_art(texts: Mapping[str, str]) -> Reading | None:
+    """What Tensor.Art says beside its graph; its seed is -1 there, and is in the graph."""
+    values = json_object(texts.get("generation_data"))
+    return None if values is None else settings("Tensor.Art", values)
+
+
 def settings(tool: str, values: Mapping[str, Any]) -> Reading | None:
     """The record of a flat object; None where it says neither a prompt nor how it was drawn."""
     build = Builder(tool, values).size("width", "height")
@@ -55,7 +61,7 @@ def file_settings(values: Mapping[str, Any]) -> Reading | None:
     """The record of a file of settings: flat, or the object ``generate`` of SD.Next's batch script."""
     inner = values.get("generate")
     if not isinstance(inner, dict):
-        return settings("a file of settings", values)
+        return settings("a tool that wrote JSON", values)
     found = {**{key: value for key, value in values.items() if key not in ("generate", "paths")}, **inner}
     for name in ("upscale", "options"):
         part = found.pop(name, None)

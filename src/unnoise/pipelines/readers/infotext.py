@@ -14,6 +14,7 @@ from typing import Any
 from unnoise.pipelines.readers.reading import Builder, Reading, json_object
 
 NEGATIVE = "Negative prompt:"
+SEARCHED = 1000  # lines, from the end, in which that of the settings is looked for: some write templates after it
 KNOWN = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Schedule type"}
 _KEY = re.compile(r"\s*(\w[\w \-/]{0,80}):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
@@ -36,7 +37,8 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     if not text or json_object(text) is not None:
         return None
     lines = text.split("\n")
-    place = next((i for i in range(len(lines) - 1, -1, -1) if len(KNOWN & set(settings(lines[i]))) >= 2), None)
+    last = range(len(lines) - 1, max(-1, len(lines) - 1 - SEARCHED), -1)
+    place = next((i for i in last if len(KNOWN & set(settings(lines[i]))) >= 2), None)
     if place is None:
         return None
     prompt, negative = prompts(lines[:place])
@@ -50,7 +52,8 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     build.fields["literal"] = values.pop("Emphasis", "") == "None"
     build.take(steps="Steps", sampler="Sampler", cfg_scale="CFG scale", seed="Seed", size="Size")
     build.take(schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"))
-    build.take(strength=("Denoising strength", "Denoise"))
+    if not any(name.startswith("Hires") for name in build.values):  # there it is how much the second pass draws anew
+        build.take(strength=("Denoising strength", "Denoise"))
     if build.tool == "SD.Next" and build.fields.get("schedule") == "beta":
         build.fields["schedule"] = "beta-sigma"  # diffusers' "beta" is another than everybody else's
     return build.reading()

@@ -61,7 +61,7 @@ def _prompts(build: Builder, text: str | None) -> None:
     if text is None:
         return
     build.put("negative", ", ".join(re.findall(r"\[([^\[\]]*)\]", text)))
-    build.put("prompt", re.sub(r"\s*\[[^\[\]]*\]", "", text).strip())
+    build.put("prompt", " ".join(part.strip() for part in re.split(r"\[[^\[\]]*\]", text)).strip())
 
 
 def _dream(text: str) -> Reading:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unnoise.pipelines.readers.reading import Reading, agreed
+from unnoise.pipelines.readers.reading import FIT, Reading, shown
 
 RECORD, GRID = "unnoise", "unnoise-grid"
 
@@ -21,34 +22,50 @@ def read(texts: Mapping[str, str], path: Path) -> Reading | None:
         return None
     from unnoise.pipelines.metadata import parse, parse_grid  # imports torch
 
-    if GRID in texts:
-        cells = [reading(record) for _, record in parse_grid(texts[GRID], path, (2**31, 2**31))]
-        return cells[0] if len(cells) == 1 else agreed("unnoise", cells, "pictures of a grid")
-    return reading(parse(texts[RECORD], path))
+    if GRID not in texts:
+        return reading(parse(texts[RECORD], path))
+    records = [record for _, record in parse_grid(texts[GRID], path, (2**31, 2**31))]
+    same = {key: value for key, value in records[0].items() if all(each.get(key) == value for each in records)}
+    found = reading(same)
+    differ = {
+        f"{name} of {len(records)} pictures": " | ".join(dict.fromkeys(shown(each.get(name)) for each in records))[:200]
+        for name in records[0]
+        if name not in same and name != "start"
+    }
+    note = f"it is a grid of {len(records)} pictures, and what all of them have alike is taken"
+    return replace(found, left_out={**found.left_out, **differ}, notes=(note,) * (len(records) > 1))
 
 
 def reading(record: Mapping[str, Any]) -> Reading:
-    """The common form of a record, which keeps the whole."""
+    """The common form of a record, or of what the records of a grid have alike; it keeps the whole."""
     start = record.get("start") or {}
-    size = record["size"]
-    left = {"start picture": "it was drawn from one"} if start else {}
-    if start.get("mask"):
-        left["mask"] = "it was drawn with one"
-    for name in ("outpaint", "invert"):
+    left = {"start picture": "name it with --start"} if start else {}
+    for name in ("mask", "outpaint", "invert"):
         if start.get(name):
-            left[name] = str(start[name])[:200]
+            left[name] = "name it with --mask" if name == "mask" else shown(str(start[name]))
     return Reading(
         "unnoise",
-        prompt=record["prompt"],
-        negative=record["negative"],
-        steps=record["steps"],
-        sampler=record["solver"],
-        schedule=record["spacing"],
-        cfg_scale=record["cfg_scale"],
-        seed=record["seed"],
-        size=(size[0], size[1]) if len(size) == 2 else None,
+        prompt=record.get("prompt"),
+        negative=record.get("negative"),
+        steps=record.get("steps"),
+        sampler=record.get("solver"),
+        schedule=record.get("spacing"),
+        cfg_scale=_scale(record),
+        seed=record.get("seed"),
+        size=FIT["size"](tuple(record.get("size", ()))),
         strength=start.get("strength"),
-        literal=not record["weights"],
+        literal=not record.get("weights", True),
         left_out=left,
         record=record,
     )
+
+
+def _scale(record: Mapping[str, Any]) -> float | None:
+    """The scale that was used: older records have the one of the option, whatever the guidance said."""
+    from unnoise.pipelines.settings import Settings  # imports torch
+
+    if record.get("guidance") is None:
+        return record.get("cfg_scale")
+    scale = {} if record.get("cfg_scale") is None else {"cfg_scale": record["cfg_scale"]}
+    found = Settings(guidance=record["guidance"], **scale).scale
+    return found if scale or found is None or "(" in record["guidance"] else None

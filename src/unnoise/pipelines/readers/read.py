@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
 from unnoise.pipelines.readers import comfyui, flat, infotext, invokeai, novelai, own
 from unnoise.pipelines.readers.container import texts_of
-from unnoise.pipelines.readers.reading import MAX_TEXT, Reading, json_object, unreadable
+from unnoise.pipelines.readers.reading import Reading, read_json, unreadable
 
 READERS: tuple[Callable[[Mapping[str, str]], Reading | None], ...] = (
     invokeai.read, novelai.read, infotext.read, flat.read, comfyui.read,
+    flat.read_tensor_art,
 )  # fmt: skip
 
 
 def read_settings(path: Path) -> Reading | None:
-    """What a picture (PNG, JPEG, WebP) or a ``.json`` file says of how it was made; None where it says nothing known.
+    """What a picture (PNG, JPEG, WebP) or a JSON file says of how it was made; None where it says nothing known.
 
     Our own pictures are read by their record, exactly; ``Reading.record`` is it. The pixels are not looked at, unless
     the file has no text: some tools hide one there.
@@ -23,25 +25,46 @@ def read_settings(path: Path) -> Reading | None:
     Raises:
         UnnoiseError: the file cannot be opened, or is of no kind that carries settings.
     """
-    if path.suffix.lower() == ".json":
-        return _file(path)
-    texts = texts_of(path)
+    data = _bytes(path)
+    if data.lstrip()[:1] == b"{":
+        return _file(data, path)
+    texts = _texts(data, path)
     if (mine := own.read(texts, path)) is not None:
         return mine
     return next((found for read in READERS if (found := read(texts)) is not None), None)
 
 
-def _file(path: Path) -> Reading | None:
-    """A graph of ComfyUI, or flat settings."""
+def texts_at(path: Path) -> dict[str, str]:
+    """{keyword: text} of a picture, for ``READERS``.
+
+    Raises:
+        UnnoiseError: the file cannot be opened, or is no PNG, JPEG or WebP.
+    """
+    return _texts(_bytes(path), path)
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise unreadable(path, error.strerror or str(error)) from None
-    except UnicodeDecodeError:
-        raise unreadable(path, "it is no UTF-8 text") from None
-    values = json_object(text)
-    if values is None:
-        raise unreadable(path, "it is no JSON object" if len(data) <= MAX_TEXT else "it is too long")
+        return read_file(path, MAX_PICTURE)
+    except LeftOut as why:
+        raise unreadable(path, why.detail or str(why)) from None
+
+
+def _texts(data: bytes, path: Path) -> dict[str, str]:
+    try:
+        return texts_of(data)
+    except ValueError as error:
+        raise unreadable(path, str(error)) from None
+
+
+def _file(data: bytes, path: Path) -> Reading | None:
+    """A graph of ComfyUI, or flat settings.
+
+    Raises:
+        UnnoiseError: it is no JSON object in UTF-8, or too long.
+    """
+    try:
+        values = read_json(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise unreadable(path, f"it is no JSON ({error})") from None
     return comfyui.of_graph(values) or flat.file_settings(values)

@@ -1,0 +1,182 @@
+"""``unnoise generate --like``: settings from a picture or a file of settings, ours or another tool's."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unnoise.errors import UnnoiseError, one_line
+
+if TYPE_CHECKING:
+    from unnoise.pipelines.readers.like import Like
+    from unnoise.pipelines.readers.reading import Reading
+    from unnoise.pipelines.settings import Settings
+    from unnoise.pipelines.text_to_picture import Pipeline
+
+SHOWN, LISTED = 60, 16  # characters of a value, and how many of what is left out are printed
+
+
+@dataclass
+class Followed:
+    """A file whose settings are followed, and what of them is."""
+
+    path: Path
+    like: Like
+    taken: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Followed:
+        """What the file says, translated.
+
+        Raises:
+            UnnoiseError: it cannot be read, or says nothing of how it was made.
+        """
+        from unnoise.pipelines.readers.like import like
+        from unnoise.pipelines.readers.read import read_settings
+        from unnoise.pipelines.text_to_picture import SIZE
+
+        found = read_settings(path)
+        if found is None:
+            raise UnnoiseError(
+                f"{path} does not say how it was made",
+                "name a picture of unnoise or of a tool that writes its settings, or a JSON file of settings",
+            )
+        translated = like(found, (SIZE, SIZE))
+        return cls(path, translated, left_out=dict(translated.left_out))
+
+    def take(self, given: Mapping[str, Any], varied: Sequence[str], start: bool) -> dict[str, Any]:
+        """{option: value} of what the file says, nobody gave and no grid varies.
+
+        Args:
+            given: {option: its value, or None}.
+            varied: the axes of a grid.
+            start: there is a picture to start from, of which a strength can speak.
+
+        Raises:
+            UnnoiseError: nobody names a prompt.
+        """
+        like = self.like
+        offers = {"prompt": like.prompt, "negative": like.negative, "seed": like.seed, "strength": like.strength}
+        offers |= {name.replace("_", "-"): value for name, value in like.settings.items()}
+        self.taken = {
+            name: value
+            for name, value in offers.items()
+            if value is not None and given.get(name) is None and name not in varied
+        }
+        if not start and "strength" in self.taken:
+            strength = self.taken.pop("strength")
+            if strength < 1:
+                self.left_out["strength"] = f"{strength:g}, of a start picture"
+        if given.get("prompt") is None and "prompt" not in self.taken:
+            why = "".join(f"; {note}" for note in like.notes[:1])
+            raise UnnoiseError(f"{self.path} names no single prompt{why}", "give one of your own before --like")
+        return self.taken
+
+    def literal(self, given: bool) -> bool:
+        """Whether brackets are text: where it was asked for, or where they are in the prompt that is taken."""
+        return given or (self.like.literal and "prompt" in self.taken)
+
+    def fit(self, pipeline: Pipeline, negative: str, weights: bool) -> str:
+        """The negative prompt, left out where it is the file's and longer than the model reads.
+
+        Raises:
+            UnnoiseError: the prompt is the file's, and too long.
+        """
+        from unnoise.pipelines import emphasis
+        from unnoise.pipelines.metadata import weights_sha256
+
+        if self.like.weights_sha256 not in (None, weights_sha256(pipeline.record)):
+            self.left_out["model"] = "other weights; name theirs with --model"
+        for name in ("prompt", "negative"):
+            try:
+                text = self.taken.get(name, "")
+                pipeline.tokenizer([emphasis.plain(text) if weights else text])
+            except UnnoiseError as error:
+                if name == "prompt":
+                    what = error.what.replace("the prompt", f"the prompt of {self.path}", 1)
+                    raise UnnoiseError(what, "give a shorter one of your own before --like") from None
+                self.left_out[name] = error.what.replace("the prompt has ", "", 1)
+                del self.taken[name]
+                negative = ""
+        return negative
+
+    def report(self, settings: Settings, cfg_scale: float | None) -> list[str]:
+        """The lines that say who made the picture, what is taken from it and what is left out.
+
+        Args:
+            settings: what is drawn with.
+            cfg_scale: the option, if it was given.
+
+        Raises:
+            UnnoiseError: the option has no effect, since the file's guidance has a scale of its own.
+        """
+        if cfg_scale is not None and "guidance" in self.taken and settings.scale != cfg_scale:
+            what = f"--cfg-scale {cfg_scale:g} does not reach the guidance {self.taken['guidance']} of {self.path}"
+            raise UnnoiseError(what, "give --guidance too")
+        instead = {"sampler": ("solver", settings.solver), "schedule": ("spacing", settings.spacing)}
+        place = {name: value for old, (name, value) in instead.items() if old in self.left_out}
+        few = dict(list(self.left_out.items())[:LISTED])
+        more = f", and {len(self.left_out) - LISTED} more" if len(self.left_out) > LISTED else ""
+        lines = [f"{self.path}: made by {self.like.tool}", "  taken: " + (listed(self.taken) or "nothing")]
+        lines += [f"  left out: {listed(few)}{more}"] if few else []
+        lines += [f"  in their place: {listed(place)}"] if place else []
+        return [safe(line) for line in [*lines, *(f"  {note}" for note in self.like.notes)]]
+
+    def told(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {"tool": self.like.tool, "taken": self.taken, "left_out": self.left_out, "notes": list(self.like.notes)}
+
+
+def listed(values: Mapping[str, Any]) -> str:
+    """Names and short values between commas; what says nothing is not listed, and prompts stand in quotes."""
+    told = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(
+        f'{short(name)} "{short(value)}"' if name in ("prompt", "negative") else f"{short(name)} {short(value)}"
+        for name, value in told.items()
+        if value
+    )
+
+
+def short(text: str) -> str:
+    """A value in one line and a few words."""
+    text = one_line(text)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]} ..."
+
+
+def safe(line: str) -> str:
+    """A line that cannot command a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in line)
+
+
+def says(reading: Reading) -> str:
+    """What a picture says of how it was made, in a few words."""
+    named = {
+        "prompt": reading.prompt,
+        "negative": reading.negative or None,
+        "steps": reading.steps,
+        "sampler": reading.sampler,
+        "schedule": reading.schedule,
+        "cfg scale": reading.cfg_scale,
+        "seed": reading.seed,
+    }
+    return listed({name: value for name, value in named.items() if value is not None})
+
+
+def foreign(path: Path) -> UnnoiseError | None:
+    """For a picture of another tool, why it cannot be made again, and how to draw one like it; None for any other."""
+    from unnoise.pipelines.readers.read import read_settings
+
+    try:
+        found = read_settings(path)
+    except UnnoiseError:
+        return None
+    if found is None or found.tool == "unnoise":
+        return None
+    return UnnoiseError(
+        f"{path} was made by {found.tool}, and its own model and noise are not here; it says {says(found)}",
+        f"draw like it: unnoise generate --like {shlex.quote(str(path))}",
+    )
