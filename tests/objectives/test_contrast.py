@@ -145,7 +145,7 @@ def test_others_are_drawn_as_samples_are() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     for weight in (0.0, 1.0, 1.5, -0.1, math.nan):
-        with pytest.raises(UnnoiseError, match="below 1"):
+        with pytest.raises(UnnoiseError, match="contrast weight"):
             Contrast(weight)
     for told in ("noise", "data", "v", "edm"):
         with pytest.raises(UnnoiseError, match=f"the network predicts {told}"):

@@ -289,7 +289,7 @@ def test_auto_is_what_the_network_has() -> None:
     assert torch.equal(*ends)
     with pytest.raises(UnnoiseError, match="has not learnt a variance"):
         finish(Gaussian().estimate, DDPM("learned"), levels, draw(2, 3), source)
-    with pytest.raises(UnnoiseError, match="'wide' is not known"):
+    with pytest.raises(UnnoiseError, match="no variance is called 'wide'"):
         DDPM("wide")  # type: ignore[arg-type]
 
 

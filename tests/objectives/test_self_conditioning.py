@@ -249,7 +249,7 @@ def test_a_call_that_was_not_made_before_is_shown_nothing() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     for share in (0.0, -0.5, 1.5):
-        with pytest.raises(UnnoiseError, match="choose a share above 0"):
+        with pytest.raises(UnnoiseError, match="feedback share"):
             SelfConditioning(share)
     with pytest.raises(UnnoiseError, match="does not read what it said"):
         DenoisingObjective(Denoiser(nn.Identity(), path("flow"), FlowVelocity()), feedback=SelfConditioning())

@@ -57,16 +57,15 @@ def test_a_checkpoint_is_of_its_terms(world: Path, tmp_path: Path, capfd: pytest
 MISTAKES = {
     "emoji-flow --network.learned-variance": "a learned variance is that of a step between two levels of a table, and "
     "the path flow is none; train it with emoji-ddpm, or leave out --network.learned-variance",
-    "emoji-flow --contrast 1": "contrastive flow matching with the weight 1; choose it above 0 and below 1",
+    "emoji-flow --contrast 1": "contrast weight 1 is out of range; choose a number between 0 and 1",
     "emoji-flow --contrast 0.1 --uncertainty 8": "a contrast can make a level's loss negative, where a learned weight "
     "has no least value; choose one of uncertainty and contrast",
-    "emoji-flow --uncertainty -1": "an uncertainty of -1 features; choose 128, or 0",
+    "emoji-flow --uncertainty -1": "uncertainty features -1 is out of range",
     "emoji-flow --feedback 0.3": "feedback is set for a network without self-conditioning; add "
     "--network.self-conditioning",
-    "emoji-ddpm --network.self-conditioning --feedback 0": "a network with self-conditioning is shown its estimate in "
-    "0 of the steps; choose",
+    "emoji-ddpm --network.self-conditioning --feedback 0": "feedback share 0 is out of range; choose a number above 0",
     "emoji-ddpm --bound 0.1": "bound is set for a network without learned-variance; add --network.learned-variance",
-    "emoji-ddpm --network.learned-variance --bound 0": "the bound that trains the variance has the weight 0; choose",
+    "emoji-ddpm --network.learned-variance --bound 0": "bound weight 0 is out of range; choose a number above 0",
     "emoji-ddpm --contrast 0.1": "there is no option --contrast",
 }
 

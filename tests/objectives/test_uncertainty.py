@@ -122,7 +122,7 @@ def test_its_part_in_a_training() -> None:
         ends = uncertainty(torch.tensor([-math.inf, -20.0, 20.0, math.inf]))
     assert torch.isfinite(ends).all()
     assert ends[0] == ends[1]
-    with pytest.raises(UnnoiseError, match="choose 128, or 0"):
+    with pytest.raises(UnnoiseError, match="uncertainty features"):
         Uncertainty(-1)
 
 

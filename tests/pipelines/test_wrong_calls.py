@@ -265,7 +265,7 @@ def test_work_that_begins_is_seen(pipeline: Pipeline) -> None:
 
 # methods: what every setting of every method refuses, by the kind of its default
 
-KINDS = ("paths", "predictions", "spacings", "solvers", "guidances")
+KINDS = ("paths", "predictions", "spacings", "solvers", "guidances", "objectives")
 NO_SETTING: dict[type, list[Any]] = {
     bool: NO_FLAG,
     int: [None, *NO_WHOLE],
@@ -274,21 +274,28 @@ NO_SETTING: dict[type, list[Any]] = {
 }
 
 
-def settings() -> Iterator[Any]:
-    """(class, setting, wrong values) of every method that the registry knows."""
+def methods() -> Iterator[tuple[str, Any, inspect.Parameter]]:
+    """(name, class, setting) of every method that the registry knows and that can be made without a network."""
     for kind in KINDS:
         for name in index(kind):
             cls = find(kind, name)
-            for key, parameter in inspect.signature(cls).parameters.items():
-                default, hint = parameter.default, str(parameter.annotation)
-                wrong: list[Any] = [object(), 3j, b"x", {}]
-                if type(default) in NO_SETTING:
-                    wrong = NO_SETTING[type(default)]
-                elif hint == "float | None":
-                    wrong = NO_NUMBER
-                elif "Sequence" in hint:
-                    wrong = [3, True, {1: 2}, iter([1]), b"ab", [], [None], [[1]], object()]
-                yield pytest.param(cls, key, wrong, id=f"{name}-{key}")
+            parameters = inspect.signature(cls).parameters.values()
+            if not any(each.default is inspect.Parameter.empty for each in parameters):
+                yield from ((name, cls, each) for each in parameters)
+
+
+def settings() -> Iterator[Any]:
+    """(class, setting, wrong values) of every method."""
+    for name, cls, parameter in methods():
+        key, default, hint = parameter.name, parameter.default, str(parameter.annotation)
+        wrong: list[Any] = [object(), 3j, b"x", {}]
+        if type(default) in NO_SETTING:
+            wrong = NO_SETTING[type(default)]
+        elif hint == "float | None":
+            wrong = NO_NUMBER
+        elif "Sequence" in hint:
+            wrong = [3, True, {1: 2}, iter([1]), b"ab", [], [None], [[1]], object()]
+        yield pytest.param(cls, key, wrong, id=f"{name}-{key}")
 
 
 @pytest.mark.parametrize(("cls", "key", "wrong"), list(settings()))
@@ -299,11 +306,9 @@ def test_a_method_refuses_what_its_setting_cannot_be(cls: Any, key: str, wrong: 
 
 
 def numbers() -> Iterator[Any]:
-    for kind in KINDS:
-        for name in index(kind):
-            for key, parameter in inspect.signature(find(kind, name)).parameters.items():
-                if type(parameter.default) in (int, float):
-                    yield pytest.param(find(kind, name), key, parameter.default, id=f"{name}-{key}")
+    for name, cls, parameter in methods():
+        if type(parameter.default) in (int, float):
+            yield pytest.param(cls, parameter.name, parameter.default, id=f"{name}-{parameter.name}")
 
 
 @pytest.mark.parametrize(("cls", "key", "default"), list(numbers()))

@@ -204,7 +204,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "width 0.15 at step 40, from 11 checkpoints" in capsys.readouterr().out
     for words, said in (
         (["--width", "0.15", "--out", str(made)], "is there already"),
-        (["--width", "0.4", "--out", str(out / "x")], "no width of an average"),
+        (["--width", "0.4", "--out", str(out / "x")], "--width 0.4 is out of range"),
         (["--width", "0.004", "--out", str(out / "x")], "do not tell the average of width 0.004"),
     ):
         assert main(["average", str(out), *words]) == 1

@@ -111,7 +111,7 @@ def test_components_that_are_no_records_are_refused(value: Any, hostile: Hostile
 )
 def test_defaults_that_cannot_be_run_are_refused(defaults: Any, hostile: Hostile) -> None:
     hostile.change(lambda record: record.update(defaults=defaults))
-    hostile.refused(r"defaults|steps|solver|guidance")
+    hostile.refused(r"defaults|steps|solver|guidance|cfg_scale")
 
 
 def test_parts_of_two_models_do_not_load_as_one(hostile: Hostile) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 from unnoise.notes import tell
 
@@ -37,12 +38,12 @@ def average(
     from unnoise.training import checkpoint
     from unnoise.training.posthoc import restore
     from unnoise.training.runner import CHECKPOINTS, averaged
+    from unnoise.training.settings import WIDEST
     from unnoise.training.trainer import Trainer
     from unnoise.weights.model import save_model
 
     recipe, arguments = read_run(run)
-    if not 0 < width < 0.28:
-        raise UnnoiseError(f"--width {width:g} is no width of an average", "choose it between 0 and 0.28")
+    checks.number("--width", width, above=0, below=WIDEST)
     if out.exists():
         raise UnnoiseError(f"{out} is there already", "name another --out")
     training = parse(find("recipes", recipe), recipe_arguments(arguments), f"unnoise train {recipe}")

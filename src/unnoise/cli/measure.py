@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 
@@ -40,8 +41,7 @@ def measure(
     from unnoise.study import measure as study
     from unnoise.weights.model import load_model, read_record
 
-    if not 2 <= prompts <= 1000:
-        raise UnnoiseError(f"--prompts {prompts} cannot be judged", "ask for 2 to 1000")
+    checks.whole("--prompts", prompts, 2, 1000)
     folder = model_folder(model) if model else default_model()
     parts = list(read_record(folder)["components"])
     pictures = open_set(data)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unnoise.core import checks
 from unnoise.core.autoencoder import Posterior
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase, Role
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 
 def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,11 +32,9 @@ class AutoencoderObjective(Objective):
         self, autoencoder: torch.nn.Module, gradient: float = 0.5, kl: float = 1e-4, train_encoder: bool = True
     ) -> None:
         super().__init__()
-        if gradient < 0 or kl < 0:
-            raise UnnoiseError(f"weights of the loss are {gradient:g} and {kl:g}", "choose both at 0 or above")
         self.autoencoder = autoencoder
-        self.gradient, self.kl = gradient, kl
-        self.train_encoder = train_encoder
+        self.gradient, self.kl = checks.number("gradient", gradient, 0), checks.number("kl", kl, 0)
+        self.train_encoder = checks.flag("train_encoder", train_encoder)
         autoencoder.encoder.requires_grad_(train_encoder)
 
     def roles(self) -> dict[str, Role]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.objective import Draws
 from unnoise.core.prediction import Prediction
@@ -32,11 +33,7 @@ class Contrast:
     kind: ClassVar[str] = "objectives"
 
     def __init__(self, weight: float = 0.05) -> None:
-        if not 0 < weight < 1:
-            raise UnnoiseError(
-                f"contrastive flow matching with the weight {weight:g}", "choose it above 0 and below 1; 0.05 is usual"
-            )
-        self.weight = weight
+        self.weight = checks.number("contrast weight", weight, above=0, below=1)
 
     def check(self, prediction: Prediction) -> None:
         """Refuses a network whose output is no velocity of the flow.

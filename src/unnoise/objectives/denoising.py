@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase, Role
@@ -52,14 +53,10 @@ class DenoisingObjective(Objective):
         contrast: Contrast | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= drop <= 1:
-            raise UnnoiseError(f"drop is {drop:g}, a part of the samples", "choose it from 0 to 1; 0.1 is usual")
-        if text_rate < 0:
-            raise UnnoiseError(f"text_rate is {text_rate:g}", "choose 0 to keep the text tower, or a factor above it")
+        self.drop, self.text_rate = checks.number("drop", drop, 0, 1), checks.number("text_rate", text_rate, 0)
         self.denoiser = denoiser
         self.text = text
         self.times, self.weighting = times or Uniform(), weighting or UniformWeight()
-        self.text_rate, self.drop = text_rate, drop
         self.bound = bound or (VariationalBound() if denoiser.learned_variance else None)
         self.feedback = feedback or (SelfConditioning() if denoiser.self_conditioning else None)
         self.uncertainty, self.contrast = uncertainty, contrast

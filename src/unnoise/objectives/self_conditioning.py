@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.objective import Draws
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 USUAL = 0.5
 
@@ -34,12 +34,7 @@ class SelfConditioning:
     kind: ClassVar[str] = "objectives"
 
     def __init__(self, share: float = USUAL) -> None:
-        if not 0 < share <= 1:
-            raise UnnoiseError(
-                f"a network with self-conditioning is shown its estimate in {share:g} of the steps",
-                f"choose a share above 0 and up to 1; {USUAL:g} is usual",
-            )
-        self.share = share
+        self.share = checks.number("feedback share", share, above=0, most=1)
 
     def previous(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, level: NoiseLevel, cond: Condition | None, draws: Draws

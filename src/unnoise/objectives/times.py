@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 
 class TimeSampler(ABC):
@@ -54,9 +54,8 @@ class LogitNormal(TimeSampler):
     """
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, shift: float = 1.0) -> None:
-        if std <= 0 or shift <= 0:
-            raise UnnoiseError(f"logit-normal times with std {std:g} and shift {shift:g}", "choose both above 0")
-        self.mean, self.std, self.shift = mean, std, shift
+        self.mean, self.std = checks.number("mean", mean), checks.number("std", std, above=0)
+        self.shift = checks.number("shift", shift, above=0)
 
     def times(self, u: Tensor, path: Path) -> Tensor:
         return torch.sigmoid(self.mean + self.std * _probit(u) + math.log(self.shift))
@@ -71,9 +70,7 @@ class LogNormalSigma(TimeSampler):
     """
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
-        if std <= 0:
-            raise UnnoiseError(f"log-normal sigmas with std {std:g}", "choose it above 0")
-        self.mean, self.std = mean, std
+        self.mean, self.std = checks.number("mean", mean), checks.number("std", std, above=0)
 
     def times(self, u: Tensor, path: Path) -> Tensor:
         sigma = torch.exp(self.mean + self.std * _probit(u))

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unnoise.core import checks
 from unnoise.core.noise import generator
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 FARTHEST = 20.0  # in log-SNR; beyond it there is nothing to tell apart, and pure noise lies at infinity
 
@@ -34,8 +34,7 @@ class Uncertainty(nn.Module):
 
     def __init__(self, features: int = 128) -> None:
         super().__init__()
-        if features < 1:
-            raise UnnoiseError(f"an uncertainty of {features} features", "choose 128, or 0 to do without it")
+        features = checks.whole("uncertainty features", features, 1, 1_000_000)
         g = generator("uncertainty", features)
         self.register_buffer("rates", 2 * math.pi * torch.randn(features, generator=g))
         self.register_buffer("phases", 2 * math.pi * torch.rand(features, generator=g))

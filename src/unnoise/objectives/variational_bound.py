@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import over
 from unnoise.core.path import Path
 from unnoise.core.registry import register
@@ -35,12 +36,7 @@ class VariationalBound:
     kind: ClassVar[str] = "objectives"
 
     def __init__(self, weight: float = USUAL) -> None:
-        if not 0 < weight < math.inf:
-            raise UnnoiseError(
-                f"the bound that trains the variance has the weight {weight:g}",
-                f"choose it above 0; {USUAL:g} is usual",
-            )
-        self.weight = weight
+        self.weight = checks.number("bound weight", weight, above=0)
 
     def check(self, path: Path) -> None:
         """Refuses a path without steps.

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.prediction import Prediction
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 
 class Weighting(ABC):
@@ -44,9 +44,7 @@ class MinSNR(Weighting):
     """
 
     def __init__(self, gamma: float = 5.0) -> None:
-        if gamma <= 0:
-            raise UnnoiseError(f"min-SNR with gamma {gamma:g}", "choose gamma above 0; 5 is usual")
-        self.gamma = gamma
+        self.gamma = checks.number("gamma", gamma, above=0)
 
     def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
         alpha, sigma = (torch.as_tensor(v) for v in level)
@@ -71,7 +69,7 @@ class EDMWeight(Weighting):
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
-        self.sigma_data = sigma_data
+        self.sigma_data = checks.number("sigma_data", sigma_data, above=0)
 
     def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
         alpha, sigma = (torch.as_tensor(v) for v in level)
@@ -93,9 +91,7 @@ class VelocityWeight(Weighting):
     """
 
     def __init__(self, least: float = 0.05) -> None:
-        if not 0 < least <= 1:
-            raise UnnoiseError(f"a velocity weight with the least divisor {least:g}", "choose it above 0, up to 1")
-        self.least = least
+        self.least = checks.number("least", least, above=0, most=1)
 
     def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
         alpha, sigma = (torch.as_tensor(v) for v in level)
@@ -119,9 +115,7 @@ class P2(Weighting):
     """
 
     def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
-        if gamma < 0 or k <= 0:
-            raise UnnoiseError(f"P2 with gamma {gamma:g} and k {k:g}", "choose gamma 0 or more and k above 0; 1 and 1")
-        self.gamma, self.k = gamma, k
+        self.gamma, self.k = checks.number("gamma", gamma, 0), checks.number("k", k, above=0)
 
     def weight(self, level: NoiseLevel, prediction: Prediction) -> Tensor:
         alpha, sigma = (torch.as_tensor(v) for v in level)

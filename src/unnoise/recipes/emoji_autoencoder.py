@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.autoencoders.kl import KLAutoencoder, KLConfig
+from unnoise.core import checks
 from unnoise.core.registry import register
 from unnoise.data.feeds import CropFeed, trained
 from unnoise.data.store import open_set
@@ -48,8 +49,7 @@ def emoji_autoencoder(
     """
     if keep_latents and init is None:
         raise UnnoiseError("--keep-latents keeps those of --init, and none is named", "name a model folder with --init")
-    if not 0 <= whole <= 1:
-        raise UnnoiseError(f"whole is {whole:g}, a part of the training", "choose it from 0 to 1")
+    checks.number("whole", whole, 0, 1)
     pictures = open_set(data)
     torch.manual_seed(train.seed)
     autoencoder = KLAutoencoder(network)

@@ -20,9 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 from unnoise.training import checkpoint
 from unnoise.training.averages import PowerAverage, gamma_of
+from unnoise.training.settings import WIDEST
 from unnoise.training.trainer import Trainer
 
 
@@ -103,8 +105,7 @@ def restore(trainer: Trainer, paths: Sequence[Path], width: float) -> Fit:
     Raises:
         UnnoiseError: the width is out of range, the training keeps no averages, or no checkpoint can be used.
     """
-    if not 0 < width < 0.28:
-        raise UnnoiseError(f"an average of width {width:g}", "choose a relative width between 0 and 0.28")
+    width = checks.number("width", width, above=0, below=WIDEST)
     widths = trainer.settings.averages
     steps = {path: int(checkpoint.verify(path)["step"]) for path in paths}
     used = [path for path in paths if 0 < steps[path] <= trainer.step] if widths else []

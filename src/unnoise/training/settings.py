@@ -10,6 +10,8 @@ from typing import Any
 from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
+WIDEST = 0.28  # relative widths of averages lie below it
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -58,7 +60,7 @@ class TrainSettings:
             plain[name] = checks.number(name, getattr(self, name), 0)
         plain["cooldown"] = checks.number("cooldown", self.cooldown, 0, 1)
         plain["clip"] = checks.number("clip", self.clip, above=0, most=math.inf)
-        widths = checks.several("averages", self.averages, partial(checks.number, above=0, below=0.28), most=64)
+        widths = checks.several("averages", self.averages, partial(checks.number, above=0, below=WIDEST), most=64)
         plain |= {"averages": tuple(widths), "seed": checks.seed("seed", self.seed)}
         for name, value in plain.items():
             object.__setattr__(self, name, value)
