@@ -54,7 +54,6 @@ class Denoiser(nn.Module):
         self.path = checks.instance("path", path, Path, "give one, such as Flow()")
         self.prediction = checks.instance("prediction", prediction, Prediction, "give one, such as FlowVelocity()")
         self.noise_label = checks.choice("noise_label", noise_label, *NOISE_LABELS)
-        self._label = NOISE_LABELS[noise_label]
         config = getattr(network, "config", None)
         self.learned_variance = bool(getattr(config, "learned_variance", False))
         self.self_conditioning = bool(getattr(config, "self_conditioning", False))
@@ -112,7 +111,7 @@ class Denoiser(nn.Module):
         ``previous``, for networks with self-conditioning alone, is what ``fed_back`` made of an earlier estimate, shape
         of the state; None is the same as zeros. The output of a network with learned variance is for ``split``.
         """
-        label = self._label(t, level)
+        label = NOISE_LABELS[self.noise_label](t, level)
         if not isinstance(label, Tensor):
             label = torch.full((x.shape[0],), float(label), dtype=torch.float32, device=x.device)
         label = label.to(device=x.device, dtype=torch.float32)

@@ -17,6 +17,7 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.kernels.compiled import compile_network
+from unnoise.kernels.forked import check_threads
 from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.pipelines.words import WORDS, read_vocabulary
 from unnoise.weights.model import MODEL, load_model, read_file
@@ -99,6 +100,7 @@ def load_pipeline(
     precision, folder = choose_dtype(dtype, where), default_model() if model is None else model_folder(model)
     if threads is not None:
         torch.set_num_threads(threads)
+    check_threads(where)
     modules, record = load_model(folder, PARTS, where, precision)
     tokenizer = read_tokenizer(folder, record, modules["text"])
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None

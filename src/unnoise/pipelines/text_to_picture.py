@@ -22,6 +22,7 @@ from unnoise.core.sample import Step, all_finite, sample
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
+from unnoise.kernels.forked import check_threads
 from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
 from unnoise.pipelines import emphasis
 from unnoise.pipelines.settings import RULES, Settings
@@ -131,6 +132,7 @@ class Pipeline:
             UnnoiseError: no list of prompts, or a prompt is longer than the model reads, or no text.
         """
         prompts = checks.several("prompts", prompts, checks.text)
+        check_threads(self.device)
         if checks.flag("weights", weights):
             return emphasis.encode(self.text, self.tokenizer, prompts, self.device, typed=rules < 2)
         prompts = prompts if rules < 2 else [clean(prompt) for prompt in prompts]
@@ -154,6 +156,7 @@ class Pipeline:
         strength = check_strength(strength)
         if mask is not None and mask.size != picture.size:
             raise UnnoiseError(f"the mask is {mask.size}, the picture {picture.size}", "make the mask as large as it")
+        check_threads(self.device)
         x = from_bytes(from_image(ImageOps.fit(picture, (SIZE, SIZE))))[None].to(self.device, self.dtype)
         x0 = self.autoencoder.encode(x).mean.float()
         if mask is None:
@@ -186,6 +189,7 @@ class Pipeline:
         Raises:
             UnnoiseError: they are of another shape, no floats, or not finite.
         """
+        check_threads(self.device)
         checks.tensor("z", z, self.autoencoder.space.shape(SIZE))
         if not all_finite(z):
             raise UnnoiseError("z has numbers that are not finite", "give latents of a run, such as step.run.x")
@@ -216,13 +220,11 @@ class Pipeline:
         self, prompts: list[str], seeds: list[int], negative: str, settings: Settings, start: Start | None
     ) -> Iterator[Step]:
         solver = make("solvers", settings.solver)
-        spacing = make("spacings", settings.spacing)
         shape = self.autoencoder.space.shape(SIZE)
         strength = start.strength if start else 1.0
-        levels = levels_from(spacing, self.denoiser.path, settings.steps, strength, shape)
-        noise = (BrownianNoise if settings.noise == "brownian" else NoiseSource)(
-            seeds, shape, torch.float32, self.device
-        )  # whatever the networks' precision
+        levels = levels_from(make("spacings", settings.spacing), self.denoiser.path, settings.steps, strength, shape)
+        source = BrownianNoise if settings.noise == "brownian" else NoiseSource
+        noise = source(seeds, shape, torch.float32, self.device)  # whatever the networks' precision
         with torch.inference_mode():
             conds: dict[str, Condition | None] = {"cond": self.encode(prompts, settings.weights, settings.rules)}
             conds["uncond"] = self.encode([negative], settings.weights, settings.rules).repeat(len(prompts))

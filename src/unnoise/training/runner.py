@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unnoise.errors import UnnoiseError
 from unnoise.files import alone, expanded, explain, json_bytes, sweep, write_whole
 from unnoise.kernels.compiled import compile_network
+from unnoise.kernels.forked import check_threads
 from unnoise.training import checkpoint
 from unnoise.training.logs import METRICS
 from unnoise.training.plan import Training
@@ -108,6 +109,7 @@ def run(
             nothing can be compiled.
     """
     started, folder = time.monotonic(), expanded(folder)
+    check_threads(torch.device(device))
     if compiled:
         compile_trained(training, device)
     try:
