@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from os import PathLike
+    from typing import SupportsIndex
 
     import torch
 
@@ -29,7 +30,7 @@ def load(
     model: PathLike[str] | str | None = None,
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
     compiled: bool = False,
 ) -> Pipeline:
     """A pipeline that draws pictures: of the default model, or of a model folder or a finished training's folder.

@@ -141,7 +141,7 @@ def several(name: str, value: Any, each: Callable[[str, Any], T], least: int = 1
     """
     ordered = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, type)
     if not ordered or isinstance(value, str | bytes | bytearray | memoryview | Mapping) or _ndim(value) == 0:
-        raise UnnoiseError(f"{name} is {shown(value)}, which is no list", "give a list, such as [x] for one")
+        raise UnnoiseError(f"{name} is {shown(value)}, which is no list", "give a list; one thing is written [it]")
     try:
         length = len(value)
     except OverflowError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from os.path import isfile
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import nn
@@ -85,7 +85,7 @@ def load_pipeline(
     model: PathLike[str] | str | None,
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
     compiled: bool = False,
 ) -> Pipeline:
     """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.

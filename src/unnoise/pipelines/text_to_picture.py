@@ -210,7 +210,9 @@ class Pipeline:
         """
         prompts, seeds = checks.several("prompts", prompts, checks.text), checks.several("seeds", seeds, checks.seed)
         if len(prompts) != len(seeds):
-            raise UnnoiseError(f"prompts are {len(prompts)}, seeds are {len(seeds)}", "give one seed a prompt")
+            raise UnnoiseError(
+                f"there are {len(prompts)} prompts and {len(seeds)} seeds", "give a seed for each prompt"
+            )
         settings = self._checked(settings)
         if start is not None:
             start = check_start(start, self.autoencoder.space.shape(SIZE), len(prompts))
