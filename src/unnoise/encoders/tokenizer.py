@@ -17,6 +17,7 @@ from unnoise.errors import UnnoiseError
 
 START, END = "<|start|>", "<|end|>"
 MAX_CHARACTERS = 4000
+MAX_CAPTIONS = 10**9  # at a time: a training has all of its set
 JOINER = "\u200d"  # makes one sign of those beside it
 _GAP = re.compile("[\\s\u200b,;\u060c\u3001\u3002\uff0c\uff1b]")  # ends a word, a tag or a sentence
 _LATER = re.compile(f"[{JOINER}\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # joiner, skin tones, tags
@@ -168,7 +169,7 @@ class Tokenizer:
         """
         room = self.length - 2
         rows = []
-        for prompt in checks.several("prompts", prompts, checks.text):
+        for prompt in checks.several("prompts", prompts, checks.text, most=MAX_CAPTIONS):
             check_length(prompt)
             ids = self.ids(prompt)
             if len(ids) > room:
