@@ -119,8 +119,7 @@ class Pipeline:
         return Settings(**values | {name: value for name, value in changes.items() if value is not None})
 
     def _checked(self, settings: Settings | None) -> Settings:
-        hint = "make it by settings()"
-        return self.defaults if settings is None else checks.instance("settings", settings, Settings, hint)
+        return self.defaults if settings is None else checks.instance("settings", settings, Settings, "use settings()")
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str], weights: bool = False, rules: int = RULES) -> Condition:
@@ -172,8 +171,7 @@ class Pipeline:
         words, the picture changes where they do. See ``core.inversion``.
         """
         settings, rounds = self._checked(settings), checks.whole("rounds", rounds, 0, 1000)
-        start = check_start(start, self.autoencoder.space.shape(SIZE))
-        prompt = checks.text("prompt", prompt)
+        start, prompt = check_start(start, self.autoencoder.space.shape(SIZE)), checks.text("prompt", prompt)
         path, shape = self.denoiser.path, start.x0.shape[1:]
         levels = levels_from(make("spacings", settings.spacing), path, settings.steps, start.strength, shape)
         cond = self.encode([prompt], settings.weights, settings.rules).repeat(len(start.x0))
