@@ -7,47 +7,30 @@ import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise, zip_longest
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from laws.solver_facts import (
+    claims_an_order,
+    claims_an_order_without_noise,
+    draws_after_the_network,
+    draws_noise,
+    is_adaptive,
+    keeps_the_marginals,
+    keeps_to_the_levels,
+    looks_back,
+    values,
+)
 from laws.world import FAMILIES, Gaussian, Rigged, draw, finish, ladder, mixture, only, path, slope, truth, variances
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Deltas
 from unnoise.core.noise import NoiseSource
-from unnoise.core.registry import find
 from unnoise.core.sample import Step, sample
 from unnoise.core.solver import Solver
 
-SETTINGS: dict[str, list[dict[str, Any]]] = {  # beside the defaults, which are always tried
-    "ddim": [{"eta": 0.5}, {"eta": 1.0}],
-    "ddpm": [{"variance": "large"}],
-    "deis": [{"points": 2}, {"singlestep_start": True}],
-    "dpm-adaptive": [{"pair": 12}],
-    "dpm-solver": [{"order": 3}, {"order": 3, "predicts": "x0"}],
-    "dpm-2-a": [{"eta": 0.5, "rule": "rectified"}],
-    "dpmpp-2m-sde": [{"eta": 2.0, "form": "heun"}],
-    "dpmpp-3m": [{"published": True}],
-    "dpmpp-3m-sde": [{"form": "published"}],
-    "edm": [{"churn": 10.0, "form": "euler"}],
-    "er-sde": [{"scale": "power"}, {"form": "published"}],
-    "euler-a": [{"eta": 0.5, "rule": "rectified"}],
-    "lms": [{"points": 3}],
-    "res-multistep": [{"points": 4}],
-    "sa-solver": [{"predictor": 2, "corrector": 2, "simple": True}, {"predictor": 1, "corrector": 0}],
-    "seeds-2": [{"eta": 0.5, "r": 0.7, "form": "phi-2"}],
-    "tcd": [{"eta": 1.0}],
-    "unipc": [{"points": 3}, {"variant": "bh1"}, {"points": 3, "predicts": "eps", "singlestep_start": True}],
-}
 TOLERANCE = 0.15  # of a measured order
-GROWS = ("large",)  # settings whose marginals are wider than the path's by design, in the limit of few steps
-
-
-def solvers(name: str) -> list[Solver]:
-    cls = find("solvers", name)
-    return [cls(**settings) for settings in ({}, *SETTINGS.get(name, []))]
 
 
 def flow_levels(num_steps: int) -> list[NoiseLevel]:
@@ -55,41 +38,9 @@ def flow_levels(num_steps: int) -> list[NoiseLevel]:
     return [path("flow").at(1 - i / num_steps) for i in range(num_steps + 1)]
 
 
-def draws_noise(solver: Solver) -> bool:
-    noise = Rigged(40)
-    finish(Gaussian().estimate, solver, ladder(path("flow"), 8), draw(1, 40), noise)
-    return noise.count > 0
-
-
 def stochastic_is_declared(solver: Solver) -> None:
     default = type(solver)()
     assert draws_noise(default) == type(solver).stochastic
-
-
-def is_adaptive(solver: Solver) -> bool:
-    """Whether it chooses its own steps between the levels of the run."""
-    return getattr(solver, "adaptive", False)
-
-
-def keeps_to_the_levels(solver: Solver) -> bool:
-    return not is_adaptive(solver)
-
-
-def claims_an_order(solver: Solver) -> bool:
-    return solver.order is not None
-
-
-def claims_an_order_without_noise(solver: Solver) -> bool:
-    return claims_an_order(solver) and not draws_noise(solver)
-
-
-def draws_after_the_network(solver: Solver) -> bool:
-    """Churn is added before the network is asked, which takes it out again."""
-    return not getattr(solver, "churn", 0)
-
-
-def keeps_the_marginals(solver: Solver) -> bool:
-    return getattr(solver, "variance", None) not in GROWS and keeps_to_the_levels(solver)
 
 
 def strong_errors(solver: Solver, family: str) -> list[float]:
@@ -201,6 +152,31 @@ def marginals_have_the_right_variance(solver: Solver) -> None:
         found = variances(deltas.estimate, solver, levels, float(levels[0].sigma) ** 2)
         for variance, level in zip(found, levels[1:], strict=True):
             assert math.isclose(variance, float(level.sigma) ** 2, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def magnified(solver: Solver, length: float, last: float) -> float:
+    """How many times larger than what the estimates are wrong by is what the picture, x/alpha, is wrong by after seven
+    steps of one length in log-SNR and a last one of another. Each call is wrong in a direction of its own."""
+    places = [3.0 * math.exp(-length * i) for i in range(7)]
+    levels = [path("flow").onto(NoiseLevel(1.0, s)) for s in (*places, places[-1] * math.exp(-last))]
+    calls: list[int] = []
+
+    def wrong(x: Tensor, here: NoiseLevel, there: NoiseLevel | None = None) -> Estimate:
+        error = torch.zeros_like(x)
+        error[0, len(calls)] = 1.0
+        calls.append(1)
+        return Estimate.of(x, error, here)
+
+    x = finish(wrong, solver, levels, torch.zeros(1, 64, dtype=torch.float64), Rigged(64, silent=True))
+    return float(x.abs().sum()) / float(levels[-1].alpha)
+
+
+@only(looks_back)
+def errors_are_not_magnified(solver: Solver) -> None:
+    """In a step much longer than those before it, as some spacings end with, differences of old estimates would be
+    counted many times. Even steps at their worst count k values 2^k - 1 times; twice that is borne."""
+    for length, last in ((0.5, 4.0), (0.02, 2.0)):
+        assert magnified(solver, length, last) < 2 * (2 ** values(solver) - 1)
 
 
 def whole_run(solver: Solver, num_steps: int = 7) -> Iterator[Step]:
@@ -315,4 +291,5 @@ LAWS = [
     seeds_are_honoured_by_item,
     inconsistent_estimates_are_honoured,
     calls_are_as_claimed,
+    errors_are_not_magnified,
 ]

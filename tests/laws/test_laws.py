@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from laws import denoisers, guidances, noise, objectives, paths, predictions, solvers, spacings
+from laws import denoisers, guidances, noise, objectives, paths, predictions, solver_facts, solvers, spacings
 from laws.world import applies
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[list[Law], Callable[[str], list[Any]]]] = {  # (laws, the
     "predictions": (predictions.LAWS, lambda name: [find("predictions", name)()]),
     "guidances": (guidances.LAWS, guidances.guidances),
     "spacings": (spacings.LAWS, spacings.makers),
-    "solvers": (solvers.LAWS, solvers.solvers),
+    "solvers": (solvers.LAWS, solver_facts.solvers),
 }
 
 

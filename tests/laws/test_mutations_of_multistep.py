@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from laws import solvers
+from laws.solver_facts import looks_back
 from laws.world import draw, mixture, path, red
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import Past, multistep, weights
-from unnoise.core.registry import find
+from unnoise.core.registry import find, index
 from unnoise.core.solver import Denoise, Move, Solver
 from unnoise.errors import UnnoiseError
 from unnoise.solvers.deis import DEIS
@@ -68,7 +69,13 @@ class KeepsPureNoise(LMS):
 
 def test_multistep_weights_and_history() -> None:
     red(solvers.order_is_as_claimed, WrongExponent())
-    red(solvers.starts_from_pure_noise, KeepsPureNoise())
+    red(solvers.starts_from_pure_noise, KeepsPureNoise(steady=False))
+
+
+@pytest.mark.parametrize("name", [name for name in index("solvers") if looks_back(find("solvers", name)())])
+def test_a_long_step_that_is_extrapolated(name: str) -> None:
+    """As published: over a step many times longer than those before it, at full order."""
+    red(solvers.errors_are_not_magnified, find("solvers", name)(steady=False))
 
 
 class OrderZeroAtTheEnd(UniPC):

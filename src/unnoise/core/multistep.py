@@ -26,6 +26,7 @@ from unnoise.core.solver import Denoise, Move
 Form = Literal["x0", "eps", "slope"]
 Told = tuple[NoiseLevel, Tensor]  # what was said at a level: x0 in form "x0", eps in the others
 Weigh = Callable[[Sequence[float], float], list[float]]
+FAR = 2.0  # how many times more than even steps at their worst a step may magnify what its values are wrong by
 
 
 def phi(k: int, z: float) -> float:
@@ -66,6 +67,21 @@ def halved(nodes: Sequence[float], z: float) -> list[float]:
     return line(nodes, z, phi(1, z) / 2) if len(nodes) == 2 else weights(nodes, z)
 
 
+def reach(nodes: Sequence[float], z: float, weigh: Weigh = weights) -> int:
+    """How many of the values at ``nodes``, the newest first, a step may look at: the most that stay steady, at least 1.
+
+    If each of k values is wrong by up to d, the step is wrong by up to d sum |w|, where the newest value alone would
+    make it wrong by d |sum w|. Values at even distances extrapolate one step ahead with the binomials, whose sum of
+    magnitudes is 2^k - 1; steady is what magnifies at most ``FAR`` times that. In a step much longer than those before
+    it the weights grow with the k-1st power of the ratio, and networks are wrong by more than polynomials gain.
+    """
+    for count in range(len(nodes), 1, -1):
+        found = weigh(nodes[:count], z)
+        if sum(abs(w) for w in found) <= FAR * (2**count - 1) * abs(sum(found)):
+            return count
+    return 1
+
+
 def line(nodes: Sequence[float], z: float, slope: float) -> list[float]:
     """Weights of two nodes, the first of them 0, when the line's slope counts ``slope``; ``weights`` gives phi_2."""
     return [phi(1, z) - slope / nodes[1], slope / nodes[1]]
@@ -86,6 +102,23 @@ def _linear(form: Form, here: NoiseLevel, there: NoiseLevel) -> tuple[float, flo
     return (sigma_next / sigma, alpha_next * h, -h) if form == "x0" else (alpha_next / alpha, -sigma_next * h, h)
 
 
+def _places(form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told]) -> list[float]:
+    """Where values were told, in steps from the start of this one: 0 is ``here``, 1 ``there``."""
+    start, end, *places = (
+        float(level.sigma_hat if form == "slope" else level.log_snr)
+        for level in (here, there, *(level for level, _ in told))
+    )
+    return [(place - start) / (end - start) for place in places]
+
+
+def steady_part(
+    form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
+) -> tuple[Told, ...]:
+    """The newest of the values: as many as a step from ``here`` to ``there`` may look at; see ``reach``."""
+    z = _linear(form, here, there)[2]
+    return tuple(told[: reach(_places(form, here, there, told), z, weigh)])
+
+
 def integral(
     form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
 ) -> tuple[float, Tensor]:
@@ -94,9 +127,7 @@ def integral(
     Both levels need a finite log-SNR, ``there`` in form "slope" excepted, which reaches sigma = 0.
     """
     carry, gain, z = _linear(form, here, there)
-    clock = [float(level.sigma_hat if form == "slope" else level.log_snr) for level in (here, there)]
-    places = [float(level.sigma_hat if form == "slope" else level.log_snr) for level, _ in told]
-    nodes = [(place - clock[0]) / (clock[1] - clock[0]) for place in places]
+    nodes = _places(form, here, there, told)
     parts = [gain * w * value for w, (_, value) in zip(weigh(nodes, z), told, strict=True)]
     gained = parts[0]
     for part in parts[1:]:
@@ -184,6 +215,7 @@ def multistep(
     weigh: Weigh = weights,
     singlestep_start: bool = False,
     to_data: bool = False,
+    steady: bool = False,
 ) -> Move:
     """One step by the polynomial through the last ``points`` values, fewer at the start; one call.
 
@@ -192,6 +224,7 @@ def multistep(
     Args:
         singlestep_start: whether the first steps, while values are too few for the order, are single steps of third
             order, of three calls. Without it the first is Euler's, whose local error h^2 no later step mends.
+        steady: look at fewer values in a step much longer than those before it; see ``reach``.
     """
     e = denoise(x, here, there)
     past = (past or Past()).then(here, pick(form, e), points)
@@ -199,4 +232,6 @@ def multistep(
         return Move(there.mix(e.x0, e.eps), e, past.after())
     if singlestep_start and len(past.told) < points - 1 and there.sigma != 0:
         return Move(single_step(denoise, e, here, there, "x0", 3), e, past.after())
-    return Move(advance(form, here.mix(e.x0, e.eps), here, there, past.usable(), weigh), e, past.after())
+    told = past.usable()
+    told = steady_part(form, here, there, told, weigh) if steady else told
+    return Move(advance(form, here.mix(e.x0, e.eps), here, there, told, weigh), e, past.after())

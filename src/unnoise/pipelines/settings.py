@@ -8,6 +8,7 @@ from typing import Literal
 from unnoise.core import checks
 from unnoise.core.guidance import Guidance
 from unnoise.core.notation import make
+from unnoise.core.solver import Solver
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.plain import Plain
 
@@ -49,7 +50,7 @@ class Settings:
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
-        make("solvers", self.solver)
+        self.method()
         make("spacings", self.spacing)
         self.steer()
 
@@ -60,6 +61,11 @@ class Settings:
         while (inner := getattr(steer, "inner", None)) is not None:
             steer = inner
         return 1.0 if isinstance(steer, Plain) else getattr(steer, "scale", None)
+
+    def method(self) -> Solver:
+        """The solver, made anew. By the first rules none was ``steady`` unless it was asked to be."""
+        made: Solver = make("solvers", self.solver, {"steady": self.rules >= 2})
+        return made
 
     def steer(self) -> Guidance:
         """The guidance, made anew."""

@@ -219,7 +219,7 @@ class Pipeline:
     def _run(
         self, prompts: list[str], seeds: list[int], negative: str, settings: Settings, start: Start | None
     ) -> Iterator[Step]:
-        solver = make("solvers", settings.solver)
+        solver = settings.method()
         shape = self.autoencoder.space.shape(SIZE)
         strength = start.strength if start else 1.0
         levels = levels_from(make("spacings", settings.spacing), self.denoiser.path, settings.steps, strength, shape)

@@ -22,15 +22,19 @@ class Adams(Solver):
         lower_order_final: in a run that ends in data, look at no more estimates than steps are left.
         singlestep_start: take the first steps as single ones of third order, of three calls: without it a run of order
             above 2 is of second order as a whole, however small its error.
+        steady: look at fewer estimates in a step much longer than those before it, where they would be magnified.
     """
 
     name: ClassVar[str]
     form: ClassVar[Form]
 
-    def __init__(self, points: int, lower_order_final: bool = True, singlestep_start: bool = False) -> None:
+    def __init__(
+        self, points: int, lower_order_final: bool = True, singlestep_start: bool = False, steady: bool = True
+    ) -> None:
         self.points = self.order = checks.whole("points", points, 1, 4)
         self.lower_order_final = checks.flag("lower_order_final", lower_order_final)
         self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.steady = checks.flag("steady", steady)
         self.starting = max(0, self.points - 2) if self.singlestep_start else 0  # steps of more calls
 
     def start(self, levels: Sequence[NoiseLevel]) -> Past:
@@ -39,4 +43,5 @@ class Adams(Solver):
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
     ) -> Move:
-        return multistep(denoise, x, here, there, state, self.form, self.points, singlestep_start=self.singlestep_start)
+        start, steady = self.singlestep_start, self.steady
+        return multistep(denoise, x, here, there, state, self.form, self.points, singlestep_start=start, steady=steady)

@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import halved, reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -17,10 +19,16 @@ class DPMpp2M(Solver):
 
     Lu et al. 2022 (arXiv 2211.01095), algorithm 2. The first step, a step from pure noise and the step to clean data
     are of first order: there is nothing to extrapolate from, or no finite log-SNR to do it in.
+
+    Args:
+        steady: do not extrapolate over a step more than five times as long as the one before it.
     """
 
     order = 2
     use = "the everyday one: good pictures in 10 to 30 steps"
+
+    def __init__(self, steady: bool = True) -> None:
+        self.steady = checks.flag("steady", steady)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
@@ -34,6 +42,8 @@ class DPMpp2M(Solver):
         x0_before, before = state
         h = float(there.log_snr) - now
         r = (now - before) / h
+        if self.steady and reach([0.0, -r], -h, halved) < 2:
+            return Move(there.mix(e.x0, e.eps), e, (e.x0, now))
         x0 = e.x0 + (e.x0 - x0_before) / (2 * r)
         ratio = float(there.sigma) / float(here.sigma)
         x = ratio * here.mix(e.x0, e.eps) - float(there.alpha) * math.expm1(-h) * x0

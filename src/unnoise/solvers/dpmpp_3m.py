@@ -25,15 +25,23 @@ class DPMpp3M(Solver):
         lower_order_final: in a run that ends in data, look at two pictures only in the last step but one.
         singlestep_start: take the first step as one of third order, of three calls: without it the run as a whole is
             of second order, however small its error.
+        steady: look at fewer estimates in a step much longer than those before it, where they would be magnified.
     """
 
     order = 3
     use = "in 30 steps or more, where dpmpp-2m still changes with the number of steps"
 
-    def __init__(self, published: bool = False, lower_order_final: bool = True, singlestep_start: bool = False) -> None:
+    def __init__(
+        self,
+        published: bool = False,
+        lower_order_final: bool = True,
+        singlestep_start: bool = False,
+        steady: bool = True,
+    ) -> None:
         self.published = checks.flag("published", published)
         self.lower_order_final = checks.flag("lower_order_final", lower_order_final)
         self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.steady = checks.flag("steady", steady)
         self.order = 2 if self.published else 3
         self.starting = 1 if self.singlestep_start else 0  # steps of more calls
 
@@ -44,7 +52,7 @@ class DPMpp3M(Solver):
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
     ) -> Move:
         weigh = _published if self.published else weights
-        return multistep(denoise, x, here, there, state, "x0", 3, weigh, self.singlestep_start)
+        return multistep(denoise, x, here, there, state, "x0", 3, weigh, self.singlestep_start, steady=self.steady)
 
 
 def _published(nodes: Sequence[float], z: float) -> list[float]:

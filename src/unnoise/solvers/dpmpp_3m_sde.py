@@ -6,6 +6,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -24,6 +25,7 @@ class DPMpp3MSDE(Solver):
         eta: strength of the noise, 0 or more.
         s_noise: factor on the fresh noise.
         form: "corrected" or "published".
+        steady: look at fewer pictures in a step much longer than those before it, where they would be magnified.
     """
 
     order = 2
@@ -31,10 +33,15 @@ class DPMpp3MSDE(Solver):
     use = "as dpmpp-2m-sde with 30 steps or more, where the third order pays"
 
     def __init__(
-        self, eta: float = 1.0, s_noise: float = 1.0, form: Literal["corrected", "published"] = "corrected"
+        self,
+        eta: float = 1.0,
+        s_noise: float = 1.0,
+        form: Literal["corrected", "published"] = "corrected",
+        steady: bool = True,
     ) -> None:
         self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
         self.form = checks.choice("form", form, "corrected", "published")
+        self.steady = checks.flag("steady", steady)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
@@ -45,9 +52,14 @@ class DPMpp3MSDE(Solver):
         if here.alpha == 0 or there.sigma == 0:
             return Move(refresh(x, fresh, self.s_noise, noise, here, there), e)
         points = ((e.x0, float(here.log_snr)), *(state or ()))  # (picture, log-SNR), the newest first
-        if len(points) > 1:
-            x = x + float(there.alpha) * self._change(points, float(there.log_snr))
+        used = points[: self._reach(points, float(there.log_snr))] if self.steady else points
+        if len(used) > 1:
+            x = x + float(there.alpha) * self._change(used, float(there.log_snr))
         return Move(refresh(x, fresh, self.s_noise, noise, here, there), e, points[:2])
+
+    def _reach(self, points: tuple[tuple[Tensor, float], ...], end: float) -> int:
+        h = end - points[0][1]
+        return reach([(place - points[0][1]) / h for _, place in points], -(1 + self.eta) * h)
 
     def _change(self, points: tuple[tuple[Tensor, float], ...], end: float) -> Tensor:
         """What the parabola adds to the newest picture, integrated over the step; a line where there are two points."""

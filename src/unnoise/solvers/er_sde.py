@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -43,6 +45,7 @@ class ERSDE(Solver):
         eta: for "power": 1 is the reverse diffusion, 0 the deterministic equation.
         s_noise: factor on the fresh noise.
         form: "corrected" or "published".
+        steady: look at fewer pictures in a step much longer than those before it, where they would be magnified.
     """
 
     stochastic = True
@@ -55,11 +58,13 @@ class ERSDE(Solver):
         eta: float = 1.0,
         s_noise: float = 1.0,
         form: Literal["corrected", "published"] = "corrected",
+        steady: bool = True,
     ) -> None:
         self.stages = checks.whole("stages", stages, 1, 3)
         self.eta, self.s_noise = checks.number("eta", eta, 0), checks.number("s_noise", s_noise, 0)
         self.scale = checks.choice("scale", scale, "er-sde", "power")
         self.form = checks.choice("form", form, "corrected", "published")
+        self.steady = checks.flag("steady", steady)
         if self.stages == 1:
             self.order = 1
         elif form == "corrected" and (self.stages == 2 or scale == "power"):
@@ -74,18 +79,26 @@ class ERSDE(Solver):
     ) -> Move:
         e = denoise(x, here, there)
         s, end = float(here.sigma_hat), float(there.sigma_hat)
-        steady = self.scale == "power" and self.eta == 0
-        ratio = 1.0 if steady else self._per_sigma(end) / self._per_sigma(s) if here.alpha else 0.0
+        quiet = self.scale == "power" and self.eta == 0
+        ratio = 1.0 if quiet else self._per_sigma(end) / self._per_sigma(s) if here.alpha else 0.0
         kept, fresh = float(there.sigma) * ratio, float(there.sigma) * math.sqrt(1 - ratio * ratio)
         x = NoiseLevel(there.alpha, kept).mix(e.x0, e.eps)
         if here.alpha == 0 or there.sigma == 0:
             return Move(refresh(x, fresh, self.s_noise, noise, here, there), e)
         points = ((e.x0, s), *(state or ()))[: self.stages]
-        if len(points) > 1:
-            x = x + float(there.alpha) * self._change(points, end)
+        used = points[: reach([place for _, place in points], end, self._weigh)] if self.steady else points
+        if len(used) > 1:
+            x = x + float(there.alpha) * self._change(used, end)
         return Move(refresh(x, fresh, self.s_noise, noise, here, there), e, points[:2])
 
-    def _change(self, points: tuple[tuple[Tensor, float], ...], end: float) -> Tensor:
+    def _weigh(self, places: Sequence[float], end: float) -> list[float]:
+        """The weights of the pictures in the whole step, newest first."""
+        phi, before = (s * self._per_sigma(s) for s in (end, places[0]))
+        units = [tuple((float(i == j), place) for i, place in enumerate(places)) for j in range(len(places))]
+        found = [self._change(unit, end) if len(places) > 1 else 0.0 for unit in units]
+        return [1 - phi / before + found[0], *found[1:]]
+
+    def _change(self, points: tuple[tuple[Any, float], ...], end: float) -> Any:
         """What the line or parabola through the pictures adds to the newest, integrated over the step."""
         (now, a), (before, b) = points[:2]
         first, second = self._weights(a, end)

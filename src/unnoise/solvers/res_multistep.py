@@ -16,6 +16,7 @@ class RESMultistep(Adams):
         lower_order_final: in a run that ends in data, look at no more estimates than steps are left.
         singlestep_start: take the first steps as single ones of third order, of three calls: without it a run of order
             above 2 is of second order as a whole, however small its error.
+        steady: look at fewer estimates in a step much longer than those before it, where they would be magnified.
     """
 
     order = 2
@@ -23,5 +24,7 @@ class RESMultistep(Adams):
 
     form = "x0"
 
-    def __init__(self, points: int = 2, lower_order_final: bool = True, singlestep_start: bool = False) -> None:
-        super().__init__(points, lower_order_final, singlestep_start)
+    def __init__(
+        self, points: int = 2, lower_order_final: bool = True, singlestep_start: bool = False, steady: bool = True
+    ) -> None:
+        super().__init__(points, lower_order_final, singlestep_start, steady)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
+from unnoise.core.multistep import reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -37,6 +38,7 @@ class SASolver(Solver):
         low, high: steps from sigma/alpha between these draw noise, the others none.
         s_noise: factor on the fresh noise.
         simple: two pictures are weighted by the paper's simpler rule, which diffusers uses; of the same order.
+        steady: use fewer pictures in a step much longer than those before it, where they would be magnified.
     """
 
     order = 2
@@ -52,6 +54,7 @@ class SASolver(Solver):
         high: float = math.inf,
         s_noise: float = 1.0,
         simple: bool = False,
+        steady: bool = True,
     ) -> None:
         self.predictor, self.corrector = (
             checks.whole("predictor", predictor, 1, 4),
@@ -62,6 +65,7 @@ class SASolver(Solver):
         self.tau, self.s_noise = checks.number("tau", tau, 0), checks.number("s_noise", s_noise, 0)
         self.low, self.high = levels_between(low, high)
         self.simple = checks.flag("simple", simple)
+        self.steady = checks.flag("steady", steady)
         if self.predictor == 1 and not self.corrector:
             self.order = 1
 
@@ -91,6 +95,9 @@ class SASolver(Solver):
         """The pictures, weighted for the step between two log-SNRs; without an end it is that of the newest picture."""
         h = (points[0][1] if end is None else end) - start
         nodes = [(place - start) / h for _, place in points]
+        if self.steady:
+            nodes = nodes[: reach(nodes, -length)]
+            points = points[: len(nodes)]
         weights = adams(nodes, length)
         if self.simple and len(points) == 2:  # the slope's weight is H / 2, that of short steps
             whole = sum(weights)

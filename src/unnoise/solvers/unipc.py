@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import Past, Told, halved, integral, line, pick, single_step
+from unnoise.core.multistep import Past, Told, halved, integral, line, pick, single_step, steady_part
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -42,6 +42,7 @@ class UniPC(Solver):
         lower_order_final: in a run that ends in data, look at no more estimates than steps are left.
         singlestep_start: with 3 points, take the first step as one of third order, of three calls: without it a run is
             of third order as a whole, however small its error.
+        steady: look at fewer estimates in a step much longer than those before it, where they would be magnified.
     """
 
     order = 3
@@ -54,6 +55,7 @@ class UniPC(Solver):
         predicts: Literal["x0", "eps"] = "x0",
         lower_order_final: bool = True,
         singlestep_start: bool = False,
+        steady: bool = True,
     ) -> None:
         self.points = checks.whole("points", points, 1, 3)
         self.order = self.points + 1
@@ -62,6 +64,7 @@ class UniPC(Solver):
         self.predicts: Literal["x0", "eps"] = predicts
         self.lower_order_final = checks.flag("lower_order_final", lower_order_final)
         self.singlestep_start = checks.flag("singlestep_start", singlestep_start)
+        self.steady = checks.flag("steady", steady)
         self.starting = max(0, self.points - 2) if self.singlestep_start else 0  # steps of more calls
 
     def start(self, levels: Sequence[NoiseLevel]) -> Memory:
@@ -83,6 +86,7 @@ class UniPC(Solver):
         if self.singlestep_start and self.points == 3 and len(past.told) == 1:
             return Move(single_step(denoise, e, here, there, "x0", 3), e, Memory(past.after(), None))
         told = past.usable()
+        told = steady_part(self.predicts, here, there, told, self._weigh) if self.steady else told
         carry, gained = integral(self.predicts, here, there, told, self._weigh)
         return Move(carry * x + gained, e, Memory(past.after(), Promise(told, gained)))
 
