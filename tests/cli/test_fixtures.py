@@ -51,7 +51,7 @@ def cases() -> Iterator[object]:
 def test_it_replays(name: str, default: Pipeline) -> None:
     start, mask = given(name, "start"), given(name, "mask")
     for old, record in read_pictures(FOLDER / name):
-        check_given(FOLDER / name, record.get("start"), start, mask)
+        check_given(FOLDER / name, record, start, mask)
         verdict, apart = compare(old, again(default, record, start, mask))
         allowed = ("equal",) if processor() == ABOUT["processor"] else ("equal", "close")
         assert verdict in allowed, f"{verdict}: {apart}"

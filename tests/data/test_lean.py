@@ -67,11 +67,16 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("data", HEALTHY.values(), ids=HEALTHY)
-def test_what_is_beside_the_pixels_does_not_touch_them(data: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", HEALTHY)
+def test_what_is_beside_the_pixels_does_not_touch_them(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a word is said where it might have named the top."""
+    data = HEALTHY[name]
     (tmp_path / "a.png").write_bytes(data)
     assert Squarer(16)(data).picture.tobytes() == Squarer(16)(PNG).picture.tobytes()
     assert open_picture(tmp_path / "a.png").tobytes() == corners().tobytes()
+    assert ("says of its top is damaged" in capsys.readouterr().err) == ("EXIF" in name or "XMP" in name)
 
 
 def test_pillow_alone_refuses_them() -> None:
@@ -173,7 +178,15 @@ def test_texts_are_kept_within_limits() -> None:
     assert "mine" not in WAY_UP
 
 
-RECORD = {"prompt": "a", "negative": "", "steps": 1, "solver": "euler", "spacing": "x", "cfg_scale": 1.0, "seed": 1}
+RECORD = {
+    "prompt": "a",
+    "negative": "",
+    "steps": 1,
+    "solver": "euler",
+    "spacing": "trailing",
+    "cfg_scale": 1.0,
+    "seed": 1,
+}
 RECORD |= {"format": 1, "row": 0, "batch": 1, "guidance": "cfg", "noise": "independent"}
 RECORD |= {"model": {"sha256": "x", "name": "y"}, "made_by": {"unnoise": "1"}}
 

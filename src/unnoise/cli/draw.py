@@ -33,11 +33,13 @@ class Given(NamedTuple):
 
     def told(self, **how: Any) -> dict[str, Any]:
         """What a record says of the start: ``how`` it was used, and what identifies the pictures, which it lacks."""
-        from unnoise.data.square import open_picture
+        from unnoise.data.square import open_picture, open_unchanged
         from unnoise.pictures import pixels_sha256
+        from unnoise.pipelines.masks import identity
+        from unnoise.pipelines.settings import RULES
 
         assert self.start is not None
-        mask = pixels_sha256(open_picture(self.mask)) if self.mask else None
+        mask = identity(open_unchanged(self.mask), RULES) if self.mask else None
         return {**how, "invert": self.invert, "mask": mask, "sha256": pixels_sha256(open_picture(self.start))}
 
     def begin(self, pipeline: Pipeline, settings: Settings, strength: float | None = None) -> Start | None:
@@ -50,7 +52,7 @@ class Given(NamedTuple):
             UnnoiseError: options that speak of a start where there is none, or pictures that cannot be read or do not
                 fit.
         """
-        from unnoise.data.square import open_picture
+        from unnoise.data.square import open_picture, open_unchanged
         from unnoise.pipelines.start import check_strength
 
         strength = self.strength if strength is None else strength
@@ -63,7 +65,8 @@ class Given(NamedTuple):
         whole = self.mask is not None or self.invert is not None
         strength = strength if strength is not None else 1.0 if whole else 0.6
         check_strength(strength)
-        begin = pipeline.start(open_picture(self.start), strength, open_picture(self.mask) if self.mask else None)
+        mask = open_unchanged(self.mask) if self.mask else None
+        begin = pipeline.start(open_picture(self.start), strength, mask, settings.rules)
         return begin if self.invert is None else pipeline.invert(begin, self.invert, settings)
 
 
@@ -117,8 +120,8 @@ def draw(
                 line.advance(task)
                 last = step
                 if step.index in kept:
-                    moments.append(look(pipeline, step))
-            for row, image in enumerate(pipeline.decode(last.run.x)):
+                    moments.append(look(pipeline, step, begin))
+            for row, image in enumerate(pipeline.decode(last.run.x, begin)):
                 yield Drawn(image, seed + batch[row], row, len(batch), [moment[row] for moment in moments])
 
 
@@ -135,10 +138,10 @@ def grow(
         return outpaint(picture, by, SIZE, fill)
 
 
-def look(pipeline: Pipeline, step: Step) -> list[Frame]:
-    """The frames of all rows at one step."""
+def look(pipeline: Pipeline, step: Step, begin: Start | None = None) -> list[Frame]:
+    """The frames of all rows at one step of a run from ``begin``."""
     caption = f"sigma {float(step.here.sigma):.2f}"
-    states, predicted = pipeline.decode(step.x), pipeline.decode(step.estimate.x0)
+    states, predicted = pipeline.decode(step.x), pipeline.decode(step.estimate.x0, begin)
     return [Frame(caption, *pair) for pair in zip(states, predicted, strict=True)]
 
 

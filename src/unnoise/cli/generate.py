@@ -82,7 +82,7 @@ def generate(
         out: the folder for PNG files; nothing in it is overwritten.
         start: a picture to start from in place of noise.
         strength: how much of the way to noise it is taken, 0.02 to 1; 0.6 if left out, 1 with a mask or --invert.
-        mask: a picture as large as the start: what is light is drawn anew, what is dark stays.
+        mask: a picture as large as the start: what is white, or painted on clear, is drawn anew; the rest stays.
         invert: what the start shows, in words: it is led back to its noise, and drawn from there with the prompt.
         outpaint: grow the start beyond its borders: "64" pixels a side, or "right=64,top=32".
         model: a model folder or a finished training; the model that comes with unnoise if left out.

@@ -62,6 +62,12 @@ def steering(settings: Settings) -> str:
     return f"guidance {settings.guidance}" + (f" at scale {scale}" if scale else "")
 
 
+def tell_of_mask(begin: Start | None) -> None:
+    """Says on the standard error that a mask keeps nothing."""
+    if begin is not None and begin.draws_all:
+        say("note: the mask selects the whole picture: nothing of it stays")
+
+
 @dataclass(frozen=True)
 class Job:
     """One call of the verb, its options checked.
@@ -110,14 +116,14 @@ class Job:
             UnnoiseError: a setting that cannot be run, or a start that cannot be used.
         """
         if not self.axes:
-            self.begin  # noqa: B018
+            tell_of_mask(self.begin)
             return
         rows = cells(self.axes, seed)
         for cell in (cell for row in rows for cell in row):
             self.of_cell(cell)
             if "strength" in cell:
                 check_strength(cell["strength"])
-        self._begin(rows[0][0])
+        tell_of_mask(self._begin(rows[0][0]))
 
     def of_cell(self, cell: Mapping[str, Any]) -> Settings:
         """The settings of one picture of a grid."""

@@ -55,7 +55,7 @@ def replay(
             raise why from None
         raise
     for _, each in pairs:
-        check_given(picture, each.get("start"), start, mask)
+        check_given(picture, each, start, mask)
     if out is not None and len(pairs) > 1:
         raise UnnoiseError(f"{picture} is a grid, which is compared cell by cell", "leave --out out")
     record = pairs[0][1]
@@ -93,23 +93,28 @@ def changed(record: Mapping[str, Any], here: Mapping[str, Any], weights: str) ->
     ]
 
 
-def check_given(picture: Path, told: Mapping[str, Any] | None, start: Path | None, mask: Path | None) -> None:
-    """Sees that the pictures that one was drawn from are named, and are those.
+def check_given(picture: Path, record: Mapping[str, Any], start: Path | None, mask: Path | None) -> None:
+    """Sees that the pictures that one was drawn from, as its record has it, are named, and are those.
 
     Raises:
         UnnoiseError: one is missing, one too many, or another.
     """
-    from unnoise.data.square import open_picture
+    from unnoise.data.square import open_picture, open_unchanged
     from unnoise.pictures import pixels_sha256
+    from unnoise.pipelines.masks import identity
 
-    told = told or {"sha256": None, "mask": None}
-    for option, path, wanted in (("--start", start, told["sha256"]), ("--mask", mask, told["mask"])):
-        what = option[2:]
+    def same(what: str, path: Path) -> bool:
+        if what == "mask":
+            return identity(open_unchanged(path), record["format"]) == str(told[what])
+        return pixels_sha256(open_picture(path)) == str(told["sha256"])
+
+    told = record.get("start") or {"sha256": None, "mask": None}
+    for what, path, wanted in (("start", start, told["sha256"]), ("mask", mask, told["mask"])):
         if path is None and wanted:
-            raise UnnoiseError(f"{picture} was drawn from a {what}, which is not in it", f"name it with {option}")
+            raise UnnoiseError(f"{picture} was drawn from a {what}, which is not in it", f"name it with --{what}")
         if path is not None and not wanted:
-            raise UnnoiseError(f"{picture} was drawn without a {what}", f"leave {option} out")
-        if path is not None and pixels_sha256(open_picture(path)) != wanted:
+            raise UnnoiseError(f"{picture} was drawn without a {what}", f"leave --{what} out")
+        if path is not None and not same(what, path):
             raise UnnoiseError(f"{path} is not the {what} that {picture} was drawn from", "name the one that was used")
 
 
@@ -132,7 +137,7 @@ def again(pipeline: Any, record: dict[str, Any], start: Path | None, mask: Path 
     seeds = [record["seed"] - record["row"] + i for i in range(record["batch"])]
     for step in pipeline.run([prompt] * len(seeds), seeds, negative, settings, begin):
         last = step
-    image: Image.Image = pipeline.decode(last.run.x)[record["row"]]
+    image: Image.Image = pipeline.decode(last.run.x, begin)[record["row"]]
     return image
 
 

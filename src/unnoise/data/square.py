@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from unnoise.data.lean import lean
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.foreign import HEAD
+from unnoise.notes import say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -152,19 +154,29 @@ def open_unchanged(path: Path) -> Image.Image:
     if not path.exists():
         raise UnnoiseError(f"there is no picture at {path}", "name a PNG, JPEG or WebP file")
     try:
-        return decoded(read_file(path, MAX_PICTURE, picture=True), upright)
+        data = read_file(path, MAX_PICTURE, picture=True)
+        way, image = decoded(data, lambda image: (way_up(image), upright(image)))
     except LeftOut as why:
         raise UnnoiseError(f"{path} cannot be used: {why}", "save it as PNG, JPEG or WebP again") from None
+    if not way or lean(data).left_out:
+        _tell_of_top(path)
+    return image
+
+
+@cache
+def _tell_of_top(path: Path) -> None:
+    """Once for each file."""
+    say(f"note: what {path} says of its top is damaged or too large; the picture is taken as it lies")
 
 
 def way_up(image: Image.Image) -> int:
-    """Which side of a picture is its top, as EXIF counts it, 1 to 8; 1 where its notes do not say or are damaged."""
+    """Which side of a picture is its top, as EXIF counts it, 1 to 8; 1 where nothing says, 0 where that is damaged."""
     if image.format not in ("JPEG", "MPO"):  # else the notes lie before the pixels
         image.load()
     try:
         found = image.getexif().get(0x0112)
     except Exception:  # notes fail in every way there is, and none of them is the picture's fault
-        return 1
+        return 0
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

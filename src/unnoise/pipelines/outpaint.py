@@ -139,10 +139,11 @@ def window_fill(
 
     def fill(window: Image.Image, mask: Image.Image, number: int) -> Image.Image:
         own = (seed + number * 0x9E3779B97F4A7C15) % 2**63  # far from the seeds of other pictures
-        for step in pipeline.run([prompt], [own], negative, settings, pipeline.start(window, 1.0, mask)):
+        begin = pipeline.start(window, 1.0, mask, settings.rules)
+        for step in pipeline.run([prompt], [own], negative, settings, begin):
             look(step)
             last = step
-        return pipeline.decode(last.run.x)[0]
+        return pipeline.decode(last.run.x, begin)[0]
 
     return fill
 

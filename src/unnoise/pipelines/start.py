@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.spacing import Spacing
+from unnoise.pictures import from_bytes
 
 WEAKEST = 0.02
 
@@ -27,12 +29,33 @@ class Start(NamedTuple):
         strength: how much of the way to noise it is taken, above 0 (nothing changes) to 1 (from the noisiest level).
         mask: (1 or B, 1, h, w) in [0, 1]: 1 where a cell is drawn anew, 0 where it stays; None draws all anew.
         state: (1 or B, C, h, w) where the run begins, found by inversion; None noises x0.
+        pixels: (1 or B, 3, H, W) uint8, the picture itself; None where nothing of it is put back.
+        share: (1 or B, 1, H, W) in [0, 1], of what is drawn in each pixel; where it is 0 the picture's own pixel stays.
     """
 
     x0: Tensor
     strength: float = 0.6
     mask: Tensor | None = None
     state: Tensor | None = None
+    pixels: Tensor | None = None
+    share: Tensor | None = None
+
+    @property
+    def draws_all(self) -> bool:
+        """Whether there is a mask, and it keeps nothing."""
+        return self.share is not None and bool((self.share > 0).all())
+
+    def put_back(self, drawn: Tensor) -> Tensor:
+        """(B, 3, H, W) decoded pictures in [-1, 1] with the pixels that stay in them.
+
+        These are the start's own to the last bit once they are bytes, whatever was decoded there.
+        """
+        if self.pixels is None or self.share is None:
+            return drawn
+        share = self.share[: len(drawn)].to(drawn.device)
+        own = from_bytes(self.pixels[: len(drawn)].to(drawn.device))
+        mixed = share * drawn.float().clamp(-1, 1) + (1 - share) * own
+        return torch.where(share > 0, mixed, own)
 
 
 def levels_from(spacing: Spacing, path: Path, steps: int, strength: float, shape: Sequence[int]) -> list[NoiseLevel]:

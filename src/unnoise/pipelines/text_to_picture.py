@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -15,16 +15,17 @@ from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.guidance import Guidance, batched, bind
 from unnoise.core.inversion import invert
-from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import BrownianNoise, NoiseSource
 from unnoise.core.notation import make
 from unnoise.core.sample import Step, all_finite, sample
+from unnoise.data.square import on_white
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.kernels.forked import check_threads
 from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
-from unnoise.pipelines import emphasis
+from unnoise.pipelines import emphasis, masks
+from unnoise.pipelines.picture_step import PictureStep
 from unnoise.pipelines.settings import RULES, Settings
 from unnoise.pipelines.start import Known, Start, cells, check_start, check_strength, levels_from
 from unnoise.text import clean
@@ -43,39 +44,6 @@ def batches(count: int, strict: bool = False) -> list[range]:
     """
     size = 1 if strict else BATCH
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-class PictureStep(NamedTuple):
-    """One step of a run, ready to look at.
-
-    Attributes:
-        index: its number, from 0.
-        num_steps: how many there are.
-        level: the noise level before it.
-        step: the core's record: states, estimates, everything needed to restart here.
-        pipeline: draws ``picture`` and ``noisy`` when they are asked for; a step that nobody looks at costs nothing.
-    """
-
-    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody calls
-    num_steps: int
-    level: NoiseLevel
-    step: Step
-    pipeline: Pipeline
-
-    @property
-    def picture(self) -> Image.Image:
-        """The picture that the denoiser now predicts, for the first prompt."""
-        return self.pipeline.decode(self.step.estimate.x0[:1])[0]
-
-    @property
-    def noisy(self) -> Image.Image:
-        """The state before the step, decoded as it is."""
-        return self.pipeline.decode(self.step.x[:1])[0]
-
-    @property
-    def finished(self) -> list[Image.Image]:
-        """The pictures of all rows as they stand after this step."""
-        return self.pipeline.decode(self.step.run.x)
 
 
 class Pipeline:
@@ -138,30 +106,35 @@ class Pipeline:
         return self.text(self.tokenizer(prompts).to(self.device))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def start(self, picture: Image.Image, strength: float = 0.6, mask: Image.Image | None = None) -> Start:
-        """What a run starts from: a picture of any size, cut square in the middle and scaled to the model's.
+    def start(
+        self, picture: Image.Image, strength: float = 0.6, mask: Image.Image | None = None, rules: int = RULES
+    ) -> Start:
+        """What a run starts from: a picture of any size and mode, turned upright, cut square and scaled to the model's.
 
         Args:
-            picture: RGB.
+            picture: what is clear in it becomes white.
             strength: how much of the way to noise it is taken, 0.02 to 1.
-            mask: as large as the picture; what is lighter than mid-grey is drawn anew, the rest stays.
+            mask: as large as the picture; what it selects is drawn anew, see ``masks.selection``, the rest stays.
+            rules: the version of the drawing rules; by the first the autoencoder draws what stays, too.
 
         Raises:
-            UnnoiseError: no picture, a strength out of range, or a mask of another size.
+            UnnoiseError: no picture, a strength out of range, or a mask that is of another size or selects nothing.
         """
-        checks.instance("picture", picture, Image.Image, "open it by PIL.Image.open")
-        if mask is not None:
-            checks.instance("mask", mask, Image.Image, "open it by PIL.Image.open")
         strength = check_strength(strength)
+        picture = on_white(masks.whole("picture", picture))
+        mask = None if mask is None else masks.whole("mask", mask)
         if mask is not None and mask.size != picture.size:
             raise UnnoiseError(f"the mask is {mask.size}, the picture {picture.size}", "make the mask as large as it")
         check_threads(self.device)
-        x = from_bytes(from_image(ImageOps.fit(picture, (SIZE, SIZE))))[None].to(self.device, self.dtype)
-        x0 = self.autoencoder.encode(x).mean.float()
+        pixels = from_image(ImageOps.fit(picture, (SIZE, SIZE)))[None].to(self.device)
+        x0 = self.autoencoder.encode(from_bytes(pixels).to(self.dtype)).mean.float()
         if mask is None:
             return Start(x0, strength)
-        light = from_image(ImageOps.fit(mask.convert("L"), (SIZE, SIZE)))[None, :1] / 255
-        return Start(x0, strength, cells(light.to(self.device), x0.shape[-2:]))
+        if rules < 2:
+            return Start(x0, strength, cells(masks.old_light(mask, SIZE).to(self.device), x0.shape[-2:]))
+        drawn = masks.drawn_anew(mask, SIZE).to(self.device)
+        anew = cells(drawn.float(), x0.shape[-2:])
+        return Start(x0, strength, anew, pixels=pixels, share=masks.feathered(drawn))
 
     @torch.inference_mode()
     def invert(self, start: Start, prompt: str, settings: Settings | None = None, rounds: int = 8) -> Start:
@@ -181,17 +154,23 @@ class Pipeline:
         return start
 
     @torch.inference_mode()
-    def decode(self, z: Tensor) -> list[Image.Image]:
-        """RGB images from latents, (B, C, h, w).
+    def decode(self, z: Tensor, start: Start | None = None) -> list[Image.Image]:
+        """RGB images from latents, (B, C, h, w); of a run from ``start`` with the pixels that its mask keeps.
 
         Raises:
-            UnnoiseError: they are of another shape, no floats, or not finite.
+            UnnoiseError: they are of another shape, no floats, or not finite; or the start is none.
         """
         check_threads(self.device)
         checks.tensor("z", z, self.autoencoder.space.shape(SIZE))
+        if start is not None:
+            check_start(start, self.autoencoder.space.shape(SIZE))
         if not all_finite(z):
             raise UnnoiseError("z has numbers that are not finite", "give latents of a run, such as step.run.x")
-        return to_images(to_bytes(self.autoencoder.decode(z.to(self.dtype))))
+        return to_images(to_bytes(self._floats(z, start)))
+
+    def _floats(self, z: Tensor, start: Start | None) -> Tensor:
+        drawn = self.autoencoder.decode(z.to(self.dtype))
+        return drawn if start is None else start.put_back(drawn)
 
     def run(
         self,
@@ -243,12 +222,19 @@ class Pipeline:
                 return
             yield step
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], negative: str = "", **changes: Any) -> Tensor:
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        negative: str = "",
+        start: Start | None = None,
+        **changes: Any,
+    ) -> Tensor:
         """(N, 3, H, W) float pictures in about [-1, 1], one a prompt and seed; ``changes`` as in ``settings``."""
-        for step in self.run(prompts, seeds, negative, self.settings(**changes)):
+        for step in self.run(prompts, seeds, negative, self.settings(**changes), start):
             last = step.run.x
         with torch.inference_mode():
-            return self.autoencoder.decode(last.to(self.dtype)).float().cpu()
+            return self._floats(last, start).float().cpu()
 
     def generate(
         self,
@@ -263,6 +249,7 @@ class Pipeline:
         guidance: str | Guidance | None = None,
         weights: bool = True,
         strict: bool = False,
+        start: Start | None = None,
     ) -> list[Image.Image]:
         """Pictures for a prompt; picture i is drawn with seed + i.
 
@@ -274,6 +261,7 @@ class Pipeline:
             steps, cfg_scale, solver, spacing, guidance: see ``Settings``; None takes the model's default.
             weights: False takes brackets in the prompts as text.
             strict: draw each picture in a batch of its own: slower, and its bits do not depend on ``count``.
+            start: what the runs start from in place of noise, from ``start`` or ``invert``.
 
         Raises:
             UnnoiseError: a setting that cannot be run, an unknown name, or a prompt longer than the model reads.
@@ -286,15 +274,17 @@ class Pipeline:
         pictures: list[Image.Image] = []
         for batch in batches(count, strict):
             seeds = [seed + i for i in batch]
-            pictures += to_images(to_bytes(self.draw([prompt] * len(seeds), seeds, negative, **chosen)))
+            pictures += to_images(to_bytes(self.draw([prompt] * len(seeds), seeds, negative, start, **chosen)))
         return pictures
 
-    def steps(self, prompt: str, negative: str = "", seed: int = 0, **changes: Any) -> Iterator[PictureStep]:
+    def steps(
+        self, prompt: str, negative: str = "", seed: int = 0, start: Start | None = None, **changes: Any
+    ) -> Iterator[PictureStep]:
         """The steps of one picture's run, to look at one after the other.
 
         >>> for step in pipeline.steps("red apple"):   # doctest: +SKIP
         ...     step.picture.save(f"{step.index}.png")
         """
         settings = self.settings(**{"weights": True} | changes)
-        run = self.run([checks.text("prompt", prompt)], [checks.seed("seed", seed)], negative, settings)
-        return (PictureStep(step.index, settings.steps, step.here, step, self) for step in run)
+        run = self.run([checks.text("prompt", prompt)], [checks.seed("seed", seed)], negative, settings, start)
+        return (PictureStep(step.index, settings.steps, step.here, step, self, start) for step in run)
