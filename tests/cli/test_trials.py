@@ -12,7 +12,7 @@ import pytest
 from training.small import NETWORKS
 from unnoise.cli import trials
 from unnoise.cli.main import main
-from unnoise.cli.train import read_run
+from unnoise.cli.record import read_run
 from unnoise.cli.trials import Trials, read_steps
 from unnoise.errors import UnnoiseError
 from unnoise.study.lab import Wanted
@@ -126,7 +126,7 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
     begun, ended, on = ("emoji-flow", True), ("--resume", True), ("--resume", False)
     assert parts == [on, ended, begun, ended], "and the trial is not made again"
     for trial, each in ((first, WANTED), (second, other)):
-        assert trial.samples == int(read_run(trainer.folder(each))[1][-1]), "to the end that was found for it"
+        assert trial.samples == int(read_run(trainer.folder(each)).arguments[-1]), "to the end that was found for it"
     assert first.weights != second.weights
     steps = read_steps(trainer.folder(WANTED))
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
@@ -228,7 +228,7 @@ def test_the_schedule_knows_its_end(
 
     monkeypatch.setattr(trainer, "samples", many)
     (trial,) = trainer([WANTED])
-    _, typed = read_run(trainer.folder(WANTED))
+    typed = read_run(trainer.folder(WANTED)).arguments
     options = dict(zip(typed[::2], typed[1::2], strict=True))  # the last of a name counts
     assert int(options["--train.samples"]) == trial.samples
     assert int(options["--train.warmup"]) == trainer.trial(WANTED)["samples"] // 10

@@ -13,7 +13,7 @@ import tyro
 from training.flags import FROZEN, flags, listing, settings
 from training.small import command
 from unnoise.cli.main import main
-from unnoise.cli.train import kept_arguments
+from unnoise.cli.record import kept_arguments
 from unnoise.core.registry import find, index
 
 RECIPES = list(index("recipes"))

@@ -32,7 +32,7 @@ def average(
         as_json: print what was made as one line of JSON.
     """
     from unnoise.cli.main import parse
-    from unnoise.cli.train import read_run
+    from unnoise.cli.record import found_again, read_run
     from unnoise.core.registry import find
     from unnoise.files import alone
     from unnoise.training import checkpoint
@@ -42,11 +42,13 @@ def average(
     from unnoise.training.trainer import Trainer
     from unnoise.weights.model import save_model
 
-    recipe, arguments = read_run(run)
+    begun = read_run(run)
+    recipe = begun.recipe
     checks.number("--width", width, above=0, below=WIDEST)
     if out.exists():
         raise UnnoiseError(f"{out} is there already", "name another --out")
-    training = parse(find("recipes", recipe), recipe_arguments(arguments), f"unnoise train {recipe}")
+    function = find("recipes", recipe)
+    training = parse(function, recipe_arguments(found_again(begun, run, function)), f"unnoise train {recipe}")
     with alone(run):  # no training deletes a checkpoint meanwhile
         whole = [path for path in checkpoint.checkpoints(run / CHECKPOINTS) if checkpoint.healthy(path)]
         if not whole:

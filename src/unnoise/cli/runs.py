@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import math
+import os
 import shlex
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import tyro
 
 from unnoise.data.intake import printable
 from unnoise.errors import UnnoiseError
+from unnoise.training.stopping import go_on
 
 LAST_STEPS, LAST_BYTES = 30, 256_000
 KEPT_BACK = "kept-back/loss"
@@ -52,11 +54,12 @@ def look(run: Path) -> dict[str, Any]:
     at = manifest.get("samples") if done or not rows else rows[-1].get("samples")
     state = "running" if locked(run) else "finished" if done else "stopped" if manifest else "begun"
     seen = [p.stat().st_mtime for p in (run / "metrics.jsonl", run / "run.json") if p.is_file()]
-    again = None if state in ("finished", "running") else f"unnoise train --resume {shlex.quote(str(run))}"
+    again = None if state in ("finished", "running") else go_on(run)
     if state == "begun":
         arguments = record.get("arguments", [])
         given = shlex.join(map(str, arguments)) if isinstance(arguments, list) else ""
-        again = f"unnoise train {record.get('recipe', 'RECIPE')} {given} --run.out {shlex.quote(str(run))}"
+        place = shlex.quote(os.path.abspath(run))
+        again = f"unnoise train {record.get('recipe', 'RECIPE')} {given} --run.out {place}"
     return {
         "path": str(run),
         "recipe": str(record.get("recipe", "?")),

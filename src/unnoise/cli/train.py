@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unnoise.cli.meant import nameable
+from unnoise.cli.record import found_again, read_run, record
 from unnoise.core import checks, registry
 from unnoise.errors import UnnoiseError, one_line
+from unnoise.files import expanded
 from unnoise.notes import tell
-
-RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def train(args: Sequence[str]) -> None:
     if args[0] == "--resume":
         if len(args) < 2:
             raise UnnoiseError("--resume wants the folder of a training", "unnoise train --resume runs/emoji-flow")
-        folder = Path(args[1])
-        recipe, before = read_run(folder)
-        args = [*before, *args[2:], "--run.out", str(folder), "--run.resume"]
+        folder = nameable(expanded(args[1]))
+        begun = read_run(folder)
+        recipe, function = begun.recipe, registry.find("recipes", begun.recipe)
+        args = [*found_again(begun, folder, function, args[2:]), *args[2:], "--run.out", str(folder), "--run.resume"]
     else:
-        recipe, args = args[0], list(args[1:])
-    function = registry.find("recipes", recipe)
+        recipe, function, args = args[0], registry.find("recipes", args[0]), list(args[1:])
     from unnoise.cli.main import parse
 
     parse(_with_options(function, recipe, list(args)), args, f"unnoise train {recipe}")
@@ -77,7 +77,7 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
 
     @functools.wraps(recipe)
     def whole(*, run: RunOptions, **settings: Any) -> None:
-        _train(lambda: recipe(**settings), name, run, args)
+        _train(lambda: recipe(**settings), name, run, lambda folder: record(name, args, settings, folder))
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
     whole.__signature__ = signature.replace(parameters=[*parameters, run], return_annotation=None)  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
     return whole
 
 
-def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> None:
+def _train(build: Any, recipe: str, options: RunOptions, told: Callable[[Path], dict[str, Any]]) -> None:
     import torch
 
     from unnoise.kernels.compiled import check_compiler
@@ -109,41 +109,6 @@ def _train(build: Any, recipe: str, options: RunOptions, args: list[str]) -> Non
         raise UnnoiseError(
             f"{recipe} cannot be built as set: {one_line(str(error))}", f"see `unnoise train {recipe} --help`"
         ) from None
-    record = {"recipe": recipe, "arguments": kept_arguments(args)}
-    model = run(
-        training, folder, str(device), dtype, options.resume, options.minutes, record=record, compiled=options.compile
-    )
+    where = (training, folder, str(device), dtype, options.resume, options.minutes)
+    model = run(*where, record=told(folder), compiled=options.compile)
     tell(f"done: the model is at {model}")
-
-
-def kept_arguments(args: Sequence[str]) -> list[str]:
-    """The arguments that a resumed training must repeat: all but where it runs, for how long, and how it began."""
-    kept: list[str] = []
-    skip = False
-    for arg in args:
-        if skip:
-            skip = False
-        elif arg.split("=")[0] in ("--run.out", "--run.minutes"):
-            skip = "=" not in arg
-        elif arg != "--run.resume":
-            kept.append(arg)
-    return kept
-
-
-def read_run(folder: Path) -> tuple[str, list[str]]:
-    """(recipe, arguments) of the training in a folder.
-
-    Raises:
-        UnnoiseError: there is none.
-    """
-    try:
-        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return str(record["recipe"]), [str(arg) for arg in record["arguments"]]
-    except (FileNotFoundError, NotADirectoryError):
-        raise UnnoiseError(
-            f"no training at {folder}", "name the folder that an earlier `unnoise train` wrote"
-        ) from None
-    except (KeyError, OSError, RecursionError, TypeError, ValueError):
-        raise UnnoiseError(
-            f"{folder / RUN} is damaged", "start the training with its recipe and --run.resume"
-        ) from None

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unnoise.cli.train import read_run, train
+from unnoise.cli.record import read_run
+from unnoise.cli.train import train
 from unnoise.core import registry
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, write_whole
@@ -164,7 +165,7 @@ class Trials:
         folder = self.folder(each)
         if checkpoint.latest(folder / CHECKPOINTS) is None:
             return False
-        _, args = read_run(folder)
+        args = read_run(folder).arguments
         return args.count("--train.samples") > 1  # the first is ENDLESS
 
     def steady(self, each: Wanted) -> None:
