@@ -16,14 +16,14 @@ def blocks(page: str) -> list[str]:
 
 
 def test_the_pages_have_python() -> None:
-    assert len(blocks("docs/python.md")) == 9
+    assert len(blocks("docs/python.md")) == 10
     assert blocks("README.md")
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 def test_python_runs(number: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unnoise.pipelines.load.default_model", lambda: tiny_model)
     exec(compile(blocks("docs/python.md")[number], "python.md", "exec"), {})
     assert not torch.is_inference_mode_enabled()
-    assert len(list(tmp_path.glob("*.png"))) == [1, 0, 1, 20, 2, 0, 0, 0, 0][number]
+    assert len(list(tmp_path.glob("*.png"))) == [1, 0, 1, 20, 2, 0, 0, 0, 1, 0][number]

@@ -23,8 +23,9 @@ from unnoise.errors import UnnoiseError
 from unnoise.pipelines.readers import comfyui
 from unnoise.pipelines.readers.container import texts_of
 from unnoise.pipelines.readers.like import in_one_line, like
-from unnoise.pipelines.readers.read import read_settings
-from unnoise.pipelines.readers.reading import Reading
+from unnoise.pipelines.readers.own import OLDER
+from unnoise.pipelines.readers.read import READERS, read_settings
+from unnoise.pipelines.readers.reading import Reading, real, whole
 
 OTHERS = Path(__file__).resolve().parent.parent / "fixtures" / "others"
 DUCK = {"prompt": "photo of a duck", "negative": "monochrome", "steps": 15, "sampler": "UniPC", "schedule": None,
@@ -344,8 +345,8 @@ def test_any_value_anywhere_in_a_graph(value: Any, node: str, name: str) -> None
         graph[node]["inputs"] = value
     else:
         graph[node]["inputs"][name] = value  # type: ignore[index]
-    for whole in (graph, {"nodes": value, "links": [value]}, {"nodes": list(graph.values()), "links": value}):
-        reading = comfyui.of_graph(whole)
+    for each in (graph, {"nodes": value, "links": [value]}, {"nodes": list(graph.values()), "links": value}):
+        reading = comfyui.of_graph(each)
         if reading is not None:
             like(reading, (128, 128))
 
@@ -422,6 +423,41 @@ def test_likeness(reading: Reading, wanted: dict[str, Any]) -> None:
     )
 
 
+def test_numbers_in_strings() -> None:
+    assert [whole(text) for text in (" 7 ", "-7", "\x1f7", "7.5", "", "1_0")] == [7, -7, None, None, None, None]
+    assert [real(text) for text in (" 7.5 ", "1e3", "\x1f7", "inf", "nan", "1e999", "")] == [7.5, 1e3] + [None] * 5
+
+
 def test_prompts_become_one_line() -> None:
     assert in_one_line("a \n\x1b[31m b\r\n\u2028c\ud800") == "a [31m b c\N{REPLACEMENT CHARACTER}"
     assert in_one_line(" " * 1_000_000 + "a") == "a"
+    assert in_one_line("a\0b") == "a b"
+
+
+def test_what_an_earlier_unnoise_drew_is_said_to_be_so() -> None:
+    own = read_settings(OTHERS.parent / "guidance-cfg-7.png")
+    assert own is not None
+    assert own.notes == (OLDER,)
+    assert own.cfg_scale == 7, "its record has 2, the option's, and it was drawn with cfg(7)"
+    grid = read_settings(OTHERS.parent / "grid.png")
+    assert grid is not None
+    assert (grid.prompt, grid.steps, grid.left_out["steps of 4 pictures"]) == ("red apple", None, "2 | 4")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_damaged_files_are_no_crash(name: str) -> None:
+    """Bytes changed, left out and put in, anywhere: a reading with sane fields, none, or a ValueError."""
+    whole, dice = (OTHERS / name).read_bytes(), np.random.default_rng(5)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(int(dice.integers(1, 6))):
+            place, what = int(dice.integers(len(data))), int(dice.integers(3))
+            data[place : place + (1, 1, 0)[what]] = dice.bytes((0, 1, 4)[what])
+        try:
+            texts = texts_of(bytes(data[: int(dice.integers(len(data)))] if dice.random() < 0.2 else data))
+        except ValueError:
+            continue
+        for reader in READERS:
+            reading = reader(texts)
+            if reading is not None:
+                like(reading, (128, 128))

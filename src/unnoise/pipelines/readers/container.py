@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Iterator
 
@@ -48,7 +49,8 @@ def _chunk_texts(data: bytes) -> Iterator[tuple[str, str]]:
         if chunk.kind == b"eXIf":
             exif = Image.Exif()
             try:
-                exif.load(chunk.body)
+                with _quiet():
+                    exif.load(chunk.body)
             except Exception:  # Pillow's parser on bytes that anybody wrote
                 continue
             yield from _exif(exif)
@@ -99,6 +101,14 @@ def inflate(data: bytes, bits: int = 15) -> bytes:
     return out
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings of odd Exif, which is ours to judge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _open_exif(data: bytes) -> Image.Exif:
     """The Exif of a JPEG or WebP file.
 
@@ -106,7 +116,7 @@ def _open_exif(data: bytes) -> Image.Exif:
         ValueError: it is none.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
+        with _quiet(), Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
             return image.getexif()
     except Exception as error:  # Pillow's parsers on bytes that anybody wrote
         raise ValueError("it is no PNG, JPEG or WebP picture") from error
@@ -115,8 +125,9 @@ def _open_exif(data: bytes) -> Image.Exif:
 def _exif(exif: Image.Exif) -> Iterator[tuple[str, str]]:
     """The texts of an Exif block."""
     try:
-        top = {tag: exif.get(tag) for tag in EXIF_TEXTS}
-        comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+        with _quiet():
+            top = {tag: exif.get(tag) for tag in EXIF_TEXTS}
+            comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
     except Exception:  # Pillow's parser on bytes that anybody wrote
         return
     if isinstance(comment, bytes | str) and (text := user_comment(comment)):
@@ -184,7 +195,7 @@ def _hidden(data: bytes) -> Iterator[tuple[str, str]]:
     import numpy as np
 
     try:
-        with Image.open(io.BytesIO(lean(data, ()).data), formats=["PNG", "WEBP"]) as image:
+        with _quiet(), Image.open(io.BytesIO(lean(data, ()).data), formats=["PNG", "WEBP"]) as image:
             if image.mode not in ("RGBA", "RGB") or image.width * image.height > MAX_HIDDEN:
                 return
             pixels = np.asarray(image)

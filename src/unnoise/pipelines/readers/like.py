@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from unnoise.pipelines import names
 from unnoise.pipelines.readers.reading import Reading
+from unnoise.text import clean
 
 EXACT = ("solver", "spacing", "guidance", "noise")  # what our own records say in our words
 LEAST_STRENGTH = 0.02  # as ``pipelines.start`` has it, which imports torch
-CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class Like(NamedTuple):
@@ -115,8 +115,7 @@ def _with_eta(solver: str, eta: float, left_out: dict[str, str]) -> str:
 
 
 def in_one_line(text: str | None) -> str | None:
-    """A prompt as prompts are here: a blank for line breaks and the like, no half characters."""
-    if text is None:
-        return None
-    line = " ".join(part for part in map(str.strip, CONTROLS.split(text)) if part)
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", line)
+    """A prompt in the form that prompts have here; half characters and NULs are no reason to refuse the rest."""
+    return (
+        None if text is None else clean(re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text).replace("\0", " "))
+    )

@@ -10,6 +10,7 @@ from typing import Any
 from unnoise.pipelines.readers.reading import FIT, Reading, shown
 
 RECORD, GRID = "unnoise", "unnoise-grid"
+OLDER = "an earlier unnoise drew it, and today's may draw it otherwise; `unnoise replay` draws as it did"
 
 
 def read(texts: Mapping[str, str], path: Path) -> Reading | None:
@@ -33,16 +34,19 @@ def read(texts: Mapping[str, str], path: Path) -> Reading | None:
         if name not in same and name != "start"
     }
     note = f"it is a grid of {len(records)} pictures, and what all of them have alike is taken"
-    return replace(found, left_out={**found.left_out, **differ}, notes=(note,) * (len(records) > 1))
+    return replace(found, left_out={**found.left_out, **differ}, notes=(*found.notes, *(note,) * (len(records) > 1)))
 
 
 def reading(record: Mapping[str, Any]) -> Reading:
     """The common form of a record, or of what the records of a grid have alike; it keeps the whole."""
+    from unnoise.pipelines.settings import RULES  # imports torch
+
     start = record.get("start") or {}
     left = {"start picture": "name it with --start"} if start else {}
     for name in ("mask", "outpaint", "invert"):
         if start.get(name):
             left[name] = "name it with --mask" if name == "mask" else shown(str(start[name]))
+    older = record.get("format", RULES) < RULES
     return Reading(
         "unnoise",
         prompt=record.get("prompt"),
@@ -56,6 +60,7 @@ def reading(record: Mapping[str, Any]) -> Reading:
         strength=start.get("strength"),
         literal=not record.get("weights", True),
         left_out=left,
+        notes=(OLDER,) * older,
         record=record,
     )
 

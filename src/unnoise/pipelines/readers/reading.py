@@ -60,7 +60,7 @@ class Reading:
 
 def whole(value: Any) -> int | None:
     """The whole number that a value is, whether it is written 7, 7.0 or "7"; None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", value):
+    if isinstance(value, str) and re.fullmatch(r" *[+-]?[0-9]{1,20} *", value):
         return int(value)
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
@@ -70,7 +70,7 @@ def whole(value: Any) -> int | None:
 def real(value: Any) -> float | None:
     """The finite number that a value is, also one in a string; None for anything else."""
     if isinstance(value, str):
-        if len(value) > 40 or not re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\s*", value):
+        if len(value) > 40 or not re.fullmatch(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})? *", value):
             return None
         value = float(value)
     if type(value) is int and abs(value) < 2**64:
@@ -182,7 +182,7 @@ def _between(kind: Any, low: float, high: float) -> Any:
 
 def _size(value: Any) -> tuple[int, int] | None:
     """The two numbers of "512x400", "(768, 1280)" or a pair."""
-    found = re.fullmatch(r"\(?\s*(\d{1,9})\s*[x×,]\s*(\d{1,9})\s*\)?", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"\(? *([0-9]{1,9}) *[x×,] *([0-9]{1,9}) *\)?", value) if isinstance(value, str) else None
     pair = tuple(map(int, found.groups())) if found else value
     if isinstance(pair, tuple) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair):
         return pair
