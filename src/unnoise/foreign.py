@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from unnoise.errors import UnnoiseError
 
 HEAD = 4096  # bytes that tell what a file is
 MAX_CONTAINERS = 1_000_000  # objects and lists of one JSON text: each takes some hundred bytes of memory
+MAX_TOML = 2**19  # letters of a TOML text
+DEEP_KEY = re.compile(r"""(?:(?:[\w-]{1,60}|"[^"\n]{0,60}"|'[^'\n]{0,60}')[ \t]{0,8}\.[ \t]{0,8}){30}""")
 AGAIN = "download it again"
 SAFETENSORS, GGUF, PICKLE, ZIP, JSON, TEXT, PICTURE = "safetensors", "gguf", "pickle", "zip", "json", "text", "picture"
 EMPTY, POINTER, PAGE = "empty", "pointer", "page"  # what stands in a file's place: never the file itself
@@ -166,6 +169,23 @@ def parse_json(data: bytes) -> Any:
         raise ValueError(f"more than {MAX_CONTAINERS:,} objects and lists")
     try:
         return json.loads(data.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        ValueError: it is none, or is one that Python's parser needs hours and gigabytes for: a key of 60,000 words with
+            dots between them takes time and memory in the square of their number.
+    """
+    if len(text) > MAX_TOML:
+        raise ValueError(f"it has {len(text):,} letters, at most {MAX_TOML:,} are read")
+    if DEEP_KEY.search(text):
+        raise ValueError("a key has more than thirty words with dots between them")
+    try:
+        return tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

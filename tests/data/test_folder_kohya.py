@@ -89,6 +89,9 @@ def test_kohya_separators() -> None:
 SUBSET = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'cats'\n"
 MISTAKES: dict[str, tuple[str, str]] = {
     "syntax": ("[[datasets]", "is no TOML"),
+    "a key of 60,000 words": ("a" + ".a" * 60_000 + " = 1", "a key has more than thirty words"),
+    "a list of 9,000 lists": ("a = " + "[" * 9_000, "nested too deeply"),
+    "a TOML of a megabyte": ("#" * 2**20, "1,048,576 letters, at most 524,288"),
     "nothing": ("", "has no [[datasets]]"),
     "no subsets": ("[[datasets]]\nresolution = 5", "datasets[0] has no [[datasets.subsets]]"),
     "another table": (f"{SUBSET}[extra]", "has a table 'extra'"),

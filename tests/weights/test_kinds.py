@@ -16,7 +16,7 @@ import torch
 
 from unnoise.errors import UnnoiseError
 from unnoise.weights.gguf import read_gguf
-from unnoise.weights.kinds import MODELS, kind_of_tensors
+from unnoise.weights.kinds import MAX_TENSORS, MODELS, kind_of_tensors
 from unnoise.weights.pickles import MAX_STEPS, disassemble
 from unnoise.weights.torch_files import read_pickle, read_zip
 
@@ -102,6 +102,11 @@ def test_every_row_has_a_pattern_that_compiles() -> None:
 
     assert all(re.compile(pattern) for _, patterns in MODELS for pattern in patterns)
     assert len({what for what, _ in MODELS}) >= len(MODELS) - 1
+
+
+def test_of_very_many_tensors_some_are_looked_at() -> None:
+    found = of({f"lora_unet_a_{n}.lora_down.weight": (4, 4) for n in range(MAX_TENSORS + 1)})
+    assert (found.what, found.facts["looked at"]) == ("an adapter (LoRA)", "one in 2 of its tensors")
 
 
 def test_long_names_do_not_take_time_in_their_square() -> None:
@@ -262,16 +267,26 @@ def test_harmless_pickles_are_harmless(value: Any, protocol: int) -> None:
     assert (opened.traps, opened.foreign, opened.fault) == ([], [], "")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["collections\n_sys.modules", "torch._utils\nos.system", "torch\nSize.__init__", "os\nsystem", "torch\nload"],
+)
+def test_a_detour_is_a_trap(name: str) -> None:
+    assert disassemble(f"c{name}\n.".encode()).traps == [name.replace("\n", ".")]
+
+
 def test_classes_of_other_programs_are_told_apart() -> None:
     opened = disassemble(b"cpytorch_lightning.callbacks\nModelCheckpoint\n.")
     assert (opened.traps, opened.foreign) == ([], ["pytorch_lightning.callbacks.ModelCheckpoint"])
 
 
-def test_a_pickle_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_without_end_ends() -> None:
     assert MAX_STEPS <= 300_000, "about a second"
-    monkeypatch.setattr("unnoise.weights.pickles.MAX_STEPS", 1000)
-    assert "more than 1,000 instructions" in disassemble(b"\x80\x02" + b"N0" * 1000 + b"N.").fault
-    assert disassemble(b"\x80\x02" + b"N0" * 400 + b"N.").fault == ""
+    assert "more than 1,000 instructions" in disassemble(b"\x80\x02" + b"N0" * 1000 + b"N.", budget=1000).fault
+    assert disassemble(b"\x80\x02" + b"N0" * 400 + b"N.", budget=1000).fault == ""
+    many = pickle.dumps([pickle.dumps(list(range(100))) for _ in range(20)])
+    assert disassemble(many, budget=1000).fault == "it holds more than is looked at"
+    assert disassemble(many).fault == ""
     shared = b"\x80\x02]q\0" + b"".join(b"](" + b"h\0" * 50 + b"eq\0" for _ in range(8)) + b"."  # 50^8 if followed
     assert disassemble(shared).fault == ""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from unnoise.data.kohya_captions import metadata, tagged, wordings
 from unnoise.data.read_folder import is_picture
 from unnoise.data.sidecars import ENDINGS, PROMISED, ending_of, paired, tell_apart
 from unnoise.errors import UnnoiseError
+from unnoise.foreign import parse_toml
 
 # what is carried into a set, with the type that it must have
 CARRIED: dict[str, type] = {
@@ -93,8 +93,8 @@ def parse(path: Path) -> tuple[list[dict[str, Any]], set[int], list[str]]:
         UnnoiseError: as in ``read_kohya``.
     """
     try:
-        record = tomllib.loads(read_file(path, MAX_RECORD).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        record = parse_toml(read_file(path, MAX_RECORD).decode("utf-8-sig"))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError among them
         raise UnnoiseError(f"{path} is no TOML: {error}", "mend it, or name the folder of pictures itself") from None
     except LeftOut as why:
         raise UnnoiseError(f"{path} cannot be read: {why}", "name a dataset TOML") from None

@@ -21,7 +21,7 @@ from unnoise.weights.kinds import kind_of_tensors
 from unnoise.weights.shapes import Found
 from unnoise.weights.torch_files import TorchFile, read_pickle, read_zip
 
-MAX_TEXT = 2**23  # bytes of a text or a JSON file that are read: a tokenizer has three megabytes
+MAX_TEXT, MAX_PLAIN = 2**23, 2**21  # bytes that are read of JSON, of which a tokenizer has three megabytes, and of text
 WEIGHTS = (
     ".safetensors",
     ".sft",
@@ -39,6 +39,7 @@ WEIGHTS = (
 )
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".bin")
+MAX_PIECES = 2**19  # of a vocabulary
 OTHERWISE = "this program opens no pickles, since they can run code; ask for the same weights as safetensors"
 INNER = (
     "state_dict",
@@ -167,8 +168,8 @@ def pickled(path: Path, file: TorchFile) -> Answer:
         shown = header if file.tensors else None
         return Answer("a pickle that runs code", file.form, facts, "", fault, "do not open it with any program", shown)
     note = f"{found.note}; {OTHERWISE}" if found.note else OTHERWISE
-    fault = f"it is damaged: {file.fault}" if file.fault else ""
-    return Answer(found.what, file.form, facts, note, fault, "download it again", header if file.tensors else None)
+    mend = "download it again, or ask for the same weights as safetensors"
+    return Answer(found.what, file.form, facts, note, file.fault, mend, header if file.tensors else None)
 
 
 def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
@@ -206,21 +207,19 @@ def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
 
 def text_or_json(path: Path) -> Answer:
     """The answer for a text file, JSON among them."""
-    data = read(path, MAX_TEXT + 1)
-    if len(data) > MAX_TEXT:
-        return Answer("a long text", "text", {}, f"only files of up to {MAX_TEXT:,} bytes are read whole")
-    begins = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if begins in (b"{", b"["):
+    data, size = read(path, MAX_TEXT), path.stat().st_size
+    is_json, why = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["), ""
+    if is_json and size <= MAX_TEXT:
         try:
             return describe(parse_json(data), path)
         except (ValueError, OverflowError) as error:
-            answer = describe_text(decoded(data), path)  # JSON lines, TOML, or JSON that is cut short
-            if answer.format == "text" and path.suffix.lower() in (".json", *WEIGHTS):
-                return answer._replace(
-                    what="damaged JSON", format="JSON", fault=f"it is no whole JSON ({error})", mend=foreign.AGAIN
-                )
-            return answer
-    return describe_text(decoded(data), path)
+            why = f"it is no whole JSON ({error})"
+    answer = describe_text(decoded(data[:MAX_PLAIN]), path)  # JSON lines and TOML begin as JSON does
+    if why and answer.format == "text" and path.suffix.lower() in (".json", *WEIGHTS):
+        return Answer("damaged JSON", "JSON", {}, "", why, foreign.AGAIN)
+    if size > MAX_PLAIN:
+        answer = answer._replace(note=f"only its first {MAX_PLAIN:,} bytes were looked at")
+    return answer
 
 
 def decoded(data: bytes) -> str:
@@ -252,7 +251,7 @@ def other(path: Path, kind: Kind, head: bytes) -> Answer:
 def pieces(data: bytes) -> int:
     """How many entries a SentencePiece model has: the fields 1 at the front of its protocol buffer."""
     at = count = 0
-    while data[at : at + 1] == b"\n" and at + 2 < len(data):
+    while data[at : at + 1] == b"\n" and at + 2 < len(data) and count < MAX_PIECES:
         length, at = data[at + 1], at + 2
         if length & 0x80:
             length, at = length & 0x7F | data[at] << 7, at + 1

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
+from unnoise.foreign import parse_toml
 from unnoise.inspection.answer import Answer, names
 from unnoise.inspection.descriptions import listed
 from unnoise.weights.shapes import MAX_NAME
 
-MAX_TOML = 2**18  # bytes: tomllib is slow, and no settings are longer
 # blanks are counted, and no pattern may look far ahead: a text that is made for it would take time in its square
 LIST = re.compile(r'^[ \t]{0,40}"?([\w.<>:-]{1,1024}?)"?[ \t]{0,4}:?[ \t]{0,4}\[([\d, ]{0,200})\],?[ \t]{0,4}$', re.M)
 ENGINE, LATENT = r"target: sgm\.[\w.]{1,80}DiffusionEngine", r"target: [\w.]{0,80}LatentDiffusion"
@@ -78,11 +77,9 @@ def yaml(text: str) -> Answer | None:
 
 def toml(text: str) -> Answer | None:
     """Settings of a training or of its data sets."""
-    if len(text) > MAX_TOML:
-        return None
     try:
-        value = tomllib.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_toml(text)
+    except ValueError:
         return None
     if not value:
         return None
@@ -135,8 +132,8 @@ def json_lines(text: str) -> Answer | None:
 
 def key_list(text: str) -> Answer | None:
     """A list of tensors: lines of a name and a shape."""
-    found = LIST.findall(text)
-    if len(found) < 3 or 3 * len(found) < text.count("\n"):
+    found = LIST.findall(text) if len(LIST.findall(text[:65_536])) >= 3 else []
+    if 3 * len(found) < text.count("\n") or not found:
         return None
     tensors = {
         name[:MAX_NAME]: ("?", tuple(int(n[:15]) for n in re.findall(r"\d+", shape)[:16])) for name, shape in found

@@ -13,12 +13,13 @@ from typing import Any
 
 from unnoise.weights.shapes import Found, Shapes, size, sizes
 
-# a name is its module, a mark, and the part that the tensor plays for the module
+# a name is its module, a mark, and the part that the tensor plays for the module; it is looked for in the name's end
 ROLE = re.compile(
-    r"(?P<module>.+?)[._:](?P<role>lora_(?:down|up|mid|A|B|embedding_A|embedding_B)|lora_linear_layer\.(?:down|up)|up|down|alpha"
+    r"[._:](?P<role>lora_(?:down|up|mid|A|B)|lora_linear_layer\.(?:down|up)|up|down|alpha"
     r"|hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|oft_(?:blocks|diag)|dora_scale|lora_magnitude_vector|magnitude"
     r"|diff(?:_b)?|on_input|[ab][12m])(?:\.(?!weight|bias)[\w-]{1,40})?(?:\.(?:weight|bias))?$"
 )
+LONGEST_ROLE = 80
 BARE = re.compile(r"_lora\d?$|^(?:unet|text_encoder):\d+$")  # modules whose roles are called up and down
 ALGORITHMS = (  # (name, roles of which one must occur)
     ("LoKr", ("lokr_",)), ("LoHa", ("hada_",)), ("OFT", ("oft_",)), ("(IA)3", ("on_input",)), ("GLoRA", ("a1", "b1")),
@@ -63,9 +64,12 @@ def modules_of(tensors: Shapes) -> dict[str, set[str]]:
     """{module: the roles that its tensors play} of all names that are an adapter's."""
     found: dict[str, set[str]] = defaultdict(set)
     for name in tensors:
-        match = ROLE.match(name)
-        if match and (match["role"] not in ("up", "down") or BARE.search(match["module"])):
-            found[match["module"]].add(match["role"])
+        end = name[1:][-LONGEST_ROLE:]
+        match = ROLE.search(end)
+        if match:
+            module = name[: len(name) - len(end) + match.start()]
+            if match["role"] not in ("up", "down") or BARE.search(module):
+                found[module].add(match["role"])
     glora = {"a1", "a2", "b1", "b2"}
     own = {name: roles for name, roles in found.items() if roles - glora - {"bm", "am"} or glora <= roles}
     if any(role != "alpha" for roles in own.values() for role in roles):
@@ -85,7 +89,7 @@ def as_adapter(tensors: Shapes, metadata: Mapping[str, str]) -> Found | None:
     base = base_of(tensors, modules)
     what = " and ".join(kinds) + (", DoRA" if roles & set(DORA) else "")
     facts: dict[str, Any] = {"names": names, "modules": counted(modules)}
-    if ranks := sorted({shape[0] for n, (_, shape) in tensors.items() if shape and re.search(DOWN, n)}):
+    if ranks := sorted(set(sizes(tensors, DOWN, 0))):
         facts["rank"] = ranks[0] if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     facts["alpha"] = alpha(modules, roles, names)
     if vectors := [name for name in tensors if re.fullmatch(r"<[^<>]{1,80}>", name)]:

@@ -17,7 +17,7 @@ from unnoise.weights.shapes import MAX_NAME
 
 MAX_BYTES = 2**25  # vocabularies of language models take ten megabytes
 MAX_COUNT = 65_536  # of keys and of tensors
-MAX_STRINGS = 2**20  # in arrays
+MAX_STRINGS = 2**19  # in arrays
 MAX_TEXT = 4096  # bytes of a value that is kept
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

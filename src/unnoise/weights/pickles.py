@@ -9,32 +9,13 @@ from __future__ import annotations
 
 import io
 import pickletools
-import re
 from typing import Any, NamedTuple
+
+from unnoise.weights.callables import ITS_OWN, MADE_UP, REBUILD, is_harmless, is_trap
 
 MAX_BYTES = 2**24  # of one pickle
 MAX_STEPS = 300_000  # instructions: a checkpoint of a thousand tensors has sixty thousand
 MAX_NODES = 200_000  # descriptions looked at when tensors are gathered: one can hold another many times
-REBUILD = re.compile(r"torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|meta_tensor_no_storage|wrapper_subclass|device_tensor_from_numpy|device_tensor_from_cpu_tensor)$|torch\._tensor\._rebuild_from_type_v2$")  # fmt: skip  # noqa: E501
-HARMLESS = re.compile(
-    r"(torch\.(\w+Storage|Size|device|dtype|float\w*|bfloat16|half|double|int\w*|uint\w*|bool|Tensor|long|short)"
-    r"|torch\.storage\.(UntypedStorage|TypedStorage)|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
-    r"|collections\.(OrderedDict|defaultdict|Counter)|(builtins|__builtin__)\.(set|frozenset|list|dict|tuple|int|float|complex|bool|str|bytes|bytearray|object|slice|range)"
-    r"|numpy(\._?core\.(multiarray|numeric)\.(_reconstruct|scalar|_frombuffer))|numpy\.(ndarray|dtype|\w*int\d*|float\d*)|_codecs\.encode"
-    r"|(argparse\.|types\.Simple)Namespace|datetime\.\w+|pathlib\.\w*Path|copyreg\._reconstructor|copy_reg\._reconstructor)$"
-)
-# modules from which nothing that a file of weights needs can come, and everything that a trap needs
-DANGEROUS = re.compile(
-    r"(os|posix|nt|ntpath|posixpath|subprocess|sys|shutil|socket|runpy|importlib|imp|pty|commands|code|codeop|ctypes|webbrowser"
-    r"|asyncio|multiprocessing|concurrent|threading|_thread|signal|pickle|_pickle|cPickle|dill|cloudpickle|marshal|shelve"
-    r"|functools|operator|builtins|__builtin__|pip|http|urllib\d?|requests|httpx|aiohttp|ftplib|telnetlib|smtplib|tempfile|io|_io|zipimport"
-    r"|timeit|pdb|bdb|cProfile|profile|trace|doctest|inspect|site|idlelib|lib2to3|distutils|setuptools|ensurepip|venv|pydoc"
-    r"|logging\.config|types|weakref|gc|atexit|getpass|keyring|sqlite3|ssl|xmlrpc|numpy\.(testing|f2py|distutils|load|lib)"
-    r"|torch\.(load|save|hub|jit|serialization|_inductor|_dynamo|utils|fx|package|compile|ops|classes|_utils_internal)"
-    r"|torch\.distributed\.(run|launch|rpc|elastic)|torch\.storage\._load_from_bytes)(\.|$)"
-)
-
-MADE_UP, ITS_OWN = "a name that it puts together", "something that it makes itself"  # no file of weights does either
 
 
 class Global(NamedTuple):
@@ -73,6 +54,7 @@ class Opened(NamedTuple):
         fault: why it cannot be read to its end; "" if it can.
         inner: whether a pickle lies in one of its byte strings.
         end: the place behind its last byte.
+        steps: how many instructions were read, those of pickles inside of it too.
     """
 
     value: Any
@@ -80,21 +62,17 @@ class Opened(NamedTuple):
     fault: str
     inner: bool
     end: int
+    steps: int
 
     @property
     def traps(self) -> list[str]:
         """What it names that runs code or reaches out of the program."""
-        return [n for n in self.called if n in (MADE_UP, ITS_OWN) or (DANGEROUS.match(n) and not is_harmless(n))]
+        return [name for name in self.called if is_trap(name)]
 
     @property
     def foreign(self) -> list[str]:
         """What it names of other programs: neither of a file of weights nor known as a trap."""
-        return [name for name in self.called if not is_harmless(name) and name not in self.traps]
-
-
-def is_harmless(name: str) -> bool:
-    """Whether a function or class only makes tensors, containers or plain values."""
-    return bool(HARMLESS.match(name) or REBUILD.match(name))
+        return [name for name in self.called if not is_harmless(name) and not is_trap(name)]
 
 
 class Machine:
@@ -127,6 +105,13 @@ class Machine:
             self.called[name] = None
         return as_tensor(name, arguments) or Call(name, arguments)
 
+    def look_inside(self, held: Any) -> None:
+        """Keeps a text or bytes that may be a pickle themselves, to be read after this one."""
+        if isinstance(held, str) and "\n" in held:
+            self.bytes.append(held.encode("utf-8", "replace"))
+        elif isinstance(held, bytes | bytearray) and (held[:1] == b"\x80" or b"\n" in held):
+            self.bytes.append(bytes(held))
+
     def step(self, op: str, arg: Any) -> None:
         """Follows one instruction.
 
@@ -139,8 +124,7 @@ class Machine:
         elif op in MADE:
             stack.append(MADE[op]())
         elif op in GIVEN:
-            if isinstance(arg, bytes | bytearray) and arg[:1] == b"\x80":
-                self.bytes.append(bytes(arg))
+            self.look_inside(arg)
             stack.append(arg)
         elif op == "MARK":
             self.marks.append(len(stack))
@@ -257,16 +241,24 @@ def as_tensor(name: str, arguments: Any) -> Any:
     return Tensor(dtype, shape, str(key)[:80], numbers, str(place)[:20])
 
 
-def disassemble(data: bytes, start: int = 0, deeper: int = 2) -> Opened:
-    """What a pickle that begins at ``start`` would do and make. Nothing is run and nothing is imported."""
-    machine, fault, end, stopped = Machine(), "", start, False
+def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: int = 2) -> Opened:
+    """What a pickle that begins at ``start`` would do and make. Nothing is run and nothing is imported.
+
+    Args:
+        data: the bytes that hold it.
+        start: the place of its first byte.
+        budget: how many instructions are read at most, those of pickles inside of it too.
+        deeper: how many pickles inside of one another are looked for.
+    """
+    machine, fault, end, steps, stopped = Machine(), "", start, 0, False
     stream = io.BytesIO(data)
     stream.seek(start)
     try:
-        for step, (op, arg, place) in enumerate(pickletools.genops(stream)):
+        for op, arg, place in pickletools.genops(stream):
             end = (place if place is not None else end) + 1
-            if step >= MAX_STEPS:
-                fault = f"it has more than {MAX_STEPS:,} instructions"
+            steps += 1
+            if steps > budget:
+                fault = f"it has more than {budget:,} instructions"
                 break
             if op.name not in IDLE:
                 machine.step(op.name, arg)
@@ -278,9 +270,13 @@ def disassemble(data: bytes, start: int = 0, deeper: int = 2) -> Opened:
     if not stopped and not fault:
         fault = "it ends before its end"
     called, inner = dict(machine.called), False
-    for held in machine.bytes[:8] if deeper else []:
-        below = disassemble(held[:MAX_BYTES], 0, deeper - 1)
+    for held in machine.bytes if deeper else []:
+        if steps >= budget:
+            fault = fault or "it holds more than is looked at"
+            break
+        below = disassemble(held, 0, budget - steps, deeper - 1)
+        steps += below.steps + 1
         if below.called and not below.fault:
             inner = True
             called.update(dict.fromkeys(below.called))
-    return Opened(machine.value, tuple(called), fault, inner, end)
+    return Opened(machine.value, tuple(called), fault, inner, end, steps)
