@@ -141,6 +141,7 @@ ROWS: dict[str, tuple[str, bytes | Any, str, str]] = {  # name of the file, cont
     "SimpleTuner": ("b.json", [{"id": "a", "type": "local"}], "SimpleTuner", ""),
     "OneTrainer": ("b.json", {"training_method": "LORA", "model_type": "FLUX_DEV_1"}, "OneTrainer", ""),
     "kohya": ("d.toml", b'[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = "a"\n', "kohya's layout", ""),
+    "kohya without sense": ("d.toml", b"[[datasets]]\nsubsets = 3\n", "kohya's layout", ""),
     "old kohya": ("d.toml", b"[[dataset]]\nresolution = 512\n", "kohya's first layout", "its table is called dataset"),
     "lines": ("metadata.jsonl", b'{"file_name":"1.jpg","text":"a"}\n{"file_name":"2.jpg","text":"b"}\n', "an imagefolder's metadata.jsonl", ""),
     "tags": ("a.cap", b"solo,cat,mask,1other", "a caption: tags", ""),
@@ -311,13 +312,13 @@ def test_folders(tmp_path: Path, tiny_model: Path) -> None:
     assert look(tiny_model).what.startswith("an unnoise model")
     model = tmp_path / "sd"
     record = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
-              "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"], "x": ["a", "../.."]}  # fmt: skip
+              "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"], "..": ["a", "b"]}  # fmt: skip
     tensors(model / "unet" / "a.safetensors", "down_blocks.0.a")
     written(model / "model_index.json", record)
     answer = look(model)
     assert answer.what == "a model in diffusers' layout: StableDiffusionPipeline"
     assert answer.facts["unet"] == "UNet2DConditionModel, 1 files of weights"
-    assert "nothing to load for vae, scheduler, x" in answer.note
+    assert "nothing to load for vae, scheduler, .." in answer.note
     peft = tmp_path / "peft"
     tensors(peft / "adapter_model.safetensors", "base_model.model.a.lora_A.weight", "base_model.model.a.lora_B.weight")
     written(peft / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 16})

@@ -118,7 +118,9 @@ def diffusers(folder: Path) -> Answer:
     for part, said in list(record.items())[:40]:
         if not isinstance(said, list) or len(said) != 2 or not said[1]:
             continue
-        held = [name for name, _ in files_of(folder / part)] if Path(part).name == part else []
+        held = (
+            [name for name, _ in files_of(folder / part)] if Path(part).name == part and part not in ("", "..") else []
+        )
         weights = [name for name in held if name.endswith(WEIGHTS)]
         facts[str(part)] = f"{said[1]}, {f'{len(weights)} files of weights' if weights else f'{len(held)} files'}"
         wants = not re.search("Scheduler|Tokenizer|Processor|Extractor", str(said[1]))

@@ -89,7 +89,8 @@ def toml(text: str) -> Answer | None:
             if isinstance(value["datasets"], list)
             else []
         )
-        subsets = [s for each in sets for s in each.get("subsets", []) if isinstance(s, dict)]
+        held = [each["subsets"] for each in sets if isinstance(each.get("subsets"), list)]
+        subsets = [subset for several in held for subset in several if isinstance(subset, dict)]
         folders = dict.fromkeys(str(s.get("image_dir")) for s in subsets)
         facts: dict[str, Any] = {"data sets": len(sets), "subsets": len(subsets), "folders": names(folders)}
         facts["resolutions"] = names(str(each.get("resolution")) for each in sets)
