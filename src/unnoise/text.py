@@ -13,6 +13,9 @@ _HALF = re.compile("[\ud800-\udfff]")
 _UNSAID = dict.fromkeys([0xFEFF, 0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 _BLANKS = re.compile("[\\s\0-\x1f\x7f-\x9f\u200b]+")  # the last has no width: a blank of Thai, Khmer and others
 _ENDS = " \u200b\u2060"
+MARKS = (
+    30  # combining marks on a letter, as in UAX 15's stream-safe text: more are sorted in the square of their number
+)
 OTHER_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # than of UTF-8
 
 
@@ -20,8 +23,9 @@ def clean(text: str, what: str = "the prompt") -> str:
     """A caption or a prompt in the one form that models are taught and asked in.
 
     It is brought into normal form C and one line: a run of white space or control characters becomes one blank, none is
-    left at the ends. Controls of direction and byte order marks are taken out. All else stays: joiners, soft hyphens,
-    variation selectors, tags, signs for private use, and those that are newer than Python's tables.
+    left at the ends. Controls of direction, byte order marks and more than thirty marks on a letter are taken out. All
+    else stays: joiners, soft hyphens, variation selectors, tags, signs for private use, and those that are newer than
+    Python's tables.
 
     Args:
         what: whose text it is, for the error.
@@ -36,7 +40,19 @@ def clean(text: str, what: str = "the prompt") -> str:
     if "\0" in text:
         raise UnnoiseError(f"{what} has NULs between its letters, as UTF-16 read as UTF-8 has", "save it as UTF-8")
     text = _BLANKS.sub(lambda run: "\u200b" if set(run[0]) == {"\u200b"} else " ", text)
-    return unicodedata.normalize("NFC", text).strip(_ENDS)
+    if not text.isascii():
+        text = _readable(unicodedata.normalize("NFC", _readable(text)))  # again: there are marks that become two
+    return text.strip(_ENDS)
+
+
+def _readable(text: str) -> str:
+    """The text with at most thirty marks on each letter."""
+    run, kept = 0, []
+    for sign in text:
+        run = run + 1 if unicodedata.combining(sign) else 0
+        if run <= MARKS:
+            kept.append(sign)
+    return "".join(kept)
 
 
 def decode(data: bytes) -> str:

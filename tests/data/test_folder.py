@@ -19,6 +19,7 @@ from unnoise.cli.main import main
 from unnoise.data import folder, verbs
 from unnoise.data.feeds import CaptionFeed, CropFeed, rows_of, weights_of
 from unnoise.data.folder import Settings, build_folder, fraction
+from unnoise.data.sheet import fitting
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
 
@@ -130,9 +131,24 @@ def test_all_of_it_or_none(tmp_path: Path) -> None:
     fill(tmp_path, {"in/a.png": PNG})
     build_folder(tmp_path / "in", tmp_path / "none", Settings(keep_back=0.0))
     assert open_set(tmp_path / "none").tier == ["train"]
-    with pytest.raises(UnnoiseError, match=r"--keep-back 0.999\d* keeps all of so few pictures; choose 0"):
+    with pytest.raises(
+        UnnoiseError, match=r"--keep-back 0.999\d* keeps all of the one picture and .* none to train on"
+    ):
+        build_folder(tmp_path / "in", tmp_path / "all", Settings(keep_back=0.999999))
+    fill(tmp_path, {"in/b.png": PNG, "in/c.png": PNG})
+    with pytest.raises(
+        UnnoiseError, match=r"keeps all of 3 pictures, which are nearly equal, and .*; choose 0, a smaller"
+    ):
         build_folder(tmp_path / "in", tmp_path / "all", Settings(keep_back=0.999999))
     assert not (tmp_path / "all").exists()
+
+
+def test_a_share_that_chance_leaves_empty_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, {"in/a.png": PNG, "in/b.png": PNG, "in/c.png": saved(noise(3))})
+    said = "by chance --keep-back 1e-06 took none of 3 pictures, which are 2 when nearly equal ones count as one"
+    for share, there in (("1e-6", True), ("0", False)):
+        assert main(["data", "folder", str(tmp_path / "in"), "--out", str(tmp_path / share), "--keep-back", share]) == 0
+        assert (said in capsys.readouterr().out) == there
 
 
 def test_the_same_folder_gives_the_same_set(mine: Path, built: Path, tmp_path: Path) -> None:
@@ -273,3 +289,20 @@ def test_long_captions_lose_their_ends_and_the_note_says_how_many(caplog: pytest
     assert (
         "1 after a word or tag and 1 inside of one; the first is read as 'red apple and blue heart and'" in caplog.text
     )
+
+
+@pytest.mark.parametrize("line", ["", "red", "x" * 17, "x" * 9000, "iiiiiiiiiiiwwwww" * 900])
+def test_a_title_is_cut_to_its_width_by_few_looks(line: str) -> None:
+    """Each look lays out the whole text: cut letter by letter, three captions of 2,000 characters took 23 seconds."""
+    seen: list[str] = []
+
+    def length(text: str) -> float:
+        seen.append(text)
+        return sum(3.0 if c == "i" else 9.5 for c in text)
+
+    kept = fitting(line, 124, length)
+    assert line.startswith(kept)
+    assert length(kept) <= 124
+    assert kept == line or length(line[: len(kept) + 1]) > 124
+    assert len(seen) < 20
+    assert sum(map(len, seen)) < 5000 + len(kept)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from unnoise.data import square
-from unnoise.data.duplicates import NEAR, near_groups, thumbnail
+from unnoise.data.duplicates import NEAR, Thumbnail, near_groups, thumbnail
 from unnoise.data.intake import LeftOut
 from unnoise.data.square import MAX_PIXELS, Squarer
 from unnoise.errors import UnnoiseError
@@ -276,6 +276,52 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((128, 128), 3)
 
 
+def plain(level: int) -> Thumbnail:
+    return thumbnail(Image.new("RGB", (16, 16), (level,) * 3))
+
+
+def drawing(seed: int, kind: str, side: int = 512) -> Image.Image:
+    """Something small or thin on white paper: a dot, a stroke, a letter in the middle, or small print all over."""
+    image, rng = Image.new("RGB", (512, 512), "white"), np.random.default_rng(seed)
+    pen = ImageDraw.Draw(image)
+    x, y = (int(v) for v in rng.integers(40, 440, 2))
+    if kind == "dots":
+        pen.ellipse((x, y, x + 14, y + 14), fill="black")
+    elif kind == "strokes":
+        pen.line((x, y, x + int(rng.integers(-60, 60)), y + int(rng.integers(30, 60))), fill="black", width=4)
+    elif kind == "letters":
+        pen.text((220, 200), "ABCDEFGHIJKLMNPRSTUVWXYZ"[seed], fill="black", font=ImageFont.load_default(90))
+    else:
+        for row in range(40, 470, 13):
+            words = " ".join("".join(rng.choice([*"etaoinshrdlu"], n)) for n in rng.integers(1, 9, 20))
+            pen.text((40, row), words[:75], fill="black", font=ImageFont.load_default(11))
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize("kind", ["dots", "strokes", "letters", "pages"])
+def test_drawings_that_differ_are_not_taken_for_duplicates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By colours alone paper is near to paper: of 24 drawings most were one group, so that nothing was kept back."""
+    drawn = [drawing(seed, kind, 128) for seed in range(24)]
+    thumbs = [thumbnail(each) for each in drawn]
+    assert near_groups(thumbs) == list(range(24))
+    monkeypatch.setattr("unnoise.data.duplicates.PART", 10.0)
+    assert len(set(near_groups(thumbs))) < 12, "by colours alone"
+
+
+@pytest.mark.parametrize("kind", ["dots", "strokes", "letters", "pages"])
+def test_copies_of_drawings_are_found(kind: str) -> None:
+    for seed in range(6):
+        one = drawing(seed, kind, 128)
+        copies = [Image.open(io.BytesIO(saved(one, "JPEG", quality=q))) for q in (90, 60, 30)]
+        copies += [
+            Image.open(io.BytesIO(saved(one, "WEBP", quality=50))),
+            drawing(seed, kind, 256).resize((128, 128), 1),
+        ]
+        copies += [one.transpose(Image.Transpose.FLIP_LEFT_RIGHT), one.point(lambda v: v * 99 // 100)]
+        for copy in copies:
+            assert near_groups([thumbnail(one), thumbnail(copy)]) == [0, 0]
+
+
 def test_near_duplicates_are_found() -> None:
     one = noise(0)
     jpeg = Image.open(io.BytesIO(saved(one, "JPEG", quality=60)))
@@ -288,10 +334,10 @@ def test_near_duplicates_are_found() -> None:
 
 
 def test_a_chain_is_one_group_and_the_limit_is_exact() -> None:
-    flat = [np.full((16, 16, 3), level, np.uint8) for level in (0, 4, 8, 20, 255, 255)]
+    flat = [plain(level) for level in (0, 4, 8, 20, 255, 255)]
     assert near_groups(flat, 4.0) == [0, 0, 0, 3, 4, 4]
     assert near_groups(flat, 3.99) == [0, 1, 2, 3, 4, 4]
     assert near_groups(flat, 0.0) == [0, 1, 2, 3, 4, 4]
-    many = [np.full((16, 16, 3), level % 250, np.uint8) for level in range(600)]  # more than are compared at a time
+    many = [plain(level % 250) for level in range(600)]  # more than are compared at a time
     assert near_groups(many, 0.5) == [level % 250 for level in range(600)]
     assert NEAR == 4.0

@@ -69,11 +69,11 @@ def parse(data: bytes, name: str) -> list[Prompt]:
         number = 1 + len(re.findall(rb"\r\n|\r|\n", data[: error.start]))
         raise UnnoiseError(f"{name}, line {number}: no UTF-8 text", "save the file as UTF-8") from None
     for number, line in enumerate(re.split(r"\r\n|\r|\n", whole), 1):
-        where = f"{name}, line {number}"
-        prompt = checked(Prompt(line, where))
-        if not prompt.text or prompt.text.startswith("#"):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        prompts.append(prompt)
+        where = f"{name}, line {number}"
+        if (prompt := checked(Prompt(line, where))).text:
+            prompts.append(prompt)
         if len(prompts) > MAX_PROMPTS:
             raise UnnoiseError(f"{where}: more than {MAX_PROMPTS:,} prompts", "split the file")
     if not prompts:

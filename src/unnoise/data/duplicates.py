@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE = 16  # of a thumbnail
-NEAR = 4.0  # levels of 255, root mean square over a thumbnail: see docs/data.md for what it parts
+SIDE = 16  # of a thumbnail in colours
+FINE = 64  # of one in grey, for drawings
+NEAR = 4.0  # levels of 255, root mean square over a thumbnail in colours: see docs/data.md for what it parts
+PART = 0.3  # of what is drawn, that may differ; root mean square as well
+FAINT = 0.5  # levels of grey: less than this is no drawing
 BLOCK = 256  # pictures compared at a time
 
 
-def thumbnail(picture: Image.Image) -> np.ndarray:
-    """(16, 16, 3) uint8: means over a square picture's tiles, which keep noise and compression out."""
+class Thumbnail(NamedTuple):
+    """``colours`` (16, 16, 3) and ``grey`` (64, 64), uint8: means over tiles, which keep noise and compression out."""
+
+    colours: np.ndarray
+    grey: np.ndarray
+
+
+def thumbnail(picture: Image.Image) -> Thumbnail:
+    """What a square RGB picture is compared by."""
     from PIL import Image
 
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
+    colours = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    grey = picture.convert("L").resize((FINE, FINE), Image.Resampling.BOX)
+    return Thumbnail(np.asarray(colours), np.asarray(grey))
 
 
-def near_groups(thumbnails: Sequence[np.ndarray], near: float = NEAR) -> list[int]:
+def near_groups(thumbnails: Sequence[Thumbnail], near: float = NEAR) -> list[int]:
     """For each picture the first one of its group: those that a chain of near pairs joins to it.
 
-    A pair is near if its thumbnails differ by at most ``near`` levels, root mean square, as they are or one mirrored.
-    All pairs are compared, by products of matrices: ten thousand pictures are fifty million pairs and some seconds.
+    A pair is near, as it is or one mirrored, if its thumbnails in colours differ by at most ``near`` levels, root mean
+    square, and those in grey show the same drawing. For a drawing is mostly paper: two that have nothing in common may
+    be nearer to one another than a photograph is to its own JPEG.
+
+    All pairs are compared, by products of matrices: ten thousand pictures are fifty million pairs and some seconds, of
+    drawings on paper a minute or two.
 
     Args:
-        thumbnails: of all pictures, of one shape.
+        thumbnails: of all pictures.
         near: levels of 255; 0 joins equal thumbnails alone.
     """
     count = len(thumbnails)
@@ -37,18 +53,46 @@ def near_groups(thumbnails: Sequence[np.ndarray], near: float = NEAR) -> list[in
     if count == 0:
         return []
     # centred, so that every sum is a whole number of at most 768 x 128^2 < 2^24, and float32 is exact
-    plain = np.stack(thumbnails).astype(np.float32) - 128
+    plain = np.stack([each.colours for each in thumbnails]).astype(np.float32) - 128
+    grey = np.stack([each.grey for each in thumbnails])
     shapes = [plain.reshape(count, -1), plain[:, :, ::-1].reshape(count, -1)]
+    drawings = [grey.reshape(count, -1), grey[:, :, ::-1].reshape(count, -1)]
     square = (shapes[0] ** 2).sum(1, dtype=np.float64)
     limit = shapes[0].shape[1] * near**2
     for start in range(0, count, BLOCK):
-        rows = slice(start, start + BLOCK)
-        close = np.zeros((len(labels[rows]), count), dtype=bool)
-        for shape in shapes:
-            product = plain[rows].reshape(-1, shape.shape[1]) @ shape.T
-            close |= square[rows, None] + square - 2.0 * product <= limit
-        for row in np.flatnonzero(close.sum(1) > 1):
-            joined = np.unique(labels[close[row]])
+        rows, rest = slice(start, start + BLOCK), slice(start, None)  # with those before they were compared before
+        close = np.zeros((len(labels[rows]), count - start), dtype=bool)
+        for shape, drawing in zip(shapes, drawings, strict=True):
+            product = shapes[0][rows] @ shape[rest].T
+            rough = square[rows, None] + square[rest] - 2.0 * product <= limit
+            close |= rough & same_drawing(drawings[0][rows], drawing[rest], rough)
+        for row in np.flatnonzero(close.any(1)):
+            joined = np.unique(np.append(labels[rest][close[row]], labels[start + row]))
             if len(joined) > 1:
                 labels[np.isin(labels, joined)] = joined[0]
     return [int(label) for label in labels]
+
+
+def same_drawing(ours: np.ndarray, theirs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N, M) bool: whether a pair shows the same drawing, which is how its grey differs from its own mean.
+
+    It does if the drawings differ by at most ``PART`` of the stronger one, or by what is too faint to be one.
+
+    Args:
+        ours, theirs: (N, P) and (M, P) uint8.
+        wanted: (N, M) bool, the pairs that are compared; of the others nothing is said.
+    """
+    same = np.zeros_like(wanted)
+    columns = np.flatnonzero(wanted.any(0))
+    pixels = ours.shape[1]
+    left = ours.astype(np.float64)  # sums of up to 64^4 x 255^2 < 2^53 are exact in it, whatever their order
+    sums, power = left.sum(1), pixels * (left**2).sum(1) - left.sum(1) ** 2
+    for first in range(0, len(columns), 4 * BLOCK):
+        part = columns[first : first + 4 * BLOCK]
+        right = theirs[part].astype(np.float64)
+        other = right.sum(1)
+        powers = pixels * (right**2).sum(1) - other**2
+        apart = power[:, None] + powers - 2 * (pixels * (left @ right.T) - sums[:, None] * other)
+        bound = np.maximum(PART**2 * np.maximum(power[:, None], powers), (pixels * FAINT) ** 2)
+        same[:, part] = apart <= bound
+    return same

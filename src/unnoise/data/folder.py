@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from unnoise.data.duplicates import NEAR, near_groups, thumbnail
+from unnoise.data.duplicates import NEAR, Thumbnail, near_groups, thumbnail
 from unnoise.data.intake import Item, LeftOut, Quarantine, Source, printable
 from unnoise.data.read_folder import PACKED, read_folder
 from unnoise.data.read_kohya import read_kohya
@@ -20,9 +20,6 @@ from unnoise.data.square import Fit, Squarer
 from unnoise.data.write import Row, existing_set, manifest_at, write_set
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded, json_bytes
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Progress = Callable[[int, int], None]
 REVISION = 2  # raised when the same pictures would give another set
@@ -56,7 +53,7 @@ class Taken:
     content: str
     webp: bytes
     pixels: str
-    thumbnail: np.ndarray
+    thumbnail: Thumbnail
     width: int
     height: int
 
@@ -92,7 +89,7 @@ def build_folder(
     found = existing_set(out, origin, ANOTHER)
     if found is not None:
         return found
-    report = report_of(rows, aside, ignored)
+    report = report_of(rows, aside, ignored, settings.keep_back)
     smaller = sum(min(t.width, t.height) < size for t in taken)
     extra = {"origin": origin, "name": printable(path.name), "left_out": len(aside.entries)}
     extra |= {"not_used": sum(each["count"] for each in aside.beside.values()), "enlarged": smaller}
@@ -180,7 +177,11 @@ def rows_of(taken: Sequence[Taken], groups: Sequence[int], keep_back: float) -> 
         contents[group].append(t.content)
     kept = {group for group, members in contents.items() if fraction(min(members)) < keep_back}
     if kept == contents.keys():
-        raise UnnoiseError(f"--keep-back {keep_back:g} keeps all of so few pictures", "choose 0, or add pictures")
+        near = f", which are nearly equal, in {len(contents):,} of them," if len(contents) < len(taken) else ""
+        near = ", which are nearly equal," if near and len(contents) == 1 else near
+        what = f"{len(taken):,} pictures{near}" if len(taken) > 1 else "the one picture"
+        hint = "choose 0, a smaller --near, or other pictures" if near else "choose 0, or add pictures"
+        raise UnnoiseError(f"--keep-back {keep_back:g} keeps all of {what} and leaves none to train on", hint)
     return [
         Row(
             t.item.name,

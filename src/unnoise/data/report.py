@@ -14,7 +14,7 @@ REPORT = "report.json"
 HOW = "put a text of its name beside each (a.txt beside a.png), or one metadata.csv with columns file_name and text"
 
 
-def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str]) -> dict[str, Any]:
+def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str], keep_back: float) -> dict[str, Any]:
     """What was left out and why, duplicates, pictures without a caption, what lay beside and was not used."""
     same: dict[Any, list[str]] = defaultdict(list)
     near: dict[str, list[str]] = defaultdict(list)
@@ -24,6 +24,9 @@ def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str]) -> dic
     pixels = {row.id: row.pixels for row in rows}
     return {
         "pictures": len(rows),
+        "groups": len(near),
+        "keep_back": keep_back,
+        "kept_back": sum(row.tier != "train" for row in rows),
         "left_out": aside.entries,
         "not_used": list(aside.beside.values()),
         "notes": aside.notes,
@@ -37,6 +40,14 @@ def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str]) -> dic
 def summary(report: Mapping[str, Any], shown: int = 5) -> Iterable[str]:
     """The report in a few lines, the first few names of each kind; those of older sets have fewer."""
     yield from warning(report)
+    if report.get("keep_back") and not report["kept_back"]:
+        many, groups = report["pictures"], report["groups"]
+        what = (
+            f"{many:,} pictures, which are {groups:,} when nearly equal ones count as one"
+            if groups < many
+            else f"{many:,} pictures"
+        )
+        yield f"none is kept back: by chance --keep-back {report['keep_back']:g} took none of {what}"
     notes: dict[str, list[str]] = defaultdict(list)
     for entry in report.get("notes", ()):
         notes[entry["note"]].append(entry["name"])

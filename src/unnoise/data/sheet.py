@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,8 +35,20 @@ def contact_sheet(
         picture = Image.fromarray(pictures[index].permute(1, 2, 0).contiguous().numpy())
         page.paste(picture if size is None else picture.resize(side, Image.Resampling.LANCZOS), (x, y))
         if titles:
-            line = titles[index]
-            while line and draw.textlength(line, font=font) > side[0] - 4:
-                line = line[:-1]
+            line = fitting(titles[index], side[0] - 4, lambda text: draw.textlength(text, font=font))
             draw.text((x + 2, y + side[1]), line, fill="black", font=font)
     page.save(path)
+
+
+def fitting(line: str, width: float, length: Callable[[str], float]) -> str:
+    """As much of a line's beginning as fits, found by halving; of what is very long only the beginning is measured.
+
+    Args:
+        length: of a text, in the unit of ``width``; it takes the longer the longer the text is.
+    """
+    line = line[: 8 * max(1, round(width))]
+    fits, too_long = 0, len(line) + 1
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if length(line[:middle]) <= width else (fits, middle)
+    return line[:fits]
