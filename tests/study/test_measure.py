@@ -26,9 +26,20 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), 
 LETTERS = list(COLOURS)
 
 
-def tokenizer(prompts: list[str]) -> Tensor:
-    """(B, 1): which colour a prompt names."""
-    return torch.tensor([[LETTERS.index(p.split()[0])] for p in prompts])
+class Colours:
+    """A tokenizer of one word, which names a colour."""
+
+    length = 3
+
+    def cut(self, caption: str) -> str:
+        return caption.split()[0]
+
+    def __call__(self, prompts: list[str]) -> Tensor:
+        """(B, 1): which colour a prompt names."""
+        return torch.tensor([[LETTERS.index(p)] for p in prompts])
+
+
+tokenizer = Colours()
 
 
 class Text(nn.Module):

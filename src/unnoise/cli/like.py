@@ -88,13 +88,14 @@ class Followed:
         """
         from unnoise.pipelines import emphasis
         from unnoise.pipelines.metadata import weights_sha256
+        from unnoise.text import clean
 
         if self.like.weights_sha256 not in (None, weights_sha256(pipeline.record)):
             self.left_out["model"] = "other weights; name theirs with --model"
         for name in ("prompt", "negative"):
             try:
                 text = self.taken.get(name, "")
-                pipeline.tokenizer([emphasis.plain(text) if weights else text])
+                pipeline.tokenizer([emphasis.plain(text) if weights else clean(text)])
             except UnnoiseError as error:
                 if name == "prompt":
                     what = error.what.replace("the prompt", f"the prompt of {self.path}", 1)

@@ -123,8 +123,8 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
     trained = pictures.select("denoiser")
     plain = [i for i in trained if not pictures.attributes[i].get("tones")] or trained
     chosen = [plain[place * len(plain) // count] for place in range(count)]
-    captions = list(dict.fromkeys(pictures.captions[i][0] for i in chosen))
     pipeline, started = load_pipeline(folder), time.perf_counter()
+    captions = list(dict.fromkeys(pipeline.tokenizer.cut(pictures.captions[i][0]) for i in chosen))
     drawn = [
         pipeline.draw(captions[start : start + 20], list(range(start, min(start + 20, len(captions)))))
         for start in range(0, len(captions), 20)

@@ -12,6 +12,7 @@ from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import normal
+from unnoise.data.feeds import rows_of
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.pictures import from_bytes
@@ -66,7 +67,7 @@ def retrieval(
 ) -> Retrieval:
     """Recall@k of a contrastive pair among these pictures and their first captions; identical pictures count as one."""
     device = next(text.parameters()).device
-    ids = tokenizer([pictures.captions[i][0] for i in items]).to(device)
+    ids = rows_of([pictures.captions[i][0] for i in items], tokenizer).to(device)
     x = from_bytes(pictures.pictures(list(items)).to(device))
     looks = torch.cat([image(rows) for rows in torch.split(x, 64)])  # (pictures, width)
     scores = pair(text(ids).pooled, looks).cpu()  # (captions, pictures)
@@ -101,7 +102,7 @@ def noise_error(
     x0 = torch.cat(
         [autoencoder.encode(rows.contiguous(memory_format=torch.channels_last)).mean for rows in torch.split(x, 16)]
     )
-    cond = text(tokenizer([pictures.captions[i][0] for i in items]).to(device))
+    cond = text(rows_of([pictures.captions[i][0] for i in items], tokenizer).to(device))
     for number, log_snr in enumerate(log_snrs):
         # a variance-preserving level; the denoiser rescales it onto its own path
         sigma = float(torch.sigmoid(torch.tensor(-2.0 * log_snr, dtype=torch.float64)).sqrt())
@@ -141,6 +142,6 @@ def adherence(
         prompts: N prompts, all different.
         text, image, pair, tokenizer: the judge; the fewer weights it shares with the generator, the better.
     """
-    scores = pair(text(tokenizer(prompts)).pooled, image(drawn.clamp(-1, 1)))  # (prompts, pictures)
+    scores = pair(text(rows_of(prompts, tokenizer)).pooled, image(drawn.clamp(-1, 1)))  # (prompts, pictures)
     first = (scores.argmax(0) == torch.arange(len(prompts))).double().mean()
     return Adherence(len(prompts), float(first), float(scores.diagonal().mean()))
