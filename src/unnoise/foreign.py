@@ -160,7 +160,7 @@ def read(path: Path, limit: int, start: int = 0) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of a JSON text, which may have a byte order mark.
+    """The value of a JSON text in UTF-8, UTF-16 or UTF-32, which may have a byte order mark.
 
     Raises:
         ValueError: it is none, is nested too deeply, or has more objects than memory should be given for.
@@ -168,7 +168,7 @@ def parse_json(data: bytes) -> Any:
     if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
         raise ValueError(f"more than {MAX_CONTAINERS:,} objects and lists")
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return json.loads(data.decode(json.detect_encoding(data)))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -139,6 +139,13 @@ def test_a_prompt_that_is_missing_or_too_long(say: Say, tmp_path: Path) -> None:
     status, out, err = say("generate", "--like", path)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "names no single prompt; it holds 2 samplers (KSampler 1, KSampler 2)" in err
+    del graph["2"], graph["t1"]
+    path = written(tmp_path, json.dumps(graph), "prompt")
+    assert "names no single prompt; give one" in say("generate", "--like", path)[2]  # and not that noises differ
+    assert f"generate PROMPT --like {path}" in say("replay", path)[2]
+    nothing = written(tmp_path, json.dumps({"1": {"class_type": "Note", "inputs": {}}}), "prompt")
+    assert "it says nothing that is known here; draw" in say("replay", nothing)[2]
+    path = written(tmp_path, json.dumps(graph), "prompt")
     assert say("generate", "red apple", "--like", path)[0] == 0
 
 

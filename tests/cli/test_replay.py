@@ -163,13 +163,15 @@ def test_records_that_lie_are_refused(
 
 
 def test_files_that_are_no_such_pictures(say: Say, drawn: list[Path], tmp_path: Path) -> None:
-    plain, cut, text = (tmp_path / name for name in ("plain.png", "cut.png", "text.png"))
+    plain, cut, text, head = (tmp_path / name for name in ("plain.png", "cut.png", "text.png", "head.png"))
+    head.write_bytes(b"\x89PNG\r\n\x1a\n")
     Image.new("RGB", (4, 4)).save(plain)
     cut.write_bytes(drawn[0].read_bytes()[:300])
     text.write_text("hello")
     for path, said in (
         (plain, "does not say how it was made"),
         (cut, "cannot be read"),
+        (head, f"{head} cannot be read: it is damaged; copy it again"),
         (text, "is text, no PNG"),
         (tmp_path / "none.png", "there is no picture"),
         (tmp_path, "cannot be read"),

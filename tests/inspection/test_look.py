@@ -177,6 +177,22 @@ def test_files(case: str, tmp_path: Path) -> None:
     assert answer.mend or not answer.fault
 
 
+def test_a_graph_of_comfyui_in_two_bytes_a_character(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(json.dumps({"1": {"class_type": "KSampler", "inputs": {}}}).encode("utf-16"))
+    assert "a workflow of ComfyUI" in look(tmp_path / "a.json").what
+
+
+def test_what_a_picture_of_ours_with_a_damaged_record_is(tmp_path: Path) -> None:
+    answer = look(written(tmp_path / "a.png", png(unnoise="{")))
+    assert answer.facts["made by"] == "unnoise; `unnoise replay` makes it again, or says why not"
+
+
+def test_a_picture_of_very_many_parts_is_not_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unnoise.inspection.pictures.MAX_BLOCKS", 3)
+    answer = look(written(tmp_path / "a.png", png(a="x", b="y", c="z")))
+    assert (answer.fault, "first parts" in answer.note) == ("", True)
+
+
 def test_facts_that_people_need(tmp_path: Path) -> None:
     def facts(case: str) -> dict[str, Any]:
         name, held, *_ = ROWS[case]

@@ -279,6 +279,11 @@ def test_what_stays_is_untouched_from_python(solver: str, strength: float, pipel
     assert changed(pipeline.decode(step.step.run.x)[0], start)[0] > 20, "the control: decoded alone, all of it changes"
 
 
+def test_left_out_the_strength_is_that_of_the_command_line(pipeline: Pipeline) -> None:
+    assert [pipeline.start(NOISE).strength, pipeline.start(NOISE, mask=HALF).strength] == [0.6, 1.0]
+    assert pipeline.start(NOISE, 0.5, HALF).strength == 0.5
+
+
 def test_inverted_and_in_half_precision_it_stays(pipeline: Pipeline, tiny_model: Path) -> None:
     half = load_pipeline(tiny_model, "cpu", "bfloat16")
     for each in (pipeline, half):
@@ -343,7 +348,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_from_the_command_line(say: Say, tmp_path: Path, pipeline: Pipeline) -> None:
     base = ("generate", "red apple", "--seed", 1, "--steps", 2, "--start", "start.png", "--json")
     with Image.open("mask.png") as mask:
-        start = pipeline.start(NOISE, 1.0, mask)
+        start = pipeline.start(NOISE, mask=mask)
     for more in ([], ["--strength", "0.4", "--count", 2, "--gif", "--strip"], ["--invert", "blue heart"]):
         status, out, _ = say(*base, "--mask", "mask.png", *more)
         assert status == 0
@@ -351,6 +356,9 @@ def test_from_the_command_line(say: Say, tmp_path: Path, pipeline: Pipeline) -> 
         for each in made:
             with Image.open(each["path"]) as image:
                 assert changed(image, start)[0] == 0, more
+                if not more:
+                    (same,) = pipeline.generate("red apple", seed=1, steps=2, start=start)
+                    assert np.array_equal(np.asarray(image), np.asarray(same)), "the same in both doors"
         again = ("replay", each["path"], "--start", "start.png", "--mask", "mask.png")
         assert say(*again) == (0, f"{each['path']}: equal, every pixel is the same\n", "")
         if "--gif" in more:

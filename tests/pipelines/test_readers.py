@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from unnoise.errors import UnnoiseError
 from unnoise.pipelines.readers import comfyui
-from unnoise.pipelines.readers.container import texts_of
+from unnoise.pipelines.readers.container import texts_of, user_comment
 from unnoise.pipelines.readers.like import in_one_line, like
 from unnoise.pipelines.readers.own import OLDER
 from unnoise.pipelines.readers.read import READERS, read_settings
@@ -100,17 +100,55 @@ def test_text_chunks(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tiff", ["<", ">"])
 @pytest.mark.parametrize("code", ["utf-16-be", "utf-16-le", "utf-8", "ascii"])
-@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_comments_in_exif(tiff: str, code: str, suffix: str, tmp_path: Path) -> None:
     """The order of a text's bytes is judged apart from the order of the block around it."""
     text = LINES if code != "ascii" else LINES.replace("🍎", "apple")
     exif = Image.Exif()
     exif.endian = tiff
+    exif[0x0112] = 1  # without any tag of its own Pillow writes none into a PNG
     exif.get_ifd(0x8769)[0x9286] = (b"ASCII\0\0\0" if code == "ascii" else b"UNICODE\0") + text.encode(code)
     Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}", exif=exif)
     reading = read_settings(tmp_path / f"a.{suffix}")
     assert reading is not None
     assert (reading.prompt, reading.negative, reading.seed) == (text.split("\n")[0], "blue", 5)
+
+
+def test_comments_in_exif_under_names_that_are_not_theirs() -> None:
+    """Text in two bytes a character without a name, UTF-8 with a mark, and JIS, which is spelt by escapes."""
+    text = "eine Katze 猫"
+    for code in ("utf-16-le", "utf-16-be"):
+        assert user_comment(b"\0" * 8 + text.encode(code)) == text
+    assert user_comment(b"UNICODE\0" + text.encode("utf-8-sig")) == text
+    assert user_comment(b"JIS\0\0\0\0\0" + text.encode("iso2022_jp")) == text
+    assert user_comment(b"\0" * 8 + text.encode()) == text
+
+
+@pytest.mark.parametrize("code", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_files_of_settings_in_every_code(code: str, tmp_path: Path) -> None:
+    """What redirecting a program's output writes on Windows."""
+    path = tmp_path / "a.json"
+    path.write_bytes(json.dumps({"prompt": "猫", "steps": 7, "seed": 3}, ensure_ascii=False).encode(code))
+    reading = read_settings(path)
+    assert reading is not None
+    assert (reading.prompt, reading.steps, reading.seed) == ("猫", 7, 3)
+
+
+def test_lines_that_end_as_on_windows(tmp_path: Path) -> None:
+    reading = found(tmp_path, {"parameters": LINES.replace("\n", "\r\n") + "\r\n"})
+    assert (reading.prompt, reading.negative, reading.seed) == ("ein Apfel, 🍎", "blue", 5)
+    assert (reading.cfg_scale, reading.left_out) == (7.0, {})
+
+
+def test_tags_in_the_prompts_of_every_tool(tmp_path: Path) -> None:
+    prompt = "<lora:nice:0.8> an apple, <lyco:other>"
+    for key, values in (
+        ("parameters", {"sui_image_params": {"prompt": prompt, "steps": 2}}),
+        ("prompt", changed(n6={"text": prompt})),
+    ):
+        reading = found(tmp_path, {key: values})
+        assert reading.prompt == "an apple"
+        assert {"lora nice": "0.8", "lyco other": "1"}.items() <= reading.left_out.items()
 
 
 GRAPH = {
@@ -349,6 +387,14 @@ def test_any_value_anywhere_in_a_graph(value: Any, node: str, name: str) -> None
         reading = comfyui.of_graph(each)
         if reading is not None:
             like(reading, (128, 128))
+
+
+def test_a_number_that_is_no_number_does_not_hide_the_rest(tmp_path: Path) -> None:
+    """Python refuses to read whole numbers of more than 4,300 digits."""
+    text = json.dumps(GRAPH).replace('"seed": 7', '"seed": ' + "1" * 5000)
+    reading = found(tmp_path, {"prompt": text})
+    assert (reading.prompt, reading.steps, reading.seed) == ("a red apple", 20, None)
+    assert reading.left_out["seed"] == "inf"
 
 
 def test_what_is_packed_is_unpacked_within_bounds(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ CALLS: list[tuple[str, list[Any], Call]] = [
     ("weights", NO_FLAG, lambda p, v: p.encode(["a"], v)),
     ("picture", NO_PICTURE, lambda p, v: p.start(v)),
     ("mask", NO_PICTURE[1:], lambda p, v: p.start(RED, 0.5, v)),
-    ("strength", [None, 0, 1.5, -1, INF, *NO_NUMBER], lambda p, v: p.start(RED, v)),
+    ("strength", [0, 1.5, -1, INF, *NO_NUMBER], lambda p, v: p.start(RED, v)),
     ("start", [None, RED, torch.zeros(1), Start], lambda p, v: p.invert(v, "a")),
     ("prompt", NO_TEXT, lambda p, v: p.invert(given(), v)),
     ("settings", [{}, 3], lambda p, v: p.invert(given(), "a", v)),

@@ -62,9 +62,9 @@ class Given(NamedTuple):
                 if value is not None:
                     raise UnnoiseError(f"{option} speaks of a picture to start from", "name it with --start")
             return None
-        whole = self.mask is not None or self.invert is not None
-        strength = strength if strength is not None else 1.0 if whole else 0.6
-        check_strength(strength)
+        strength = 1.0 if strength is None and self.invert is not None else strength
+        if strength is not None:
+            check_strength(strength)
         mask = open_unchanged(self.mask) if self.mask else None
         begin = pipeline.start(open_picture(self.start), strength, mask, settings.rules)
         return begin if self.invert is None else pipeline.invert(begin, self.invert, settings)

@@ -43,7 +43,7 @@ class Followed:
         if found is None:
             raise UnnoiseError(
                 f"{path} does not say how it was made",
-                "name a picture of unnoise or of a tool that writes its settings, or a JSON file of settings",
+                "name a picture whose tool writes its settings, in texts of up to 8 MiB, or a JSON file of settings",
             )
         translated = like(found, (SIZE, SIZE))
         return cls(path, translated, left_out=dict(translated.left_out))
@@ -72,7 +72,9 @@ class Followed:
             if strength < 1:
                 self.left_out["strength"] = f"{strength:g}, of a start picture"
         if given.get("prompt") is None and "prompt" not in self.taken:
-            why = "".join(f"; {note}" for note in like.notes[:1])
+            from unnoise.pipelines.readers.like import NOISE
+
+            why = "".join(f"; {note}" for note in like.notes[:1] if note != NOISE)
             raise UnnoiseError(f"{self.path} names no single prompt{why}", "give one of your own before --like")
         return self.taken
 
@@ -177,7 +179,8 @@ def foreign(path: Path) -> UnnoiseError | None:
         return None
     if found is None or found.tool == "unnoise":
         return None
+    prompt, words = "" if found.prompt is not None else "PROMPT ", says(found) or "nothing that is known here"
     return UnnoiseError(
-        f"{path} was made by {found.tool}, and its own model and noise are not here; it says {says(found)}",
-        f"draw like it: unnoise generate --like {shlex.quote(str(path))}",
+        f"{path} was made by {found.tool}, and its own model and noise are not here; it says {words}",
+        f"draw like it: unnoise generate {prompt}--like {shlex.quote(str(path))}",
     )

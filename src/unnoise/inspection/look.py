@@ -208,7 +208,7 @@ def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
 def text_or_json(path: Path) -> Answer:
     """The answer for a text file, JSON among them."""
     data, size = read(path, MAX_TEXT), path.stat().st_size
-    is_json, why = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["), ""
+    is_json, why = data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] in (b"{", b"["), ""
     if is_json and size <= MAX_TEXT:
         try:
             return describe(parse_json(data), path)

@@ -20,7 +20,7 @@ COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with
 COMPONENTS = {1: "grey", 3: "colour", 4: "CMYK"}
 CARRY = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"acTL", b"caBX", b"EXIF", b"XMP ", b"ICCP", b"ANIM"}
 FIELDS = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta")
-
+OURS = "unnoise; `unnoise replay` makes it again"
 SAID = {"size": "drawn at", "cfg_scale": "cfg scale"}  # fields that are shown by another name
 
 
@@ -53,6 +53,8 @@ def describe_picture(path: Path, name: str) -> Answer:
         or "no words"
     )
     note = "it moves; only its first picture would be used" if kinds & {b"acTL", b"ANIM"} else ""
+    if len(blocks) == MAX_BLOCKS:
+        return Answer(f"a {name} picture", name, facts, "only its first parts were looked at, of more than 100,000")
     if not whole:
         return Answer(f"a {name} picture", name, facts, "", "it is cut short", "download it again")
     return told(path, Answer(f"a {name} picture", name, facts, note), (width, height))
@@ -66,10 +68,10 @@ def told(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
         return answer
     found = next((reading for reader in READERS if (reading := reader(texts)) is not None), None)
     facts, notes = dict(answer.facts), [answer.note] if answer.note else []
-    if found is None:
-        return answer
     ours = bool({"unnoise", "unnoise-grid"} & set(texts))
-    facts["made by"] = "unnoise; `unnoise replay` makes it again" if ours else found.tool
+    if found is None:
+        return answer._replace(facts={**facts, "made by": f"{OURS}, or says why not"}) if ours else answer
+    facts["made by"] = OURS if ours else found.tool
     for name in FIELDS:
         value = getattr(found, name)
         if value not in (None, ""):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from unnoise import __version__
 from unnoise.core.notation import make
@@ -180,7 +180,8 @@ def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
     except LeftOut as why:
         raise UnnoiseError(f"{path} cannot be read: {why}", own) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnnoiseError(f"{path} cannot be read: {error}", "copy it again") from None
+        reason = "it is damaged" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UnnoiseError(f"{path} cannot be read: {reason}", "copy it again") from None
     if text is None and grid is None and left_out:
         raise UnnoiseError(f"the record in {path} is damaged or too large", "copy the picture again")
     if grid is not None:

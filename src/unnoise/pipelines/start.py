@@ -19,6 +19,7 @@ from unnoise.core.spacing import Spacing
 from unnoise.pictures import from_bytes
 
 WEAKEST = 0.02
+USUAL = 0.6  # of a whole picture; where a mask or an inversion holds what stays, the rest is drawn from noise, 1
 
 
 class Start(NamedTuple):
@@ -34,7 +35,7 @@ class Start(NamedTuple):
     """
 
     x0: Tensor
-    strength: float = 0.6
+    strength: float = USUAL
     mask: Tensor | None = None
     state: Tensor | None = None
     pixels: Tensor | None = None

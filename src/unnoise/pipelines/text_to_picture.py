@@ -27,7 +27,7 @@ from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
 from unnoise.pipelines import emphasis, masks
 from unnoise.pipelines.picture_step import PictureStep
 from unnoise.pipelines.settings import RULES, Settings
-from unnoise.pipelines.start import Known, Start, cells, check_start, check_strength, levels_from
+from unnoise.pipelines.start import USUAL, Known, Start, cells, check_start, check_strength, levels_from
 from unnoise.text import clean
 from unnoise.weights.config import from_json
 from unnoise.weights.model import MODEL
@@ -107,20 +107,20 @@ class Pipeline:
 
     @torch.inference_mode()
     def start(
-        self, picture: Image.Image, strength: float = 0.6, mask: Image.Image | None = None, rules: int = RULES
+        self, picture: Image.Image, strength: float | None = None, mask: Image.Image | None = None, rules: int = RULES
     ) -> Start:
         """What a run starts from: a picture of any size and mode, turned upright, cut square and scaled to the model's.
 
         Args:
             picture: what is clear in it becomes white.
-            strength: how much of the way to noise it is taken, 0.02 to 1.
+            strength: how much of the way to noise it is taken, 0.02 to 1; 0.6 if left out, 1 with a mask.
             mask: as large as the picture; what it selects is drawn anew, see ``masks.selection``, the rest stays.
             rules: the version of the drawing rules; by the first the autoencoder draws what stays, too.
 
         Raises:
             UnnoiseError: no picture, a strength out of range, or a mask that is of another size or selects nothing.
         """
-        strength = check_strength(strength)
+        strength = check_strength((USUAL if mask is None else 1.0) if strength is None else strength)
         picture = on_white(masks.whole("picture", picture))
         mask = None if mask is None else masks.whole("mask", mask)
         if mask is not None and mask.size != picture.size:

@@ -20,6 +20,7 @@ from unnoise.pipelines.readers.reading import MAX_TEXT, json_object
 
 MAX_ALL = 4 * MAX_TEXT
 MAX_HIDDEN = 2**24  # pixels of a picture that is searched for hidden bits
+CODES = (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)  # of Exif comments, beside b"UNICODE\0"
 EXIF_TEXTS = (ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software)
 
 
@@ -166,11 +167,15 @@ def user_comment(data: bytes | str) -> str:
     do not follow the order of the Exif block around it: the order is that which has more zero bytes where ASCII has
     them, after a byte order mark.
     """
-    if isinstance(data, str):
-        return data.strip("\0 ")
+    return (data if isinstance(data, str) else _comment(data)).strip("\0 \ufeff")
+
+
+def _comment(data: bytes) -> str:
     code, rest = data[:8], data[8 : 8 + MAX_TEXT]
-    if code == b"UNICODE\0":
-        rest = rest[: len(rest) // 2 * 2]
+    if code == b"JIS\0\0\0\0\0" and b"\x1b$" in rest:
+        return rest.decode("iso2022_jp", errors="replace")
+    named = code in CODES
+    if code == b"UNICODE\0" or (named and rest.count(0) > len(rest) / 4):
         if rest[:2] in (b"\xff\xfe", b"\xfe\xff"):
             order = "utf-16-le" if rest[:2] == b"\xff\xfe" else "utf-16-be"
             rest = rest[2:]
@@ -178,12 +183,10 @@ def user_comment(data: bytes | str) -> str:
             before, after = rest[0::2].count(0), rest[1::2].count(0)
             with contextlib.suppress(UnicodeDecodeError):
                 if before == after == 0:  # some write UTF-8 under that name
-                    return rest.decode("utf-8").strip("\0 ")
+                    return rest.decode("utf-8")
             order = "utf-16-be" if before >= after else "utf-16-le"
-        return rest.decode(order, errors="replace").strip("\0 ")
-    if code in (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8):
-        return decode(rest).strip("\0 ")
-    return decode(data[:MAX_TEXT]).strip("\0 ")
+        return rest[: len(rest) // 2 * 2].decode(order, errors="replace")
+    return decode(rest if named else data[:MAX_TEXT])
 
 
 def _hidden(data: bytes) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,6 @@ SEARCHED = 1000  # lines, from the end, in which that of the settings is looked 
 KNOWN = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Schedule type"}
 _KEY = re.compile(r"\s*(\w[\w \-/]{0,80}):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
-_EXTRA = re.compile(r"<(?:lora|lyco|hypernet):[^<>]{1,200}>")
 TOOLS = (  # what the field "Version" begins with, and whose it is
     ("stable-diffusion.cpp", "stable-diffusion.cpp"),
     ("unnoise", "unnoise"),
@@ -36,7 +35,7 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     text = texts.get("parameters", "")
     if not text or json_object(text) is not None:
         return None
-    lines = text.split("\n")
+    lines = text.replace("\r\n", "\n").split("\n")
     last = range(len(lines) - 1, max(-1, len(lines) - 1 - SEARCHED), -1)
     place = next((i for i in last if len(KNOWN & set(settings(lines[i]))) >= 2), None)
     if place is None:
@@ -47,8 +46,8 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     values = build.values
     for name in ("SDCPP", "Hashes", "Version", "App"):
         values.pop(name, None)
-    build.put("prompt", without_extras(prompt, build))
-    build.put("negative", without_extras(negative, build))
+    build.put("prompt", prompt)
+    build.put("negative", negative)
     build.fields["literal"] = values.pop("Emphasis", "") == "None"
     build.take(steps="Steps", sampler="Sampler", cfg_scale="CFG scale", seed="Seed", size="Size")
     build.take(schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"))
@@ -105,14 +104,6 @@ def prompts(lines: list[str]) -> tuple[str, str]:
     place = next((i for i, line in enumerate(lines) if line.strip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[place:]).strip().removeprefix(NEGATIVE)
     return "\n".join(lines[:place]).strip(), negative.strip()
-
-
-def without_extras(prompt: str, build: Builder) -> str:
-    """The prompt without what it says of LoRAs and hypernetworks, which are named as left out."""
-    for tag in _EXTRA.findall(prompt):
-        kind, _, name = tag[1:-1].partition(":")
-        build.more[f"{kind} {name.partition(':')[0]}"] = name.partition(":")[2] or "1"
-    return _EXTRA.sub("", prompt).strip(" ,") if _EXTRA.search(prompt) else prompt
 
 
 def tool_of(values: Mapping[str, str]) -> str:

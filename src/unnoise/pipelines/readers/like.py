@@ -11,6 +11,7 @@ from unnoise.pipelines.readers.reading import Reading
 from unnoise.text import clean
 
 EXACT = ("solver", "spacing", "guidance", "noise")  # what our own records say in our words
+NOISE = "other tools draw other noise: the same seed gives another picture"
 LEAST_STRENGTH = 0.02  # as ``pipelines.start`` has it, which imports torch
 
 
@@ -53,7 +54,7 @@ def like(reading: Reading, size: tuple[int, int]) -> Like:
     else:
         settings |= _methods(reading, left_out)
         if reading.seed is not None:
-            notes.append("other tools draw other noise: the same seed gives another picture")
+            notes.append(NOISE)
     if reading.size is not None and reading.size != size:
         left_out["size"] = f"{reading.size[0]} x {reading.size[1]}, here pictures are {size[0]} x {size[1]}"
     strength = reading.strength

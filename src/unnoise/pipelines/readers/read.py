@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from unnoise.pipelines.readers import comfyui, flat, infotext, invokeai, novelai
 from unnoise.pipelines.readers.container import texts_of
 from unnoise.pipelines.readers.reading import Reading, read_json, unreadable
 
+MARKS = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # what may stand before JSON's first sign: byte order marks, blanks
 READERS: tuple[Callable[[Mapping[str, str]], Reading | None], ...] = (
     invokeai.read, novelai.read, infotext.read, flat.read, comfyui.read,
     flat.read_tensor_art,
@@ -26,7 +28,7 @@ def read_settings(path: Path) -> Reading | None:
         UnnoiseError: the file cannot be opened, or is of no kind that carries settings.
     """
     data = _bytes(path)
-    if data.lstrip()[:1] == b"{":
+    if data.lstrip(MARKS)[:1] == b"{":
         return _file(data, path)
     texts = _texts(data, path)
     if (mine := own.read(texts, path)) is not None:
@@ -61,10 +63,10 @@ def _file(data: bytes, path: Path) -> Reading | None:
     """A graph of ComfyUI, or flat settings.
 
     Raises:
-        UnnoiseError: it is no JSON object in UTF-8, or too long.
+        UnnoiseError: it is no JSON object, or too long.
     """
     try:
-        values = read_json(data.decode("utf-8-sig"))
+        values = read_json(data.decode(json.detect_encoding(data)))
     except ValueError as error:
         raise unreadable(path, f"it is no JSON ({error})") from None
     return comfyui.of_graph(values) or flat.file_settings(values)

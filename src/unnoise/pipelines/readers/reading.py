@@ -18,6 +18,8 @@ from unnoise.errors import UnnoiseError
 MAX_TEXT = 2**23  # bytes of one text, unpacked: the largest workflows have about one million
 MAX_LEFT_OUT = 200  # names of what is not used; a hostile file has more
 SHOWN = 200  # characters of a value that is kept to be shown
+EXTRA = re.compile(r"<(lora|lyco|hypernet):([^<>:]{1,200})(?::([^<>]{0,200}))?>")
+MAX_DIGITS = 300  # of a whole number in JSON; a longer one is infinite
 MAX_STEPS, MAX_SCALE = 10_000, 100.0  # as ``Settings`` has them, which imports torch
 
 
@@ -103,7 +105,7 @@ def read_json(text: str) -> Any:
     if len(text) > MAX_TEXT:
         raise ValueError("too long")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < MAX_DIGITS else math.inf)
     except RecursionError:
         raise ValueError("too deep") from None
 
@@ -164,7 +166,11 @@ class Builder:
             self.notes.append(text)
 
     def reading(self) -> Reading:
-        """The record; what was not taken is named in it."""
+        """The record; what was not taken is named in it, and so is what prompts say of LoRAs and hypernetworks."""
+        for name in ("prompt", "negative"):
+            if tags := EXTRA.findall(self.fields.get(name) or ""):
+                self.more |= {f"{kind} {what}": weight or "1" for kind, what, weight in tags}
+                self.fields[name] = EXTRA.sub("", self.fields[name]).strip(" ,")
         rest = {str(k): shown(v) for k, v in {**self.more, **self.values}.items() if not empty(v)}
         left = {key[:80]: rest[key] for key in list(rest)[:MAX_LEFT_OUT]}
         if len(rest) > len(left):
