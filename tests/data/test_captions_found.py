@@ -119,6 +119,8 @@ METADATA = {
     "another word": "words;file_name\nred;a.png\nblue;C/B.PNG\n",
     "tabs": "image\tcaption\na.png\tred\nc/b.png\tblue\n",
     "quoted": 'file_name,text\n"a.png","red"\n"c/b.png","blue"\n',
+    "a Macintosh": "file_name,text\ra.png,red\rc/b.png,blue\r",
+    "empty cells": "file_name,text\na.png,red,,\nc/b.png,blue,\n",
 }
 
 
@@ -127,6 +129,16 @@ METADATA = {
 def test_metadata_csv(tmp_path: Path, text: str, mark: str) -> None:
     fill(tmp_path, {"metadata.csv": text.encode(mark), "a.png": PNG, "c/b.png": PNG})
     assert read(tmp_path) == ({"a.png": ("red",), "c/b.png": ("blue",)}, {})
+
+
+def test_a_caption_with_commas_is_whole_or_named(tmp_path: Path) -> None:
+    fill(tmp_path, {"a/metadata.csv": "file_name,text\na.png,red, round, ripe\n", "a/a.png": PNG})
+    fill(tmp_path, {"b/metadata.csv": "text,file_name\nred, round,b.png\nred,c.png\n", "b/b.png": PNG, "b/c.png": PNG})
+    said, left = read(tmp_path)
+    assert said == {"a/a.png": ("red, round, ripe",), "b/b.png": (), "b/c.png": ("red",)}
+    assert left == {
+        "b/metadata.csv:2": "bad metadata: the row has more cells than there are titles; put texts in quotes"
+    }
 
 
 def test_odd_tables_are_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from unnoise.training.logs import Board, Metrics
 from unnoise.training.optimiser import Optimiser
 from unnoise.training.plan import Training
 from unnoise.training.runner import run
-from unnoise.training.stopping import Stopped, go_on
+from unnoise.training.stopping import Stopped, go_on, stop_flag
 from unnoise.training.watch import KeptBack, Watcher
 
 Said = pytest.CaptureFixture[str]
@@ -210,7 +210,16 @@ def stopped(folder: Path, act: Act, at: int = 6, **more: Any) -> Stopped:
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Signals as they were."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU)}
+    asked = (
+        signal.SIGHUP,
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGXCPU,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    )
+    before = {each: signal.getsignal(each) for each in asked}
     yield
     assert {each: signal.getsignal(each) for each in before if each != signal.SIGHUP} == {
         each: handler for each, handler in before.items() if each != signal.SIGHUP
@@ -236,6 +245,8 @@ def send(*numbers: int) -> Act:
         [signal.SIGTERM, signal.SIGTERM],  # as `timeout` sends it
         slow([signal.SIGHUP, signal.SIGTERM]),
         slow([signal.SIGXCPU]),
+        slow([signal.SIGQUIT]),
+        slow([signal.SIGUSR2]),
     ],
 )
 def test_signals_save_first(numbers: list[int], plain: dict[str, str], tmp_path: Path) -> None:
@@ -246,6 +257,23 @@ def test_signals_save_first(numbers: list[int], plain: dict[str, str], tmp_path:
     assert stop.what == f"stopped by {signal.Signals(numbers[0]).name} and saved as {last}"
     run(whole(), tmp_path, resume=True, say_every=1e9)
     assert bits(tmp_path) == plain
+
+
+@pytest.mark.usefixtures("handlers")
+def test_signals_are_kept_that_have_another_use() -> None:
+    for each in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        assert signal.getsignal(each) == signal.SIG_DFL
+        with stop_flag() as flag:
+            os.kill(os.getpid(), each)
+            assert flag == [each.name]
+        seen: list[int] = []
+        signal.signal(each, lambda number, _, seen=seen: seen.append(number))
+        try:
+            with stop_flag() as flag:
+                os.kill(os.getpid(), each)
+            assert (flag, seen) == ([], [each])
+        finally:
+            signal.signal(each, signal.SIG_DFL)
 
 
 @pytest.mark.usefixtures("handlers")

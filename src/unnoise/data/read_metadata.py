@@ -139,18 +139,29 @@ def file_name_of(names: list[str]) -> str | None:
 
 
 def csv_lines(path: Path, name: str, aside: Quarantine) -> Lines:
-    """Of a table with a line of titles, its cells parted by commas, semicolons or tabs."""
+    """Of a table with a line of titles, its cells parted by commas, semicolons or tabs.
+
+    Where the caption stands last, the cells of a row that has too many are parts of it, parted by signs without quotes.
+    """
     text = text_of(read_file(path, MAX_RECORD))
+    text = text if "\n" in text else text.replace("\r", "\n")  # as a Macintosh ends its lines
     titles = text.partition("\n")[0]
     parts = [part for part in (",", ";", "\t") if file_name_of([t.strip().strip('"') for t in titles.split(part)])]
     table = None
     try:
         lines = (line[0] for line in re.finditer(r"[^\n]*\n|[^\n]+", text))
-        table = csv.DictReader(lines, delimiter=parts[0] if parts else ",", strict=True)
+        part = parts[0] if parts else ","
+        table = csv.DictReader(lines, delimiter=part, strict=True)
         names = [str(title) for title in table.fieldnames or ()]
         key, choice = pick(names, name, aside)
         for row in table:
-            said = row.get(choice) or ""
+            said, more = row.get(choice) or "", row.get(None) or []
+            if any(more) and choice == names[-1]:
+                said = part.join([said, *more])
+            elif any(more):
+                why = "the row has more cells than there are titles; put texts in quotes"
+                yield table.line_num, LeftOut("bad metadata", why)
+                continue
             if row.get(key):
                 yield table.line_num, (row[key], [said] if said.strip() else [])
             else:

@@ -33,11 +33,11 @@ class Stopped(UnnoiseError):
 
 @contextmanager
 def stop_flag() -> Iterator[list[str]]:
-    """A list that gets the signal's name when the process is asked to stop: by Ctrl-C, by `kill`, by a terminal that is
-    closed, by the end of the processor time that it was given.
+    """A list that gets the signal's name when the process is asked to stop: by Ctrl-C or Ctrl-\\, by `kill`, by a
+    terminal that is closed, by the end of its processor time, by a queue of jobs (SIGUSR1, SIGUSR2).
 
-    A second Ctrl-C or `kill` stops it at once. Not so what follows within half a second, since `timeout` sends its
-    signal twice, nor a terminal that is closed, which is told of by the shell and by the system.
+    A second Ctrl-C, Ctrl-\\ or `kill` stops it at once. Not so what follows within half a second, since `timeout` sends
+    its signal twice, nor a terminal that is closed, which is told of by the shell and by the system.
     """
     flag: list[str] = []
     if threading.current_thread() is not threading.main_thread():
@@ -50,12 +50,14 @@ def stop_flag() -> Iterator[list[str]]:
         if not flag:
             asked = time.monotonic()
             flag.append(signal.Signals(number).name)
-        elif number in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - asked > TOGETHER:
+        elif number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) and time.monotonic() - asked > TOGETHER:
             raise KeyboardInterrupt
 
     wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGXCPU]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         wanted.append(signal.SIGHUP)
+    others = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)  # unless the program that we are in has a use for them
+    wanted += [each for each in others if signal.getsignal(each) == signal.SIG_DFL]
     before = {each: signal.signal(each, note) for each in wanted}
     try:
         yield flag
