@@ -199,6 +199,8 @@ def test_strange_words_are_counted_by_pictures() -> None:
     (line,) = strange_to(known, [[f"word{n}" for n in range(40)]])
     assert line.count("(1)") == 12
     assert "and 28 more" in line
+    (line,) = strange_to(known, [["\u82f9" * 2000]])
+    assert f"{chr(0x82F9) * 24}... (1); it" in line
 
 
 MISTAKES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {

@@ -25,6 +25,7 @@ from unnoise.training.trainer import TrainData
 from unnoise.training.watch import FEWEST, KeptBack
 from unnoise.weights.model import read_file, read_record
 
+LONG = 24  # characters of a word in a note: a text without blanks is one
 WATCHED = 64  # pictures on either side, at most
 DRAWN = 16  # captions of pictures kept back that a preview draws
 SPAN = 4.0  # log-SNR from -SPAN, where only the prompt tells what a picture will be, to SPAN, where it is all but there
@@ -123,7 +124,9 @@ def strange_to(known: frozenset[str] | None, captions: Sequence[Sequence[str]], 
     if not pictures:
         return []
     often = sorted(pictures, key=lambda word: (-pictures[word], word))
-    told = ", ".join(f"{word} ({pictures[word]})" for word in often[:shown])
+    told = ", ".join(
+        f"{word if len(word) <= LONG else f'{word[:LONG]}...'} ({pictures[word]})" for word in often[:shown]
+    )
     more = f" and {len(often) - shown:,} more" if len(often) > shown else ""
     return [
         f"words that the model has never been taught, and in how many pictures they stand: {told}{more}; it learns "
