@@ -68,8 +68,8 @@ def keeps_the_marginals(solver: Solver) -> bool:
     return getattr(solver, "variance", None) not in GROWS and keeps_to_the_levels(solver)
 
 
-def looks_back(solver: Solver) -> bool:
-    """Whether it extrapolates old estimates with weights that grow with the length of the step."""
+def has_long_steps(solver: Solver) -> bool:
+    """Whether a long step of it would magnify what estimates are wrong by, and ``steady`` keeps it from that."""
     return hasattr(solver, "steady")
 
 

@@ -16,10 +16,10 @@ from laws.solver_facts import (
     claims_an_order_without_noise,
     draws_after_the_network,
     draws_noise,
+    has_long_steps,
     is_adaptive,
     keeps_the_marginals,
     keeps_to_the_levels,
-    looks_back,
     values,
 )
 from laws.world import FAMILIES, Gaussian, Rigged, draw, finish, ladder, mixture, only, path, slope, truth, variances
@@ -171,7 +171,7 @@ def magnified(solver: Solver, length: float, last: float) -> float:
     return float(x.abs().sum()) / float(levels[-1].alpha)
 
 
-@only(looks_back)
+@only(has_long_steps)
 def errors_are_not_magnified(solver: Solver) -> None:
     """In a step much longer than those before it, as some spacings end with, differences of old estimates would be
     counted many times. Even steps at their worst count k values 2^k - 1 times; twice that is borne."""

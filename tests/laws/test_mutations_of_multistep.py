@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laws import solvers
-from laws.solver_facts import looks_back
+from laws.solver_facts import has_long_steps
 from laws.world import draw, mixture, path, red
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import Past, multistep, weights
@@ -72,7 +72,7 @@ def test_multistep_weights_and_history() -> None:
     red(solvers.starts_from_pure_noise, KeepsPureNoise(steady=False))
 
 
-@pytest.mark.parametrize("name", [name for name in index("solvers") if looks_back(find("solvers", name)())])
+@pytest.mark.parametrize("name", [name for name in index("solvers") if has_long_steps(find("solvers", name)())])
 def test_a_long_step_that_is_extrapolated(name: str) -> None:
     """As published: over a step many times longer than those before it, at full order."""
     red(solvers.errors_are_not_magnified, find("solvers", name)(steady=False))

@@ -196,10 +196,10 @@ def test_euler(spacing: str) -> None:
 
 @SIGMA_SPACED
 def test_heun(spacing: str) -> None:
-    """Two of their steps are one of ours; the last is Euler's."""
+    """Two of their steps are one of ours; the last is Euler's, and with ``steady`` the one before it, to index 0."""
     chosen, num_steps, options = CHOICE[spacing]
     scheduler = diffusers.HeunDiscreteScheduler(**LINEAR, **options)
-    in_sigma(scheduler, Heun(), chosen, num_steps, each=2)
+    in_sigma(scheduler, Heun(steady=False), chosen, num_steps, each=2)
 
 
 @pytest.mark.parametrize("num_steps", [9, 20])

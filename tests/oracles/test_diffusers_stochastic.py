@@ -102,7 +102,7 @@ def test_dpm_2_a(karras: bool, monkeypatch: pytest.MonkeyPatch) -> None:
             y = theirs.step(said(y, NoiseLevel(1.0, float(sigma)), "noise"), theirs.timesteps[call], y).prev_sample
         return y
 
-    assert both(find("solvers", "dpm-2-a")(), levels, step, in_sigma=True) < CLOSE
+    assert both(find("solvers", "dpm-2-a")(steady=False), levels, step, in_sigma=True) < CLOSE
 
 
 @pytest.mark.parametrize("karras", [False, True])

@@ -13,9 +13,10 @@ def test_solvers_are_steady_by_todays_rules_and_where_it_is_written() -> None:
     assert Settings(solver="sa-solver").method().steady  # type: ignore[attr-defined]
     assert not Settings(solver="sa-solver", rules=1).method().steady  # type: ignore[attr-defined]
     assert Settings(solver="sa-solver(steady=true)", rules=1).method().steady  # type: ignore[attr-defined]
+    assert not Settings(solver="heun", rules=1).method().steady  # type: ignore[attr-defined]
     assert not Settings(solver="lms(steady=false)").method().steady  # type: ignore[attr-defined]
     assert not Settings(solver="repaint(2, dpmpp-2m)", rules=1).method().inner.steady  # type: ignore[attr-defined]
-    assert not hasattr(Settings(solver="heun", rules=1).method(), "steady")
+    assert not hasattr(Settings(solver="euler", rules=1).method(), "steady")
 
 
 @pytest.mark.parametrize(("spacing", "changed"), [("kl-optimal", True), ("trailing", False)])

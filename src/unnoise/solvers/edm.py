@@ -11,6 +11,7 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.solvers.heun import heun
 from unnoise.solvers.reverse import levels_between, refresh
 
 
@@ -27,6 +28,7 @@ class EDM(Solver):
         low, high: only states with sigma/alpha from low to high are churned (S_tmin and S_tmax).
         s_noise: factor on the added noise (S_noise); the paper uses up to 1.007 against networks that smooth.
         form: the step down: "heun" or "euler".
+        steady: as in heun.
     """
 
     order = 2
@@ -41,10 +43,12 @@ class EDM(Solver):
         high: float = math.inf,
         s_noise: float = 1.0,
         form: Literal["heun", "euler"] = "heun",
+        steady: bool = True,
     ) -> None:
         self.churn, self.s_noise = checks.number("churn", churn, 0), checks.number("s_noise", s_noise, 0)
         self.low, self.high = levels_between(low, high)
         self.form = checks.choice("form", form, "heun", "euler")
+        self.steady = checks.flag("steady", steady)
         if form == "euler":
             self.order = self.evaluations = 1
 
@@ -60,10 +64,6 @@ class EDM(Solver):
             up = NoiseLevel(here.alpha, float(here.sigma) * (1 + state))
             x = refresh(x, float(here.sigma) * math.sqrt(state * (2 + state)), self.s_noise, noise, here, up)
         e = denoise(x, up, there)
-        ahead = there.mix(e.x0, e.eps)
         if self.form == "euler" or there.sigma == 0 or up.alpha == 0:
-            return Move(ahead, e, state)
-        slope = (e.eps + denoise(ahead, there, there).eps) / 2
-        scale = float(there.alpha) / float(up.alpha)
-        x = scale * up.mix(e.x0, e.eps) + (float(there.sigma) - scale * float(up.sigma)) * slope
-        return Move(x, e, state)
+            return Move(there.mix(e.x0, e.eps), e, state)
+        return Move(heun(denoise, e, up, there, self.steady), e, state)
