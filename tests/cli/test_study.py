@@ -61,8 +61,8 @@ def test_what_is_refused(
         return line
 
     assert "no study is called 'guidence'; one of: arms, early-late, guidance" in refused("guidence")
-    assert "ask for 2 to 1000" in refused("steps", "--prompts", 1)
-    assert "ask for 1 to 16" in refused("seeds", "--seeds", 0)
+    assert "from 2 to 1000" in refused("steps", "--prompts", 1)
+    assert "from 1 to 16" in refused("seeds", "--seeds", 0)
     assert "0 minutes are no time to train" in refused("arms", "--minutes", 0)
     assert "nan minutes are no time to train" in refused("arms", "--minutes", "nan")
     assert "steps 0 is out of range" in refused("steps", "--steps", 0)

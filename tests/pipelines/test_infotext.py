@@ -174,3 +174,7 @@ def test_the_table_of_names_holds_in_both_directions(kind: str) -> None:
 def test_names_as_others_spell_them(spelling: str, wanted: tuple[str | None, str | None]) -> None:
     sampler, schedule = names.parted(spelling)
     assert (names.known("solvers", sampler), schedule and names.known("spacings", schedule)) == wanted
+
+
+def test_a_method_that_wants_a_setting_has_a_name_too() -> None:
+    assert names.written("spacings", "custom(times=[1, 0.5])") == names.CUSTOM

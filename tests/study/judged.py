@@ -119,6 +119,9 @@ class Words:
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         return torch.tensor([[WORDS.index(word) for word in prompt.split()] for prompt in prompts])
 
+    def cut(self, prompt: str) -> str:
+        return prompt  # no caption is long
+
 
 def judge(colour: bool = True) -> Judge:
     """One that is never wrong about these shapes, or one that sees no colour."""

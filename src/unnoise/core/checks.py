@@ -162,6 +162,17 @@ def instance(name: str, value: T, kind: type[Any], hint: str) -> T:
     return value
 
 
+def called(name: str, value: T, hint: str) -> T:
+    """An object that can be called, whatever its class.
+
+    Raises:
+        UnnoiseError: it cannot, or it is a class; ``hint`` tells where to get one.
+    """
+    if isinstance(value, type) or not callable(value):
+        raise UnnoiseError(f"{name} is {shown(value)}, which cannot be called", hint)
+    return value
+
+
 def tensor(name: str, value: Any, shape: Sequence[int], rows: Sequence[int] = ()) -> torch.Tensor:
     """A tensor of floats, (B, *shape), where B is one of ``rows``, or any number where they are empty.
 

@@ -7,13 +7,13 @@ so that ComfyUI's "dpmpp_2m", "k_dpmpp_2m" and "DPM++ 2M" are one.
 
 from __future__ import annotations
 
-import inspect
 import re
 from functools import cache
 from typing import Any
 
 from unnoise.core.notation import make
 from unnoise.core.registry import find, index
+from unnoise.errors import UnnoiseError
 
 CUSTOM = "Custom"  # what has no counterpart elsewhere
 SOLVERS = {
@@ -93,11 +93,10 @@ def written(kind: str, notation: str) -> str:
 
 def changed(kind: str, made: Any) -> dict[str, Any]:
     """The settings of a method that are not its defaults, as far as it keeps them by name."""
-    plain = find(kind, made.name)
-    parameters = inspect.signature(plain).parameters.values()
-    if any(parameter.default is inspect.Parameter.empty for parameter in parameters):
+    try:
+        usual = vars(find(kind, made.name)())
+    except (TypeError, UnnoiseError):  # it wants a setting, as `custom` does: all that it has was given
         return dict(vars(made))
-    usual = vars(plain())
     return {key: value for key, value in vars(made).items() if key not in usual or usual[key] != value}
 
 

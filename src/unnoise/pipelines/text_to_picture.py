@@ -66,10 +66,10 @@ class Pipeline:
         taught: frozenset[str] | None = None,
     ) -> None:
         hint = "give a part of a model; unnoise.load makes a pipeline of a whole one"
-        self.denoiser = checks.instance("denoiser", denoiser, Denoiser, hint)
+        self.denoiser = checks.instance("denoiser", denoiser, torch.nn.Module, hint)
         self.autoencoder = checks.instance("autoencoder", autoencoder, Autoencoder, hint)
         self.text = checks.instance("text", text, torch.nn.Module, hint)
-        self.tokenizer = checks.instance("tokenizer", tokenizer, Tokenizer, hint)
+        self.tokenizer = checks.called("tokenizer", tokenizer, hint)
         self.record, self.taught = dict(record or {}), taught
         self.defaults: Settings = from_json(Settings, self.record.get("defaults", {}), f"{MODEL}: defaults")
         parameter = next(denoiser.parameters())

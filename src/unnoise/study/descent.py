@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unnoise.core.guidance import Bound, Memory
 from unnoise.core.level import NoiseLevel, over
+from unnoise.core.multistep import halved, reach
 from unnoise.core.path import Path
 from unnoise.core.solver import Denoise
 from unnoise.errors import UnnoiseError
@@ -91,7 +92,7 @@ def end_of(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor) ->
         if here.alpha != 0:
             now = torch.as_tensor(here.log_snr, dtype=torch.float64)
             h = there.log_snr - now
-            if before is not None:
+            if before is not None and _steady(now - before[1], h):
                 ahead = x0 + (x0 - before[0]) * over(h / (2 * (now - before[1])), x)
             before = (x0, now)
         # the solver's step with alpha' expm1(-h) written out, so that it needs no finite log-SNR
@@ -99,6 +100,12 @@ def end_of(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor) ->
         x = over(ratio, x) * own + over(there.alpha - ratio * here.alpha, x) * ahead
     data: Tensor = over(levels[-1].alpha, x0) * x0
     return data
+
+
+def _steady(last: Tensor, h: Tensor) -> bool:
+    """Whether the solver extrapolates over a step of h after one of ``last``, both in log-SNR."""
+    r, length = float((last / h).detach()), float(h.detach())
+    return reach([0.0, -r], -length, halved) > 1
 
 
 def on_curve(path: Path, points: Sequence[Tensor], num_steps: int) -> list[NoiseLevel]:
