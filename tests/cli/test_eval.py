@@ -105,8 +105,8 @@ def test_what_is_refused(
     tiny_model: Path, shapes: Path, eyes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     common: list[object] = [tiny_model, "--judge", eyes, "--data", shapes, "--out", tmp_path / "out"]
-    assert "ask for 2 to 1000" in refused([*common, "--prompts", 1], capfd)
-    assert "ask for 1 to 16" in refused([*common, "--seeds", 0], capfd)
+    assert "from 2 to 1000" in refused([*common, "--prompts", 1], capfd)
+    assert "from 1 to 16" in refused([*common, "--seeds", 0], capfd)
     assert "has 0 pictures of tier1, test" in refused([*common, "--part", "test"], capfd)
     assert "no model is named" in refused(common[1:], capfd)
     assert "steps 0 is out of range" in refused([*common, "--steps", 0], capfd)

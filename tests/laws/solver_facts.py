@@ -76,4 +76,4 @@ def has_long_steps(solver: Solver) -> bool:
 def values(solver: Solver) -> int:
     """How many estimates a step of such a solver looks at."""
     known = [getattr(solver, name) for name in ("points", "stages", "predictor") if hasattr(solver, name)]
-    return known[0] if known else 3 if "-3m" in solver.name else 2
+    return known[0] if known else {"dpmpp-3m": 3, "dpmpp-3m-sde": 3, "plms": 4}.get(solver.name, 2)

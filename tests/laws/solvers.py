@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise, zip_longest
+from itertools import accumulate, pairwise, zip_longest
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from laws.world import FAMILIES, Gaussian, Rigged, draw, finish, ladder, mixture
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Deltas
+from unnoise.core.multistep import FAR
 from unnoise.core.noise import NoiseSource
 from unnoise.core.sample import Step, sample
 from unnoise.core.solver import Solver
@@ -154,11 +155,13 @@ def marginals_have_the_right_variance(solver: Solver) -> None:
             assert math.isclose(variance, float(level.sigma) ** 2, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def magnified(solver: Solver, length: float, last: float) -> float:
-    """How many times larger than what the estimates are wrong by is what the picture, x/alpha, is wrong by after seven
-    steps of one length in log-SNR and a last one of another. Each call is wrong in a direction of its own."""
-    places = [3.0 * math.exp(-length * i) for i in range(7)]
-    levels = [path("flow").onto(NoiseLevel(1.0, s)) for s in (*places, places[-1] * math.exp(-last))]
+LONG_STEPS = ((*6 * [0.5], 4.0), (*6 * [0.02], 2.0), (4.0,))  # lengths of a run's steps in log-SNR
+
+
+def magnified(solver: Solver, lengths: Sequence[float]) -> float:
+    """How many times larger than what the estimates are wrong by is what the picture, x/alpha, is wrong by after steps
+    of these lengths in log-SNR. Each call is wrong in a direction of its own."""
+    levels = [path("flow").onto(NoiseLevel(1.0, 3.0 * math.exp(-length))) for length in accumulate((0.0, *lengths))]
     calls: list[int] = []
 
     def wrong(x: Tensor, here: NoiseLevel, there: NoiseLevel | None = None) -> Estimate:
@@ -173,10 +176,10 @@ def magnified(solver: Solver, length: float, last: float) -> float:
 
 @only(has_long_steps)
 def errors_are_not_magnified(solver: Solver) -> None:
-    """In a step much longer than those before it, as some spacings end with, differences of old estimates would be
-    counted many times. Even steps at their worst count k values 2^k - 1 times; twice that is borne."""
-    for length, last in ((0.5, 4.0), (0.02, 2.0)):
-        assert magnified(solver, length, last) < 2 * (2 ** values(solver) - 1)
+    """In a step that is long, or much longer than those before it, as some spacings have. Even steps at their worst
+    count k values 2^k - 1 times; a little more is borne."""
+    for lengths in LONG_STEPS:
+        assert magnified(solver, lengths) < FAR * (2 ** values(solver) - 1)
 
 
 def whole_run(solver: Solver, num_steps: int = 7) -> Iterator[Step]:

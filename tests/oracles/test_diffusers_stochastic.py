@@ -146,7 +146,7 @@ def multistep(solver: Solver, num_steps: int, flow: bool = False, **options: Any
 @pytest.mark.parametrize("num_steps", [9, 20])
 def test_dpmpp_2m_sde(num_steps: int, form: Any, flow: bool) -> None:
     """sde-dpmsolver++, order 2, both types, final sigma zero, on the variance-preserving and the flow path."""
-    solver = find("solvers", "dpmpp-2m-sde")(form=form)
+    solver = find("solvers", "dpmpp-2m-sde")(form=form, steady=False)
     assert multistep(solver, num_steps, flow, solver_order=2, solver_type=form) < CLOSE
 
 

@@ -28,7 +28,8 @@ Form = Literal["x0", "eps", "slope"]
 Told = tuple[NoiseLevel, Tensor]  # what was said at a level: x0 in form "x0", eps in the others
 Weigh = Callable[[Sequence[float], float], list[float]]
 Rest = Callable[[Denoise, Estimate], Tensor]  # what is left of a step after its first call: to the state at its end
-FAR = 2.0  # how many times more than even steps at their worst a step may magnify what its values are wrong by
+FAR = 1.5  # how many times as much as even steps at their worst a step may magnify what its values are wrong by
+NEAR = 1.0  # the same where noise is drawn, in which old values differ from the newest by more than they are wrong by
 
 
 def phi(k: int, z: float) -> float:
@@ -69,17 +70,17 @@ def halved(nodes: Sequence[float], z: float) -> list[float]:
     return line(nodes, z, phi(1, z) / 2) if len(nodes) == 2 else weights(nodes, z)
 
 
-def reach(nodes: Sequence[float], z: float, weigh: Weigh = weights) -> int:
+def reach(nodes: Sequence[float], z: float, weigh: Weigh = weights, far: float = FAR) -> int:
     """How many of the values at ``nodes``, the newest first, a step may look at: the most that stay steady, at least 1.
 
     If each of k values is wrong by up to d, the step is wrong by up to d sum |w|, where the newest value alone would
     make it wrong by d |sum w|. Values at even distances extrapolate one step ahead with the binomials, whose sum of
-    magnitudes is 2^k - 1; steady is what magnifies at most ``FAR`` times that. In a step much longer than those before
+    magnitudes is 2^k - 1; steady is what magnifies at most ``far`` times that. In a step much longer than those before
     it the weights grow with the k-1st power of the ratio, and networks are wrong by more than polynomials gain.
     """
     for count in range(len(nodes), 1, -1):
         found = weigh(nodes[:count], z)
-        if sum(abs(w) for w in found) <= FAR * (2**count - 1) * abs(sum(found)):
+        if sum(abs(w) for w in found) <= far * (2**count - 1) * abs(sum(found)):
             return count
     return 1
 
@@ -153,8 +154,8 @@ def bears(step: Rest, here: NoiseLevel, there: NoiseLevel, calls: int) -> bool:
 
     As in ``reach``, but by trying: the step is taken once with estimates of 0 that are wrong by 1, each in a direction
     of its own. Networks are wrong about pictures; where x0 is wrong by d, eps is by d alpha/sigma, and that is much
-    where little noise is left. A step of Heun's magnifies by about e^h, and bears a factor of 7 in sigma/alpha; the
-    midpoint's, by 2 e^(h/2), bears one of 12.
+    where little noise is left. A step of Heun's magnifies by about e^h, and bears a factor of 5 in sigma/alpha; the
+    midpoint's, by 2 e^(h/2), bears one of 7.
     """
     errors = iter(torch.eye(calls, dtype=torch.float64)[:, None])
 

@@ -25,7 +25,7 @@ class DPM2A(Ancestral):
         eta: how much of the noise is fresh, in [0, 1]; 0 is deterministic.
         s_noise: factor on the fresh noise.
         rule: as in euler-a.
-        steady: take Euler's step down where sigma/alpha falls by more than a factor of 12 in it.
+        steady: take Euler's step down where sigma/alpha falls by more than a factor of 7 in it.
     """
 
     order = 2

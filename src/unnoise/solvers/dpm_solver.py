@@ -24,7 +24,7 @@ class DPMSolver(Solver):
         predicts: the half that is followed: "eps", or "x0", which makes it DPM-Solver++'s single steps (Lu et al. 2022,
             arXiv 2211.01095).
         steady: lower the order of a step in which noise said near its clean end would magnify what estimates are wrong
-            by: of order 2 and for eps, where sigma/alpha falls by more than a factor of 12.
+            by: of order 2 and for eps, where sigma/alpha falls by more than a factor of 7.
     """
 
     order = 2

@@ -21,7 +21,7 @@ class DPMpp2M(Solver):
     are of first order: there is nothing to extrapolate from, or no finite log-SNR to do it in.
 
     Args:
-        steady: do not extrapolate over a step more than five times as long as the one before it.
+        steady: do not extrapolate over a step more than three and a half times as long as the one before it.
     """
 
     order = 2

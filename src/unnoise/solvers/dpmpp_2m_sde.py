@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import halved, reach, weights
+from unnoise.core.multistep import FAR, NEAR, halved, reach, weights
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -59,7 +59,8 @@ class DPMpp2MSDE(Solver):
             length = (1 + self.eta) * h
             whole, slope = moments(length, 2)
             weigh, weight = (weights, slope) if self.form == "heun" else (halved, whole / 2)
-            if self.steady and reach([0.0, (before - now) / h], -length, weigh) < 2:
+            far = NEAR if self.eta else FAR
+            if self.steady and reach([0.0, (before - now) / h], -length, weigh, far) < 2:
                 weight = 0.0
             x = x + float(there.alpha) * weight * h / (now - before) * (e.x0 - x0_before)
         return Move(refresh(x, fresh, self.s_noise, noise, here, there), e, (e.x0, now))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import reach
+from unnoise.core.multistep import FAR, NEAR, reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -59,7 +59,8 @@ class DPMpp3MSDE(Solver):
 
     def _reach(self, points: tuple[tuple[Tensor, float], ...], end: float) -> int:
         h = end - points[0][1]
-        return reach([(place - points[0][1]) / h for _, place in points], -(1 + self.eta) * h)
+        nodes = [(place - points[0][1]) / h for _, place in points]
+        return reach(nodes, -(1 + self.eta) * h, far=NEAR if self.eta else FAR)
 
     def _change(self, points: tuple[tuple[Tensor, float], ...], end: float) -> Tensor:
         """What the parabola adds to the newest picture, integrated over the step; a line where there are two points."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import reach
+from unnoise.core.multistep import FAR, NEAR, reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -86,7 +86,8 @@ class ERSDE(Solver):
         if here.alpha == 0 or there.sigma == 0:
             return Move(refresh(x, fresh, self.s_noise, noise, here, there), e)
         points = ((e.x0, s), *(state or ()))[: self.stages]
-        used = points[: reach([place for _, place in points], end, self._weigh)] if self.steady else points
+        far, places = FAR if quiet else NEAR, [place for _, place in points]
+        used = points[: reach(places, end, self._weigh, far)] if self.steady else points
         if len(used) > 1:
             x = x + float(there.alpha) * self._change(used, end)
         return Move(refresh(x, fresh, self.s_noise, noise, here, there), e, points[:2])

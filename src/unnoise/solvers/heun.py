@@ -21,7 +21,7 @@ class Heun(Solver):
     path. Steps that touch pure noise or clean data have no second slope and are Euler's.
 
     Args:
-        steady: take Euler's step where sigma/alpha falls by more than a factor of 7: the slope at the clean end, where
+        steady: take Euler's step where sigma/alpha falls by more than a factor of 5: the slope at the clean end, where
             little noise is left, would magnify what estimates are wrong by.
     """
 

@@ -4,11 +4,13 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
 from unnoise.core.multistep import Past, advance
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
+from unnoise.solvers.heun import heun
 from unnoise.solvers.ipndm import even
 
 
@@ -18,10 +20,16 @@ class PLMS(Solver):
 
     Liu et al. 2022 (arXiv 2202.09778), started as in CompVis's PLMS sampler and diffusers' PNDM
     with ``skip_prk_steps``. The paper's own start, by Runge and Kutta, halves steps in t; a solver here sees no t.
+
+    Args:
+        steady: take Euler's first step where Heun's would magnify what estimates are wrong by, as in heun.
     """
 
     use = "only to draw again what the first Stable Diffusion drew"
     starting = 1  # steps of more calls
+
+    def __init__(self, steady: bool = True) -> None:
+        self.steady = checks.flag("steady", steady)
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource
@@ -31,8 +39,7 @@ class PLMS(Solver):
             return Move(there.mix(e.x0, e.eps), e, Past())
         x, first = here.mix(e.x0, e.eps), not (state and state.told)
         past = (state or Past()).then(here, e.eps, 4)
-        told = past.told
         if first and there.sigma != 0:
-            again = denoise(there.mix(e.x0, e.eps), there, there)
-            told = ((here, (e.eps + again.eps) / 2),)
+            return Move(heun(denoise, e, here, there, self.steady), e, past)
+        told = past.told
         return Move(advance("slope", x, here, there, told, even), e, past)

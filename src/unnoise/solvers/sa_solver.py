@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import reach
+from unnoise.core.multistep import FAR, NEAR, reach
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
@@ -96,7 +96,7 @@ class SASolver(Solver):
         h = (points[0][1] if end is None else end) - start
         nodes = [(place - start) / h for _, place in points]
         if self.steady:
-            nodes = nodes[: reach(nodes, -length)]
+            nodes = nodes[: reach(nodes, -length, far=NEAR if self.tau else FAR)]
             points = points[: len(nodes)]
         weights = adams(nodes, length)
         if self.simple and len(points) == 2:  # the slope's weight is H / 2, that of short steps
