@@ -53,6 +53,7 @@ def test_it_is_short_and_needs_no_registry() -> None:
     assert "find(" not in text
 
 
+@pytest.mark.slow
 def test_it_draws_what_it_was_shown(minimal: ModuleType) -> None:
     """Samples lie on the moons and fill them; noise, and the network before training, do not."""
     torch.manual_seed(0)

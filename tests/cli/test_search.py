@@ -31,6 +31,7 @@ def test_what_it_prints_can_be_typed(tiny_model: Path, tmp_path: Path, capsys: S
     assert list((tmp_path / "out").glob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_curve_can_be_typed_and_gone_on_from(tiny_model: Path, tmp_path: Path, capsys: Said) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("red apple\n# not this\nblue heart\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from unnoise.study.lessons import studies
 NAMES = [name for name in studies() if name not in ("hundred", "arms")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "steps" else pytest.mark.slow) for n in NAMES])
 def test_one_command_writes_all_of_a_study(
     name: str, tiny_model: Path, shapes: Path, eyes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

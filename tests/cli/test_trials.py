@@ -94,6 +94,7 @@ def made(tiny_model: Path, shapes: Path, out: Path, minutes: float = MINUTES, we
     return Trials({"data": shapes, "autoencoder": tiny_model, "text": tiny_model}, {"model": weights}, minutes, out)
 
 
+@pytest.mark.slow
 def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
     tiny_model: Path, shapes: Path, tmp_path: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def peer(rate: float = 1e-3, data: Few | None = None, **changes: Any) -> Publish
     return PublishedTraining(UNet(replace(UNET, channels=8)), data or Few(), chosen)
 
 
+@pytest.mark.slow
 def test_theirs_learns_by_its_rate() -> None:
     """The loss of a zero network is 1; sixty steps take off more than a tenth, and without a rate nothing."""
     for rate, sinks in ((3e-3, True), (0.0, False)):

@@ -166,6 +166,7 @@ def test_fraction_converges_to_the_optimal_covariance() -> None:
 
 
 @pytest.mark.parametrize("kind", [Swapped, WithoutTheMean])
+@pytest.mark.slow
 def test_a_wrong_bound_is_noticed(kind: Callable[[], VariationalBound]) -> None:
     red(fraction_converges_to_the_truth, kind())
 

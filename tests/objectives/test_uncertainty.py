@@ -75,6 +75,7 @@ def test_it_is_the_logarithm_of_the_loss(weighting: Any) -> None:
     learns_each_level_s_loss(Uncertainty, weighting)
 
 
+@pytest.mark.slow
 def test_one_that_does_not_hear_the_level_is_noticed() -> None:
     red(learns_each_level_s_loss, Deaf, Uniform())
 

@@ -65,6 +65,7 @@ def distance(found: Tensor) -> float:
     return float(ks_1samp(found.numpy(), below).statistic)
 
 
+@pytest.mark.slow
 def test_repaint_draws_what_goes_with_the_rest_and_replacement_less_so() -> None:
     """1.36/sqrt(600) = 0.056 is what a fair sample exceeds once in twenty times."""
     replaced, repainted = distance(drawn(DDIM(1.0))), distance(drawn(RePaint(20, Heun())))

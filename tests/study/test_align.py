@@ -75,6 +75,7 @@ def halfway(x: Tensor, here: NoiseLevel, there: NoiseLevel | None = None) -> Est
     return e._replace(x0=0.6 * e.x0)
 
 
+@pytest.mark.slow
 def test_the_bound_is_as_defined() -> None:
     """A difference of losses in place of a difference of pictures; for a denoiser that is no mean the two differ."""
     for start, stop in ((3.0, 1.2), (0.8, 0.5)):

@@ -142,6 +142,7 @@ def off(times: Sequence[float], fresh: Sequence[Batch]) -> float:
     return float(torch.cat(found).log().mean().exp())
 
 
+@pytest.mark.slow
 def test_a_fitted_curve_ends_nearer() -> None:
     """On noise that it has not seen; fitted to ends that are not its own it does not."""
     start, fresh = [1.0, 0.8, 0.6, 0.4, 0.2], batches([7, 8])

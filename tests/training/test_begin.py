@@ -74,6 +74,7 @@ def test_mistakes_are_told_in_one_line(
     assert not (tmp_path / "run").exists(), "nothing is left"
 
 
+@pytest.mark.slow
 def test_a_denoiser_goes_with_any_decoder_of_its_latents(
     world: Path, begun: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_every_field_of_the_manifest_counts(forge: bool, saved: tuple[Path, dict
     assert set(silent) == (free | {"sha256 dropped", "sha256 altered"} if forge else set())
 
 
+@pytest.mark.slow
 def test_every_file_and_tensor_counts(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """With hashes made anew, as if the program had left it out or mistaken it."""
     path, end = saved
@@ -160,6 +161,7 @@ def test_every_bit_counts(saved: tuple[Path, dict[str, Any]], tmp_path: Path) ->
                 assert checkpoint.latest(copied.parent) is None
 
 
+@pytest.mark.slow
 def test_everything_that_is_forgotten_shows(saved: tuple[Path, dict[str, Any]]) -> None:
     """The comparison itself has eyes: put one part back to its start after loading, and the end is another."""
     path, end = saved

@@ -141,6 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(
     small_disk: Path, world: Path, server: Server, unbroken: dict[str, tuple[Path, list[str]]]
 ) -> None:

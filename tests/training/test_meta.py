@@ -147,6 +147,7 @@ def test_the_meta_device_alone_is_blind() -> None:
 
 # an adaptive solver looks at its error before it goes on, and a meta tensor has none
 PLANNED = [name for name, entry in index("solvers").items() if not entry.facts.get("adaptive")]
+SHORT = ("dpmpp-2m", "dpmpp-3m-sde", "euler-a", "heun", "sa-solver", "unipc")  # one of each kind
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def begun(world: Path) -> Callable[[str], Training]:
     return cache(lambda recipe: begin(recipe, world))
 
 
-@pytest.mark.parametrize("solver", PLANNED)
+@pytest.mark.parametrize("solver", [pytest.param(s, marks=() if s in SHORT else pytest.mark.slow) for s in PLANNED])
 @pytest.mark.parametrize("recipe", ["emoji-flow", pytest.param("emoji-ddpm", marks=pytest.mark.slow)])
 def test_solver_steps(recipe: str, solver: str, begun: Callable[[str], Training]) -> None:
     training = begun(recipe)

@@ -53,9 +53,8 @@ def go_on(server: Server, recipe: str, world: Path, out: Path, **how: object) ->
     return server.run("train", "--resume", out, **how)
 
 
-@pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=() if name == "emoji-flow" else pytest.mark.slow) for name in index("recipes")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", index("recipes"))
 def test_every_recipe_resumes_in_a_fresh_interpreter(
     recipe: str, world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
 ) -> None:
@@ -83,7 +82,11 @@ def test_chain_of_kills(world: Path, server: Server, unbroken: Unbroken, tmp_pat
 
 @pytest.mark.parametrize(
     ("number", "place"),
-    [(signal.SIGTERM, ("batch", 7)), (signal.SIGINT, ("update", 16)), (signal.SIGTERM, ("half save_file", 12))],
+    [
+        (signal.SIGTERM, ("batch", 7)),
+        pytest.param(signal.SIGINT, ("update", 16), marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, ("half save_file", 12), marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_stops(
     number: int, place: tuple[str, int], world: Path, server: Server, unbroken: Unbroken, tmp_path: Path
@@ -100,6 +103,7 @@ def test_a_signal_saves_and_stops(
     same(out, unbroken[recipe][0])
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(world: Path, server: Server, unbroken: Unbroken, tmp_path: Path) -> None:
     recipe, out = "emoji-text", tmp_path / "run"
     assert server.run(*command(recipe, world, out), at=("half save_file", 12), send=[signal.SIGINT] * 2) == 130
