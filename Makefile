@@ -35,7 +35,7 @@ test: $(VENV)/.dev ## run the tests, except for the long ones
 
 test-slow: $(VENV)/.dev ## run the long tests
 	$(FONT)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 soak: $(VENV)/.dev ## run what takes ten minutes or more: before a release, or when the mathematics changes
 	$(FONT)
