@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from unnoise.cli import streams
+from unnoise.cli.interrupt import interruptible
 from unnoise.errors import UnnoiseError, one_line
 from unnoise.notes import say, width
 
@@ -168,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     streams.open_closed()
     try:
-        with streams.printed():
+        with interruptible(), streams.printed():
             run(list(sys.argv[1:] if argv is None else argv))
         return 0
     except UnnoiseError as error:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from unnoise.errors import UnnoiseError
 
@@ -45,12 +46,14 @@ def stop_flag() -> Iterator[list[str]]:
         return
     asked = -math.inf
 
-    def note(number: int, frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if not flag:
             asked = time.monotonic()
             flag.append(signal.Signals(number).name)
         elif number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) and time.monotonic() - asked > TOGETHER:
+            if callable(at_once := before[signal.SIGINT]):
+                at_once(signal.SIGINT, frame)
             raise KeyboardInterrupt
 
     wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGXCPU]
