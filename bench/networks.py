@@ -228,7 +228,7 @@ def training(seconds: float, network: str, rows: int = 32) -> None:
 COLD = """
 import time; started = time.perf_counter()
 import torch; imported = time.perf_counter()
-import unnoise, unnoise.cli.generate, unnoise.pipelines.load; ours = time.perf_counter()
+import unnoise, unnoise.cli.generate, unnoise.engine.load; ours = time.perf_counter()
 pipeline = unnoise.load(); loaded = time.perf_counter()
 pipeline.generate("red apple", seed=1)[0].save("{}"); drawn = time.perf_counter()
 print(imported - started, ours - imported, loaded - ours, drawn - loaded)

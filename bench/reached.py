@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from unnoise.cli.eval import load_judge, not_kin
 from unnoise.data.cache import content_sha256, feature_key, load_or_compute
+from unnoise.engine.load import model_folder
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.pictures import sheet
-from unnoise.pipelines.load import model_folder
-from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.recipes.latent import weights_sha256
 from unnoise.study.distances import Figure, kernel_of
 from unnoise.study.leaderboard import after, decode, features, text_of

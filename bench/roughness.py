@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from unnoise.core.registry import index
-from unnoise.pipelines.load import load_pipeline
-from unnoise.pipelines.settings import RULES
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.engine.load import load_pipeline
+from unnoise.engine.settings import RULES
+from unnoise.engine.text_to_picture import Pipeline
 
 PROMPTS, SEEDS = ["red apple", "cat face"], [1, 2]
 COUNTS, LONG = (1, 2, 3, 5, 20), (1, 2, 3, 5, 20, 50)

@@ -17,8 +17,8 @@ import tyro
 from torch import Tensor
 
 from unnoise.core.registry import index
+from unnoise.engine.load import load_pipeline
 from unnoise.pictures import to_bytes
-from unnoise.pipelines.load import load_pipeline
 
 
 def apart(one: Tensor, other: Tensor) -> tuple[int, float]:

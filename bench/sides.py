@@ -17,8 +17,8 @@ from unnoise.core.noise import NoiseSource
 from unnoise.data.feeds import LatentFeed, trained
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.text_to_picture import SIZE, Pipeline
 from unnoise.files import discard
-from unnoise.pipelines.text_to_picture import SIZE, Pipeline
 from unnoise.recipes.flow import FLOW_DEFAULTS
 from unnoise.recipes.latent import encode_captions, encode_pictures
 from unnoise.training import checkpoint

@@ -176,8 +176,8 @@ def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequen
     """Some of ours and of theirs on the default model, with guidance, against its own run of many steps."""
     import unnoise
     from unnoise.core.guidance import batched, bind
+    from unnoise.engine.metadata import weights_sha256
     from unnoise.guidances.cfg import CFG
-    from unnoise.pipelines.metadata import weights_sha256
     from unnoise.recipes.latent import PREVIEW_PROMPTS
 
     pipeline = unnoise.load(dtype="float32")

@@ -40,11 +40,11 @@ from sides import Model, Ours, Side, Theirs
 
 from unnoise.cli.main import parse
 from unnoise.data.store import PictureSet, open_set
+from unnoise.engine.load import default_model, load_pipeline
+from unnoise.engine.metadata import weights_sha256
+from unnoise.engine.text_to_picture import Pipeline, batches
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, save_tensors, write_whole
-from unnoise.pipelines.load import default_model, load_pipeline
-from unnoise.pipelines.metadata import weights_sha256
-from unnoise.pipelines.text_to_picture import Pipeline, batches
 from unnoise.recipes.emoji_flow import emoji_flow
 from unnoise.study.distances import Figure
 from unnoise.study.leaderboard import Prompts, choose_prompts

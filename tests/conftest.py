@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tiny import save
-from unnoise.pipelines.load import load_pipeline
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.engine.load import load_pipeline
+from unnoise.engine.text_to_picture import Pipeline
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from unnoise.pipelines.load import default_model, load_pipeline
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.engine.load import default_model, load_pipeline
+from unnoise.engine.text_to_picture import Pipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 

@@ -24,7 +24,7 @@ FLOORS = {
     "encoders": 2,
     "weights": 3,
     "data": 3,
-    "pipelines": 4,
+    "engine": 4,
     "training": 4,
     "study": 4,
     "inspection": 5,
@@ -85,9 +85,9 @@ def faults(root: Path) -> list[str]:
                     found.append(f"{where}: core stands on torch alone")
                 continue
             target = name.split(".")[1] if "." in name else ""
-            if parts == ("__init__",):  # the front door: lazily, and from pipelines at most
-                if (target in FLOORS and floor(target) > FLOORS["pipelines"]) or line in at_import:
-                    found.append(f"{where}: the front door opens late, and on pipelines")
+            if parts == ("__init__",):  # the front door: lazily, and from the engine at most
+                if (target in FLOORS and floor(target) > FLOORS["engine"]) or line in at_import:
+                    found.append(f"{where}: the front door opens late, and on the engine")
             elif not target or target == "__version__":
                 continue
             elif parts[0] == "core" and target not in ("core", "errors"):
@@ -119,7 +119,7 @@ def test_a_bad_import_is_found(tmp_path: Path) -> None:
         "networks/h.py": "from ..core import level\nfrom .unet import UNet\n",
         "recipes/i.py": "from unnoise.cli.main import main\n",
         "cli/j.py": "from unnoise.recipes import run\n",
-        "__init__.py": "from unnoise.pipelines import generate\n",
+        "__init__.py": "from unnoise.engine import generate\n",
     }
     for name, text in planted.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -134,5 +134,5 @@ def test_a_bad_import_is_found(tmp_path: Path) -> None:
         "recipes/i.py",
         "__init__.py",
     }
-    (tmp_path / "__init__.py").write_text("def f():\n    from unnoise.pipelines import generate\n    return generate\n")
+    (tmp_path / "__init__.py").write_text("def f():\n    from unnoise.engine import generate\n    return generate\n")
     assert "__init__.py" not in {fault.split(":")[0] for fault in faults(tmp_path)}

@@ -18,8 +18,8 @@ from typing import Any
 import tyro
 
 from unnoise.data.store import open_set
+from unnoise.engine.load import PARTS, default_model, default_pictures, model_folder
 from unnoise.errors import UnnoiseError
-from unnoise.pipelines.load import PARTS, default_model, default_pictures, model_folder
 from unnoise.recipes.begin import same_latents
 from unnoise.study.nearest import build, save
 from unnoise.weights.model import load_model, read_file, save_model

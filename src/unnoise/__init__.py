@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.engine.text_to_picture import Pipeline
 
 try:
     __version__ = version("unnoise")
@@ -46,6 +46,6 @@ def load(
         UnnoiseError: an argument that is none of these; there is no model, or it is damaged; the device or a compiler
             is not there.
     """
-    from unnoise.pipelines.load import load_pipeline
+    from unnoise.engine.load import load_pipeline
 
     return load_pipeline(model, device, dtype, threads, compiled)

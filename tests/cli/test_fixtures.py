@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from unnoise.cli.replay import again, check_given, compare
-from unnoise.pipelines.load import load_pipeline
-from unnoise.pipelines.metadata import read_pictures
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.engine.load import load_pipeline
+from unnoise.engine.metadata import read_pictures
+from unnoise.engine.text_to_picture import Pipeline
 
 FOLDER = Path(__file__).parent.parent / "fixtures"
 sys.path.append(str(FOLDER.parent.parent / "tools"))

@@ -13,9 +13,9 @@ from PIL import Image
 
 from unnoise.cli import output
 from unnoise.cli.main import main
-from unnoise.pipelines.metadata import weights_sha256
-from unnoise.pipelines.settings import RULES
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.engine.metadata import weights_sha256
+from unnoise.engine.settings import RULES
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.study.film import GAP, MARGIN
 
 Said = pytest.CaptureFixture[str]
@@ -112,7 +112,7 @@ def test_words_never_taught_are_named(
         pipeline.record,
         frozenset({"red", "apple", "a"}),
     )
-    monkeypatch.setattr("unnoise.pipelines.load.load_pipeline", lambda *_: taught)
+    monkeypatch.setattr("unnoise.engine.load.load_pipeline", lambda *_: taught)
     monkeypatch.chdir(tmp_path)
     assert main(["generate", "a red aple", "--seed", "1", "--steps", "1"]) == 0
     assert "never been taught 'aple' (nearest: apple)" in capsys.readouterr().err  # type: ignore[attr-defined]

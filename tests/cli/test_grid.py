@@ -12,9 +12,9 @@ from PIL import Image
 from unnoise.cli.grid import Axis, parse, split
 from unnoise.cli.main import main
 from unnoise.cli.replay import worst
+from unnoise.engine.metadata import grid_to_png, read_pictures
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.errors import UnnoiseError
-from unnoise.pipelines.metadata import grid_to_png, read_pictures
-from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.study.film import table
 
 Said = pytest.CaptureFixture[str]

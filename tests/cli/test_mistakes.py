@@ -225,7 +225,7 @@ def test_memory_that_is_not_enough(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("unnoise.pipelines.text_to_picture.Pipeline.run", fail)
+    monkeypatch.setattr("unnoise.engine.text_to_picture.Pipeline.run", fail)
     assert "memory is not enough" in complaint(capsys, "generate", "x", "--model", str(tiny_model))
 
 
@@ -233,6 +233,6 @@ def test_a_fault_of_ours_is_not_hidden(here: Path, tiny_model: Path, monkeypatch
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("unnoise.pipelines.text_to_picture.Pipeline.run", fail)
+    monkeypatch.setattr("unnoise.engine.text_to_picture.Pipeline.run", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["generate", "x", "--model", str(tiny_model)])

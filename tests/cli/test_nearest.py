@@ -11,8 +11,8 @@ from PIL import Image
 from study.judged import write_shapes
 from unnoise.cli.main import main
 from unnoise.data.store import open_set
+from unnoise.engine.load import default_pictures
 from unnoise.pictures import to_images
-from unnoise.pipelines.load import default_pictures
 from unnoise.study.nearest import build, open_index, save
 
 Said = pytest.CaptureFixture[str]
@@ -66,8 +66,8 @@ def test_generate_finds_the_nearest(
     shapes: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
     save(build(open_set(shapes)), tmp_path / "index", "mine")
-    monkeypatch.setattr("unnoise.pipelines.load.default_model", lambda: tiny_model)
-    monkeypatch.setattr("unnoise.pipelines.load.default_pictures", lambda: tmp_path / "index")
+    monkeypatch.setattr("unnoise.engine.load.default_model", lambda: tiny_model)
+    monkeypatch.setattr("unnoise.engine.load.default_pictures", lambda: tmp_path / "index")
     assert main(["generate", "x", "--seed", "1", "--count", "2", "--nearest", "--strip"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["pictures/x-1.png  seed 1", "pictures/x-1-strip.png", "pictures/x-1-nearest.png"]

@@ -12,8 +12,8 @@ from PIL import Image
 
 from unnoise.cli.main import main
 from unnoise.cli.prompts import MAX_BYTES, MAX_PROMPTS, Prompt, parse
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.errors import UnnoiseError
-from unnoise.pipelines.text_to_picture import Pipeline
 
 
 def test_lines_comments_and_blanks() -> None:

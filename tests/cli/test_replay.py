@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
-from unnoise.pipelines.metadata import run_record, to_png
-from unnoise.pipelines.settings import RULES
-from unnoise.pipelines.text_to_picture import Pipeline
+from unnoise.engine.metadata import run_record, to_png
+from unnoise.engine.settings import RULES
+from unnoise.engine.text_to_picture import Pipeline
 
 Say = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,7 @@ from unnoise.data.captions import MAX_WORDS, plain_name
 from unnoise.data.colours import dominant_colour
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
-from unnoise.pipelines.load import default_model
+from unnoise.engine.load import default_model
 
 TONE = re.compile(r"\b(light|medium-light|medium|medium-dark|dark)([ -]skin| skin tone)|\bone (light|medium|dark)")
 

@@ -16,8 +16,8 @@ from unnoise.cli.main import main
 from unnoise.data.intake import LeftOut
 from unnoise.data.lean import MAX_TEXTS, WAY_UP, lean
 from unnoise.data.square import Squarer, on_white, open_picture
+from unnoise.engine.metadata import read_pictures, to_png
 from unnoise.errors import UnnoiseError
-from unnoise.pipelines.metadata import read_pictures, to_png
 
 from .test_folder_pictures import corners, saved
 

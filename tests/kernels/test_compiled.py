@@ -16,12 +16,12 @@ from compiling import afresh, compiled  # noqa: F401
 from tiny import UNET, lively
 from unnoise.cli import main as front
 from unnoise.core.condition import Condition
+from unnoise.engine.load import load_pipeline
+from unnoise.engine.metadata import run_record
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.kernels.compiled import CACHE, compile_network, eagerly, is_compiled
 from unnoise.networks.layers import MLP
 from unnoise.networks.unet import UNet
-from unnoise.pipelines.load import load_pipeline
-from unnoise.pipelines.metadata import run_record
-from unnoise.pipelines.text_to_picture import Pipeline
 
 PROMPTS, SEEDS = ["red apple", "blue heart"], [1, 2]
 

@@ -25,12 +25,12 @@ from unnoise.core.noise import normal
 from unnoise.core.objective import Batch, Draws
 from unnoise.core.path import Path as NoisePath
 from unnoise.data.store import open_set
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet
 from unnoise.paths.ddpm_linear import DDPMLinear
 from unnoise.paths.flow import Flow
 from unnoise.paths.scaled_linear import ScaledLinear
-from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.predictions.flow import FlowVelocity
 from unnoise.study.measure import noise_error
 from unnoise.training.settings import TrainSettings

@@ -18,9 +18,9 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Deltas
 from unnoise.core.space import Space
 from unnoise.data.store import PictureSet
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.paths.flow import Flow
 from unnoise.pictures import from_bytes
-from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.study.lab import Lab
 from unnoise.study.leaderboard import Prompts
 

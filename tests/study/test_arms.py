@@ -18,10 +18,10 @@ from unnoise.core.registry import find as registered
 from unnoise.data.store import PictureSet, open_set
 from unnoise.data.write import write_set
 from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.paths.flow import Flow
-from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.predictions.data import Data
 from unnoise.study.distances import Figure
 from unnoise.study.lab import Lab, Trial, Wanted

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from study.judged import write_shapes
 from unnoise.data.store import open_set
+from unnoise.engine.load import default_model, default_pictures
 from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_image
-from unnoise.pipelines.load import default_model, default_pictures
 from unnoise.study import nearest
 from unnoise.study.nearest import FEATURES, INDEX, PICTURES, SIDE, Index, build, describe, open_index, save
 

@@ -17,9 +17,9 @@ from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.registry import find
 from unnoise.data.store import open_set
+from unnoise.engine.text_to_picture import Pipeline
 from unnoise.errors import UnnoiseError
 from unnoise.networks.layers import Inside
-from unnoise.pipelines.text_to_picture import Pipeline
 from unnoise.study.distances import Figure
 from unnoise.study.lessons.words import others, pairs, shade, study
 from unnoise.study.maps import bare, change, correlation, moved, on_cells, spans, watched, word_map

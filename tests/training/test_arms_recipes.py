@@ -13,10 +13,10 @@ from unnoise.cli.main import main
 from unnoise.core.objective import Draws
 from unnoise.core.registry import find
 from unnoise.data.store import open_set
+from unnoise.engine.load import load_pipeline
 from unnoise.networks.dit import DiT
 from unnoise.paths.flow import Flow
 from unnoise.pictures import from_bytes
-from unnoise.pipelines.load import load_pipeline
 from unnoise.recipes.flow import FLOW_DEFAULTS, SHORT_OF_NOISE
 from unnoise.training.trainer import Trainer
 

@@ -9,7 +9,7 @@ import torch
 
 from training.small import command
 from unnoise.cli.main import main
-from unnoise.pipelines.load import model_folder
+from unnoise.engine.load import model_folder
 from unnoise.weights.model import load_model
 
 

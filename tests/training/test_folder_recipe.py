@@ -26,9 +26,9 @@ from unnoise.cli.runs import look as told_of
 from unnoise.core.registry import find, index
 from unnoise.data.store import open_set
 from unnoise.data.write import Row, write_set
+from unnoise.engine.load import default_model, load_pipeline
+from unnoise.engine.words import WORDS, read_vocabulary, vocabulary
 from unnoise.networks.unet import UNetConfig
-from unnoise.pipelines.load import default_model, load_pipeline
-from unnoise.pipelines.words import WORDS, read_vocabulary, vocabulary
 from unnoise.recipes.folder import SCALES, fresh
 from unnoise.recipes.latent import encode_captions
 from unnoise.recipes.watched import EvenLevels, copies, spread, strange_to

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from unnoise.engine.load import load_pipeline
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
-from unnoise.pipelines.load import load_pipeline
 
 WATCHED = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "socket.connect")
 heard: list[str] = []

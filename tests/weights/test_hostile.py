@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from unnoise.engine.load import load_pipeline
 from unnoise.files import sha256
-from unnoise.pipelines.load import load_pipeline
 from weights import hostile as ear
 from weights.hostile import Hostile
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unnoise.pipelines.load import load_pipeline
+from unnoise.engine.load import load_pipeline
 from weights.hostile import Hostile
 
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from unnoise.core.sample import Step
-    from unnoise.pipelines.outpaint import Margins
-    from unnoise.pipelines.settings import Settings
-    from unnoise.pipelines.start import Start
-    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.engine.outpaint import Margins
+    from unnoise.engine.settings import Settings
+    from unnoise.engine.start import Start
+    from unnoise.engine.text_to_picture import Pipeline
 
 STRIP_FRAMES, GIF_FRAMES = 12, 40
 
@@ -34,9 +34,9 @@ class Given(NamedTuple):
     def told(self, **how: Any) -> dict[str, Any]:
         """What a record says of the start: ``how`` it was used, and what identifies the pictures, which it lacks."""
         from unnoise.data.square import open_picture, open_unchanged
+        from unnoise.engine.masks import identity
+        from unnoise.engine.settings import RULES
         from unnoise.pictures import pixels_sha256
-        from unnoise.pipelines.masks import identity
-        from unnoise.pipelines.settings import RULES
 
         assert self.start is not None
         mask = identity(open_unchanged(self.mask), RULES) if self.mask else None
@@ -53,7 +53,7 @@ class Given(NamedTuple):
                 fit.
         """
         from unnoise.data.square import open_picture, open_unchanged
-        from unnoise.pipelines.start import check_strength
+        from unnoise.engine.start import check_strength
 
         strength = self.strength if strength is None else strength
         if self.start is None:
@@ -107,7 +107,7 @@ def draw(
         begin: what the runs start from; None for noise.
         strict: each picture in a batch of its own.
     """
-    from unnoise.pipelines.text_to_picture import batches
+    from unnoise.engine.text_to_picture import batches
     from unnoise.study.film import evenly
 
     kept = set(evenly(settings.steps, GIF_FRAMES)) if film else set()
@@ -129,8 +129,8 @@ def grow(
     pipeline: Pipeline, prompt: str, negative: str, seed: int, settings: Settings, picture: Image.Image, by: Margins
 ) -> Image.Image:
     """A picture grown beyond its borders, with a progress line on the standard error."""
-    from unnoise.pipelines.outpaint import outpaint, window_fill, windows
-    from unnoise.pipelines.text_to_picture import SIZE
+    from unnoise.engine.outpaint import outpaint, window_fill, windows
+    from unnoise.engine.text_to_picture import SIZE
 
     with progress("drawing", "steps") as line:
         task = line.add_task("", total=settings.steps * len(list(windows(by, SIZE))))

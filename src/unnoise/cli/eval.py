@@ -17,7 +17,7 @@ from unnoise.notes import tell
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.engine.text_to_picture import Pipeline
     from unnoise.study.judge import Exam, Judge
     from unnoise.study.leaderboard import Row
 
@@ -51,8 +51,8 @@ def evaluate(
         as_json: print the board as JSON.
     """
     from unnoise.data.store import open_set
-    from unnoise.pipelines.load import model_folder
-    from unnoise.pipelines.metadata import weights_sha256
+    from unnoise.engine.load import model_folder
+    from unnoise.engine.metadata import weights_sha256
     from unnoise.study.judge import examine
     from unnoise.study.lab import told
     from unnoise.study.leaderboard import Board, choose_prompts
@@ -100,7 +100,7 @@ def load_models(
     Raises:
         UnnoiseError: none is named, one is no model, cannot read a prompt or take the steps, or is kin to the judge.
     """
-    from unnoise.pipelines.load import load_pipeline, model_folder
+    from unnoise.engine.load import load_pipeline, model_folder
 
     if not checkpoints:
         raise UnnoiseError("no model is named", "name one or more, or `default`")
@@ -120,7 +120,7 @@ def load_judge(folder: Path) -> Judge:
     Raises:
         UnnoiseError: it holds no contrastive pair.
     """
-    from unnoise.pipelines.load import read_tokenizer
+    from unnoise.engine.load import read_tokenizer
     from unnoise.study.judge import Judge
     from unnoise.weights.model import load_model
 

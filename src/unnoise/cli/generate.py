@@ -22,7 +22,7 @@ from unnoise.notes import say, tell
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.pipelines.outpaint import Margins
+    from unnoise.engine.outpaint import Margins
 
 SHOWN = 16  # pictures that a terminal is shown
 
@@ -137,7 +137,7 @@ def generate(
     from unnoise.cli.draw import Given
     from unnoise.cli.job import Job, check_prompts
     from unnoise.cli.nearest import training_pictures
-    from unnoise.pipelines.load import load_pipeline
+    from unnoise.engine.load import load_pipeline
 
     pipeline = load_pipeline(model, device, dtype, threads, compiled)
     changes = {name.replace("-", "_"): said[name] for name in grids.SETTINGS} | {"weights": not literal}
@@ -189,7 +189,7 @@ def margins_of(outpaint: str, start: Path | None) -> Margins:
     Raises:
         UnnoiseError: it names no margins, or there is nothing to grow.
     """
-    from unnoise.pipelines.outpaint import margins
+    from unnoise.engine.outpaint import margins
 
     if start is None:
         raise UnnoiseError("--outpaint speaks of a picture to start from", "name it with --start")

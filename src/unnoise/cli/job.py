@@ -14,20 +14,20 @@ from unnoise.cli.grid import SETTINGS, Axis, cells
 from unnoise.cli.nearest import listed
 from unnoise.cli.output import save, slug
 from unnoise.cli.prompts import Prompt
+from unnoise.engine import emphasis
+from unnoise.engine.metadata import grid_to_png, run_record, to_png
+from unnoise.engine.start import check_strength
+from unnoise.engine.words import warning
 from unnoise.errors import UnnoiseError
 from unnoise.notes import say
-from unnoise.pipelines import emphasis
-from unnoise.pipelines.metadata import grid_to_png, run_record, to_png
-from unnoise.pipelines.start import check_strength
-from unnoise.pipelines.words import warning
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.pipelines.outpaint import Margins
-    from unnoise.pipelines.settings import Settings
-    from unnoise.pipelines.start import Start
-    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.engine.outpaint import Margins
+    from unnoise.engine.settings import Settings
+    from unnoise.engine.start import Start
+    from unnoise.engine.text_to_picture import Pipeline
     from unnoise.study.nearest import Index
 
 Made = tuple["Image.Image", dict[str, Any]]  # a picture, and what is told of it: its path, its seed and the rest

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from unnoise.errors import UnnoiseError, one_line
 
 if TYPE_CHECKING:
-    from unnoise.pipelines.readers.like import Like
-    from unnoise.pipelines.readers.reading import Reading
-    from unnoise.pipelines.settings import Settings
-    from unnoise.pipelines.text_to_picture import Pipeline
+    from unnoise.engine.readers.like import Like
+    from unnoise.engine.readers.reading import Reading
+    from unnoise.engine.settings import Settings
+    from unnoise.engine.text_to_picture import Pipeline
 
 SHOWN, LISTED = 60, 16  # characters of a value, and how many of what is left out are printed
 
@@ -35,9 +35,9 @@ class Followed:
         Raises:
             UnnoiseError: it cannot be read, or says nothing of how it was made.
         """
-        from unnoise.pipelines.readers.like import like
-        from unnoise.pipelines.readers.read import read_settings
-        from unnoise.pipelines.text_to_picture import SIZE
+        from unnoise.engine.readers.like import like
+        from unnoise.engine.readers.read import read_settings
+        from unnoise.engine.text_to_picture import SIZE
 
         found = read_settings(path)
         if found is None:
@@ -72,7 +72,7 @@ class Followed:
             if strength < 1:
                 self.left_out["strength"] = f"{strength:g}, of a start picture"
         if given.get("prompt") is None and "prompt" not in self.taken:
-            from unnoise.pipelines.readers.like import NOISE
+            from unnoise.engine.readers.like import NOISE
 
             why = "".join(f"; {note}" for note in like.notes[:1] if note != NOISE)
             raise UnnoiseError(f"{self.path} names no single prompt{why}", "give one of your own before --like")
@@ -88,8 +88,8 @@ class Followed:
         Raises:
             UnnoiseError: the prompt is the file's, and too long.
         """
-        from unnoise.pipelines import emphasis
-        from unnoise.pipelines.metadata import weights_sha256
+        from unnoise.engine import emphasis
+        from unnoise.engine.metadata import weights_sha256
         from unnoise.text import clean
 
         if self.like.weights_sha256 not in (None, weights_sha256(pipeline.record)):
@@ -171,7 +171,7 @@ def says(reading: Reading) -> str:
 
 def foreign(path: Path) -> UnnoiseError | None:
     """For a picture of another tool, why it cannot be made again, and how to draw one like it; None for any other."""
-    from unnoise.pipelines.readers.read import read_settings
+    from unnoise.engine.readers.read import read_settings
 
     try:
         found = read_settings(path)

@@ -36,7 +36,7 @@ def measure(
         as_json: print the figures as JSON.
     """
     from unnoise.data.store import open_set
-    from unnoise.pipelines.load import default_model, model_folder, read_tokenizer
+    from unnoise.engine.load import default_model, model_folder, read_tokenizer
     from unnoise.recipes.latent import check_size
     from unnoise.study import measure as study
     from unnoise.weights.model import load_model, read_record
@@ -116,7 +116,7 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
 
     import torch
 
-    from unnoise.pipelines.load import load_pipeline, read_tokenizer
+    from unnoise.engine.load import load_pipeline, read_tokenizer
     from unnoise.study.measure import adherence
     from unnoise.weights.model import load_model
 

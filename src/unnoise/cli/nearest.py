@@ -78,7 +78,7 @@ def training_pictures(model: Path | str | None) -> Index:
     Raises:
         UnnoiseError: it is another than the default model, which alone comes with one.
     """
-    from unnoise.pipelines.load import default_model, default_pictures, model_folder
+    from unnoise.engine.load import default_model, default_pictures, model_folder
     from unnoise.study.nearest import open_index
 
     if model is not None and model_folder(model).resolve() != default_model().resolve():

@@ -45,8 +45,8 @@ def replay(
     """
     from unnoise.cli.like import foreign
     from unnoise.cli.output import ready_folder, save
-    from unnoise.pipelines.load import load_pipeline
-    from unnoise.pipelines.metadata import read_pictures, run_record, to_png, weights_sha256
+    from unnoise.engine.load import load_pipeline
+    from unnoise.engine.metadata import read_pictures, run_record, to_png, weights_sha256
 
     try:
         pairs = read_pictures(picture)
@@ -100,8 +100,8 @@ def check_given(picture: Path, record: Mapping[str, Any], start: Path | None, ma
         UnnoiseError: one is missing, one too many, or another.
     """
     from unnoise.data.square import open_picture, open_unchanged
+    from unnoise.engine.masks import identity
     from unnoise.pictures import pixels_sha256
-    from unnoise.pipelines.masks import identity
 
     def same(what: str, path: Path) -> bool:
         if what == "mask":
@@ -122,7 +122,7 @@ def again(pipeline: Any, record: dict[str, Any], start: Path | None, mask: Path 
     """The picture of a record, drawn in a batch of the same size and at the same place in it."""
     from unnoise.cli.draw import Given, grow
     from unnoise.data.square import open_picture
-    from unnoise.pipelines.outpaint import Margins
+    from unnoise.engine.outpaint import Margins
 
     names = ("steps", "cfg_scale", "solver", "spacing", "guidance", "noise", "weights")
     settings = pipeline.settings(**{name: record[name] for name in names}, rules=record["format"])

@@ -65,7 +65,7 @@ def search(
         as_json: print what was found as one line of JSON.
     """
     from unnoise.cli.prompts import Prompt, checked, read_prompts
-    from unnoise.pipelines.load import load_pipeline
+    from unnoise.engine.load import load_pipeline
     from unnoise.recipes.latent import PREVIEW_PROMPTS
     from unnoise.study.descent import COUNTS
 
@@ -115,7 +115,7 @@ class Runs(NamedTuple):
 
     @property
     def shape(self) -> Sequence[int]:
-        from unnoise.pipelines.text_to_picture import SIZE
+        from unnoise.engine.text_to_picture import SIZE
 
         return self.pipeline.autoencoder.space.shape(SIZE)  # type: ignore[no-any-return]
 

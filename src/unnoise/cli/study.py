@@ -63,8 +63,8 @@ def study(
     from unnoise.cli.progress import counted
     from unnoise.cli.trials import Trials
     from unnoise.data.store import open_set
-    from unnoise.pipelines.load import load_pipeline, model_folder
-    from unnoise.pipelines.metadata import weights_sha256
+    from unnoise.engine.load import load_pipeline, model_folder
+    from unnoise.engine.metadata import weights_sha256
     from unnoise.study.lab import Lab
     from unnoise.study.page import record, write
     from unnoise.study.prompts import choose

@@ -89,8 +89,8 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
 def _train(build: Any, recipe: str, options: RunOptions, told: Callable[[Path], dict[str, Any]]) -> None:
     import torch
 
+    from unnoise.engine.load import choose_device
     from unnoise.kernels.compiled import check_compiler
-    from unnoise.pipelines.load import choose_device
     from unnoise.training.runner import begun, run
 
     if options.threads is not None:

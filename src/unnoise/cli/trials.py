@@ -16,11 +16,11 @@ from typing import Any
 from unnoise.cli.record import read_run
 from unnoise.cli.train import train
 from unnoise.core import registry
+from unnoise.engine.load import choose_device, load_pipeline
+from unnoise.engine.metadata import weights_sha256
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, write_whole
 from unnoise.notes import say
-from unnoise.pipelines.load import choose_device, load_pipeline
-from unnoise.pipelines.metadata import weights_sha256
 from unnoise.study.lab import Trial, Wanted
 from unnoise.training import checkpoint
 from unnoise.training.logs import forget

@@ -1,6 +1,6 @@
 """Pictures: format, size, colours, the blocks that carry words, and what these say of how the picture was made.
 
-No pixel is decoded, but where a picture without words may hide some in them (``pipelines.readers``).
+No pixel is decoded, but where a picture without words may hide some in them (``engine.readers``).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unnoise.engine.readers.read import READERS, texts_at
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import read
 from unnoise.inspection.answer import Answer
-from unnoise.pipelines.readers.read import READERS, texts_at
 
 MAX_BLOCKS = 100_000
 COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unnoise.engine.load import model_folder
 from unnoise.errors import UnnoiseError
-from unnoise.pipelines.load import model_folder
 from unnoise.weights.model import describe, load_model, read_file
 
 

@@ -9,14 +9,14 @@ from unnoise.core.denoiser import Denoiser
 from unnoise.core.registry import register
 from unnoise.data.feeds import trained
 from unnoise.data.store import open_set
+from unnoise.engine.load import default_model, model_folder
+from unnoise.engine.text_to_picture import SIZE
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.times import LogitNormal
 from unnoise.objectives.times import Uniform as UniformTimes
 from unnoise.objectives.weightings import Uniform, VelocityWeight
 from unnoise.paths.flow import Flow
-from unnoise.pipelines.load import default_model, model_folder
-from unnoise.pipelines.text_to_picture import SIZE
 from unnoise.predictions.flow import FlowVelocity
 from unnoise.recipes.flow import FLOW_DEFAULTS
 from unnoise.recipes.latent import latent_training

@@ -23,14 +23,14 @@ from unnoise.data.cache import content_sha256, feature_key, load_or_compute
 from unnoise.data.feeds import CaptionIds, Encoded, LatentFeed, trained
 from unnoise.data.store import PictureSet, open_set
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.load import default_model, model_folder, read_tokenizer
+from unnoise.engine.text_to_picture import SIZE, Pipeline
+from unnoise.engine.words import WORDS, vocabulary
 from unnoise.errors import UnnoiseError
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
 from unnoise.pictures import from_bytes, to_bytes
-from unnoise.pipelines.load import default_model, model_folder, read_tokenizer
-from unnoise.pipelines.text_to_picture import SIZE, Pipeline
-from unnoise.pipelines.words import WORDS, vocabulary
 from unnoise.recipes.begin import history, same_latents
 from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
 from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words

@@ -15,10 +15,10 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path as NoisePath
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.words import WORDS, read_vocabulary, words_of
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.pictures import from_bytes, to_bytes
-from unnoise.pipelines.words import WORDS, read_vocabulary, words_of
 from unnoise.study.distances import Figure
 from unnoise.study.memorisation import copied, singled_out, thumbnails
 from unnoise.training.trainer import TrainData

@@ -29,7 +29,7 @@ Steer = Callable[[slice, Any], Guidance]
 
 
 class Engine(Protocol):
-    """As much of a pipeline as studies need; ``pipelines.Pipeline`` is one. ``settings`` gives a dataclass."""
+    """As much of a pipeline as studies need; ``Pipeline`` is one. ``settings`` gives a dataclass."""
 
     denoiser: Denoiser
     autoencoder: Autoencoder

@@ -1,0 +1,141 @@
+"""From a folder to a pipeline: which model, which device, which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from os.path import isfile
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import torch
+from torch import nn
+
+from unnoise.core import checks
+from unnoise.core.level import NoiseLevel
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.text_to_picture import SIZE, Pipeline
+from unnoise.engine.words import WORDS, read_vocabulary
+from unnoise.errors import UnnoiseError
+from unnoise.files import expanded
+from unnoise.kernels.compiled import compile_network
+from unnoise.kernels.forked import check_threads
+from unnoise.weights.model import MODEL, load_model, read_file
+
+PARTS = ("autoencoder", "text", "denoiser")
+
+
+def default_model() -> Path:
+    """The folder of the model that comes with the package."""
+    return Path(__file__).resolve().parent.parent / "models" / "default"
+
+
+def default_pictures() -> Path:
+    """The folder of the index of that model's training pictures, which ``study.nearest`` opens."""
+    return default_model().with_name("default-pictures")
+
+
+def model_folder(path: PathLike[str] | str) -> Path:
+    """The model folder that a path means: itself, the ``model`` folder of a finished training, or "default"'s.
+
+    Raises:
+        UnnoiseError: it is no path.
+    """
+    path = expanded(checks.path("model", path))
+    if str(path) == "default" and not path.exists():
+        return default_model()
+    return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
+
+
+def choose_device(device: torch.device | str) -> torch.device:
+    """That device, or the one of that name; "auto" takes a CUDA GPU where there is one.
+
+    Raises:
+        UnnoiseError: the device is not there.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = checks.device("device", device, "use cpu, cuda or auto")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    if chosen.type not in there:
+        raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
+    if chosen.type == "cuda" and not there["cuda"]:
+        raise UnnoiseError("this torch sees no CUDA GPU", "use --device cpu, or install torch for your GPU")
+    if (chosen.index or 0) >= there[chosen.type]:
+        raise UnnoiseError(f"there is no {device} on this machine", "use cpu, cuda or auto")
+    return chosen
+
+
+def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        UnnoiseError: another dtype or name, or float16 on a processor, which computes it ten times slower than float32.
+    """
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if not isinstance(dtype, torch.dtype) or dtype not in names.values():
+        names["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = names[checks.choice("dtype", str(dtype) if isinstance(dtype, torch.dtype) else dtype, *names)]
+    if dtype == torch.float16 and device.type == "cpu":
+        raise UnnoiseError("float16 is slow and unsafe on a processor", "use --dtype float32 or bfloat16")
+    return dtype
+
+
+def load_pipeline(
+    model: PathLike[str] | str | None,
+    device: torch.device | str = "auto",
+    dtype: torch.dtype | str = "auto",
+    threads: SupportsIndex | None = None,
+    compiled: bool = False,
+) -> Pipeline:
+    """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.
+
+    ``compiled`` compiles the denoiser for this machine, by ``kernels.compiled``.
+
+    Raises:
+        UnnoiseError: there is no whole model, or the device or dtype cannot be had, or there is no compiler.
+    """
+    threads = None if threads is None else checks.whole("threads", threads, 1, checks.THREADS)
+    where, compiled = choose_device(device), checks.flag("compiled", compiled)
+    precision, folder = choose_dtype(dtype, where), default_model() if model is None else model_folder(model)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    check_threads(where)
+    modules, record = load_model(folder, PARTS, where, precision)
+    tokenizer = read_tokenizer(folder, record, modules["text"])
+    taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None
+    pipeline = Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
+    try:
+        rehearse(pipeline)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
+    if compiled:
+        compile_network(pipeline.denoiser.network)
+    return pipeline
+
+
+def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module) -> Tokenizer:
+    """The tokenizer in a model folder, for its text tower.
+
+    Raises:
+        UnnoiseError: there is none, or a damaged one.
+    """
+    data = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
+    return Tokenizer(data, int(getattr(text.config, "length", 0)))
+
+
+@torch.inference_mode()
+def rehearse(pipeline: Pipeline) -> None:
+    """Sends one row of nothing through all networks of a model. The meta device, where nothing is computed, would do as
+    well, and takes twenty times as long: torch imports its compiler to use it.
+
+    Raises:
+        Exception: of any kind, where its parts do not fit one another.
+    """
+    config, tokenizer = pipeline.text.config, pipeline.tokenizer
+    if tokenizer.vocabulary > config.vocabulary or tokenizer.end != config.end:  # type: ignore[union-attr,operator]
+        raise ValueError("the tokenizer is not the text tower's")
+    z = torch.zeros(1, *pipeline.autoencoder.space.shape(SIZE), device=pipeline.device)
+    x0 = pipeline.denoiser(z, NoiseLevel(0.6, 0.8), cond=pipeline.encode([""])).x0
+    if pipeline.autoencoder.decode(x0.to(pipeline.dtype)).shape != (1, 3, SIZE, SIZE):
+        raise ValueError(f"pictures are not of {SIZE} pixels")

@@ -1,0 +1,118 @@
+"""The lines that AUTOMATIC1111's web interface writes, and Forge, SD.Next, stable-diffusion.cpp and many more after it.
+
+The prompt; the negative prompt after "Negative prompt:"; and in the last line ``Steps: 20, Sampler: Euler a, ...``,
+values with commas, colons or line breaks as JSON strings. Some add JSON objects and lists as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from unnoise.engine.readers.reading import Builder, Reading, json_object
+
+NEGATIVE = "Negative prompt:"
+SEARCHED = 1000  # lines, from the end, in which that of the settings is looked for: some write templates after it
+KNOWN = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Schedule type"}
+_KEY = re.compile(r"\s*(\w[\w \-/]{0,80}):\s*")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
+TOOLS = (  # what the field "Version" begins with, and whose it is
+    ("stable-diffusion.cpp", "stable-diffusion.cpp"),
+    ("unnoise", "unnoise"),
+    ("ComfyUI", "ComfyUI"),
+    ("Fooocus", "Fooocus"),
+    ("f", "Forge"),
+    ("neo", "Forge"),
+    ("v", "AUTOMATIC1111"),
+)
+OTHER = "AUTOMATIC1111 or a tool that writes as it does"
+
+
+def read(texts: Mapping[str, str]) -> Reading | None:
+    """What the text ``parameters`` says; None where it is none of these."""
+    text = texts.get("parameters", "")
+    if not text or json_object(text) is not None:
+        return None
+    lines = text.replace("\r\n", "\n").split("\n")
+    last = range(len(lines) - 1, max(-1, len(lines) - 1 - SEARCHED), -1)
+    place = next((i for i in last if len(KNOWN & set(settings(lines[i]))) >= 2), None)
+    if place is None:
+        return None
+    prompt, negative = prompts(lines[:place])
+    values: dict[str, Any] = settings(lines[place])
+    build = Builder(tool_of(values), values)
+    values = build.values
+    for name in ("SDCPP", "Hashes", "Version", "App"):
+        values.pop(name, None)
+    build.put("prompt", prompt)
+    build.put("negative", negative)
+    build.fields["literal"] = values.pop("Emphasis", "") == "None"
+    build.take(steps="Steps", sampler="Sampler", cfg_scale="CFG scale", seed="Seed", size="Size")
+    build.take(schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"))
+    if not any(name.startswith("Hires") for name in build.values):  # there it is how much the second pass draws anew
+        build.take(strength=("Denoising strength", "Denoise"))
+    if build.tool == "SD.Next" and build.fields.get("schedule") == "beta":
+        build.fields["schedule"] = "beta-sigma"  # diffusers' "beta" is another than everybody else's
+    return build.reading()
+
+
+def settings(line: str) -> dict[str, str]:
+    """The fields of a line of settings; of a line that is none, next to nothing."""
+    found: dict[str, str] = {}
+    place, whole = 0, True
+    while place < len(line):
+        key = _KEY.match(line, place)
+        if key is None:
+            place = _after_comma(line, place)
+            continue
+        place = key.end()
+        end = None
+        if quoted := _QUOTED.match(line, place):
+            value, end = _unquoted(quoted[0]), quoted.end()
+        elif whole and line[place : place + 1] in ("{", "["):
+            try:
+                end = json.JSONDecoder().raw_decode(line, place)[1]
+                value = line[place:end]
+            except (ValueError, RecursionError):
+                whole = False  # a second try would make the time grow with the square of the line
+        if end is None:
+            end = _after_comma(line, place)
+            value = line[place:end].rstrip(", ")
+            place = end
+        else:
+            place = _after_comma(line, end)
+        found.setdefault(key[1].strip(), value)
+    return found
+
+
+def _after_comma(line: str, place: int) -> int:
+    comma = line.find(",", place)
+    return len(line) if comma < 0 else comma + 1
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text[1:-1]
+
+
+def prompts(lines: list[str]) -> tuple[str, str]:
+    """(prompt, negative prompt) of the lines before the settings."""
+    place = next((i for i, line in enumerate(lines) if line.strip().startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(lines[place:]).strip().removeprefix(NEGATIVE)
+    return "\n".join(lines[:place]).strip(), negative.strip()
+
+
+def tool_of(values: Mapping[str, str]) -> str:
+    """Who wrote the settings."""
+    if "SDCPP" in values:
+        return "stable-diffusion.cpp"
+    if values.get("App"):
+        return "SD.Next" if values["App"] == "SD.Next" else OTHER
+    version = values.get("Version", "")
+    if "Civitai resources" in values and not version:
+        return "Civitai"
+    return next((tool for start, tool in TOOLS if re.match(re.escape(start) + r"(?:\b|\d)", version)), OTHER)

@@ -1,0 +1,122 @@
+"""Settings of ours that are like those that a file tells: what is taken, what is not, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from unnoise.engine import names
+from unnoise.engine.readers.reading import Reading
+from unnoise.text import clean
+
+EXACT = ("solver", "spacing", "guidance", "noise")  # what our own records say in our words
+NOISE = "other tools draw other noise: the same seed gives another picture"
+LEAST_STRENGTH = 0.02  # as ``engine.start`` has it, which imports torch
+
+
+class Like(NamedTuple):
+    """What to draw like a picture with.
+
+    Attributes:
+        tool: who made it.
+        prompt, negative, seed, strength: None where the file does not say.
+        settings: of ``Settings``, those that the file says.
+        literal: brackets in the prompt are text.
+        left_out: {name: value} of what the file says and is not used.
+        notes: what to know about it, a sentence each.
+        weights_sha256: of pictures of ours, what identifies the weights that drew them.
+    """
+
+    tool: str
+    prompt: str | None
+    negative: str | None
+    seed: int | None
+    strength: float | None
+    settings: Mapping[str, Any]
+    literal: bool
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+    weights_sha256: str | None = None
+
+
+def like(reading: Reading, size: tuple[int, int]) -> Like:
+    """What of a record can be followed here.
+
+    Args:
+        size: (width, height) of what is drawn here.
+    """
+    own = reading.record is not None
+    left_out, notes = dict(reading.left_out), list(reading.notes)
+    settings: dict[str, Any] = {"steps": reading.steps, "cfg_scale": reading.cfg_scale}
+    if reading.record is not None:
+        settings |= {name: reading.record.get(name) for name in EXACT}
+    else:
+        settings |= _methods(reading, left_out)
+        if reading.seed is not None:
+            notes.append(NOISE)
+    if reading.size is not None and reading.size != size:
+        left_out["size"] = f"{reading.size[0]} x {reading.size[1]}, here pictures are {size[0]} x {size[1]}"
+    strength = reading.strength
+    if strength is not None and strength < LEAST_STRENGTH:
+        left_out["strength"], strength = f"{strength:g}", None
+    return Like(
+        reading.tool,
+        reading.prompt if own else in_one_line(reading.prompt),
+        reading.negative if own else in_one_line(reading.negative),
+        reading.seed,
+        strength,
+        {name: value for name, value in settings.items() if value is not None},
+        reading.literal,
+        left_out,
+        tuple(notes),
+        reading.record.get("model", {}).get("sha256") if reading.record is not None else None,
+    )
+
+
+def _methods(reading: Reading, left_out: dict[str, str]) -> dict[str, Any]:
+    """Solver, spacing and guidance by their names elsewhere; what has no counterpart is left out."""
+    found: dict[str, Any] = {}
+    sampler, schedule = names.parted(reading.sampler or "")
+    schedule = reading.schedule or schedule
+    if key := names.key(sampler):
+        plus = "cfgpp" in key  # "euler_cfg_pp", "DDIM CFG++": a sampler that brings its guidance along
+        found["solver"] = names.known("solvers", key.replace("cfgpp", "") if plus else sampler)
+        if plus and found["solver"] and reading.cfg_scale is not None and 0 <= reading.cfg_scale <= 1:
+            found["guidance"] = f"cfg++({reading.cfg_scale:g})"
+        elif plus:
+            left_out["sampler"] = f"{sampler} with {reading.cfg_scale}, which CFG++ here does not take"
+    if reading.eta is not None and found.get("solver") and "(" not in found["solver"]:
+        found["solver"] = _with_eta(found["solver"], reading.eta, left_out)
+    if sampler and not found.get("solver"):
+        left_out["sampler"] = f"{sampler}, which has no counterpart here"
+    if schedule is not None and names.key(schedule) not in names.DEFAULTS:
+        found["spacing"] = names.known("spacings", schedule)
+        if not found["spacing"]:
+            left_out["schedule"] = f"{schedule}, which has no counterpart here"
+    return found
+
+
+def _with_eta(solver: str, eta: float, left_out: dict[str, str]) -> str:
+    """The solver with its eta, where it has one and takes this."""
+    import inspect
+
+    from unnoise.core.notation import make
+    from unnoise.core.registry import find
+    from unnoise.errors import UnnoiseError
+
+    if "eta" not in inspect.signature(find("solvers", solver)).parameters:
+        return solver  # tools write an eta beside samplers that have none
+    try:
+        make("solvers", f"{solver}(eta={eta:g})")
+    except UnnoiseError:
+        left_out["Eta"] = f"{eta:g}"
+        return solver
+    return f"{solver}(eta={eta:g})"
+
+
+def in_one_line(text: str | None) -> str | None:
+    """A prompt in the form that prompts have here; half characters and NULs are no reason to refuse the rest."""
+    return (
+        None if text is None else clean(re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text).replace("\0", " "))
+    )

@@ -1,0 +1,72 @@
+"""The one door: what a file says of how its picture was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
+from unnoise.engine.readers import comfyui, flat, infotext, invokeai, novelai, own
+from unnoise.engine.readers.container import texts_of
+from unnoise.engine.readers.reading import Reading, read_json, unreadable
+
+MARKS = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # what may stand before JSON's first sign: byte order marks, blanks
+READERS: tuple[Callable[[Mapping[str, str]], Reading | None], ...] = (
+    invokeai.read, novelai.read, infotext.read, flat.read, comfyui.read,
+    flat.read_tensor_art,
+)  # fmt: skip
+
+
+def read_settings(path: Path) -> Reading | None:
+    """What a picture (PNG, JPEG, WebP) or a JSON file says of how it was made; None where it says nothing known.
+
+    Our own pictures are read by their record, exactly; ``Reading.record`` is it. The pixels are not looked at, unless
+    the file has no text: some tools hide one there.
+
+    Raises:
+        UnnoiseError: the file cannot be opened, or is of no kind that carries settings.
+    """
+    data = _bytes(path)
+    if data.lstrip(MARKS)[:1] == b"{":
+        return _file(data, path)
+    texts = _texts(data, path)
+    if (mine := own.read(texts, path)) is not None:
+        return mine
+    return next((found for read in READERS if (found := read(texts)) is not None), None)
+
+
+def texts_at(path: Path) -> dict[str, str]:
+    """{keyword: text} of a picture, for ``READERS``.
+
+    Raises:
+        UnnoiseError: the file cannot be opened, or is no PNG, JPEG or WebP.
+    """
+    return _texts(_bytes(path), path)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return read_file(path, MAX_PICTURE)
+    except LeftOut as why:
+        raise unreadable(path, why.detail or str(why)) from None
+
+
+def _texts(data: bytes, path: Path) -> dict[str, str]:
+    try:
+        return texts_of(data)
+    except ValueError as error:
+        raise unreadable(path, str(error)) from None
+
+
+def _file(data: bytes, path: Path) -> Reading | None:
+    """A graph of ComfyUI, or flat settings.
+
+    Raises:
+        UnnoiseError: it is no JSON object, or too long.
+    """
+    try:
+        values = read_json(data.decode(json.detect_encoding(data)))
+    except ValueError as error:
+        raise unreadable(path, f"it is no JSON ({error})") from None
+    return comfyui.of_graph(values) or flat.file_settings(values)

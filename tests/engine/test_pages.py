@@ -1,0 +1,29 @@
+"""The Python of the pages runs as it stands, here on the tiny model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), flags=re.M | re.S)
+
+
+def test_the_pages_have_python() -> None:
+    assert len(blocks("docs/python.md")) == 10
+    assert blocks("README.md")
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_python_runs(number: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unnoise.engine.load.default_model", lambda: tiny_model)
+    exec(compile(blocks("docs/python.md")[number], "python.md", "exec"), {})
+    assert not torch.is_inference_mode_enabled()
+    assert len(list(tmp_path.glob("*.png"))) == [1, 0, 1, 20, 2, 0, 0, 0, 1, 0][number]
