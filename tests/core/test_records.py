@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 import torch
@@ -47,6 +47,47 @@ def test_condition_rows_cat_repeat_and_move() -> None:
         Condition.cat([one, replace(one, pooled=torch.zeros(2, 1))])
     with pytest.raises(FrozenInstanceError):
         one.tokens = None
+
+
+def test_conditions_of_different_lengths_join_padded_and_masked() -> None:
+    short, long = Condition(torch.ones(1, 2, 3)), Condition(torch.full((2, 4, 3), 2.0))
+    joined = Condition.cat([short, long])
+    assert joined.tokens is not None
+    assert joined.token_mask is not None
+    assert joined.token_mask.tolist() == [[True, True, False, False], [True] * 4, [True] * 4]
+    assert torch.equal(joined.tokens[0, :2], torch.ones(2, 3))
+    assert not joined.tokens[0, 2:].any()
+    masked = replace(long, token_mask=torch.arange(4) < torch.tensor([[1], [3]]))
+    again = Condition.cat([masked, short]).token_mask
+    assert again is not None
+    assert again.sum(1).tolist() == [1, 3, 2], "a mask of its own is kept"
+    beside = Condition.cat([masked, long]).token_mask
+    assert beside is not None
+    assert beside.sum(1).tolist() == [1, 3, 4, 4]
+
+
+def test_conditions_of_one_length_join_as_they_are() -> None:
+    one, two = Condition(torch.ones(1, 2, 3)), Condition(torch.zeros(1, 2, 3), pooled=None)
+    joined = Condition.cat([one, two])
+    assert joined.token_mask is None, "nothing is padded, so nothing is masked"
+    assert joined.count == 2
+
+
+def test_each_field_says_how_its_rows_are_joined() -> None:
+    tokens = torch.ones(1, 2, 3)
+    mixed = Condition.cat([Condition(tokens), Condition(tokens, concat=torch.ones(1, 4, 5, 5))])
+    assert mixed.concat is not None
+    assert not mixed.concat[0].any()
+    assert mixed.concat[1].all()
+    for lacking in ("tokens", "pooled", "class_id", "other_tokens"):
+        value = torch.ones(1, 2, 3) if "tokens" in lacking else torch.ones(1)
+        with pytest.raises(ValueError, match=f"only some have {lacking}"):
+            Condition.cat([Condition(concat=tokens), Condition(concat=tokens, **{lacking: value})])
+    with pytest.raises(ValueError, match=r"tokens of \(3,\) and \(5,\)"):
+        Condition.cat([Condition(tokens), Condition(torch.ones(1, 2, 5))])
+    with pytest.raises(ValueError, match="no number of rows"):
+        Condition.cat([Condition(concat=tokens), Condition()])
+    assert all(field.metadata["join"] in ("pad", "mask", "stack", "zeros") for field in fields(Condition))
 
 
 def test_a_fresh_edit_is_the_identity_and_sites_match() -> None:

@@ -9,18 +9,19 @@ import torch
 from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor
 
-from networks.test_networks import answer, call, network
+from networks.test_networks import NEAR, answer, call, network
 from tiny import components, lively
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
-from unnoise.core.guidance import Guidance, batched, bind
+from unnoise.core.guidance import Ask, Guidance, batched, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 from unnoise.guidances import freeu, nag
+from unnoise.guidances.autoguidance import AutoGuidance
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.freeu import FreeU, Rebalanced, louder, quieter
 from unnoise.guidances.interval import Interval
-from unnoise.guidances.nag import NAG, Away, pushed
+from unnoise.guidances.nag import NAG, Away, away_from, pushed
 from unnoise.guidances.pag import PAG
 from unnoise.guidances.plain import Plain
 from unnoise.networks.layers import Attention, Inside
@@ -89,9 +90,9 @@ def test_nag_asks_the_other_prompt_with_the_same_queries() -> None:
     module = lively(Attention(32, 2, context=16))
     x, plus, minus = draw(3, 9, 32), draw(3, 7, 16, seed=1), draw(3, 5, 16, seed=2)
     mask = torch.arange(5) < torch.tensor([[3], [4], [5]])
-    edit = Away(("a.cross",), Condition(minus, mask), 2.0, 2.5, 0.5)
-    assert not edit.at("a.cross.out"), "a name is the whole name"
-    edit = Away(("a.*",), Condition(minus, mask), 2.0, 2.5, 0.5)
+    assert not Away(("a.cross",), 2.0, 2.5, 0.5).at("a.cross.out"), "a name is the whole name"
+    edit = Away(("a.*",), 2.0, 2.5, 0.5)
+    cond = Condition(plus, other_tokens=minus, other_mask=mask)
 
     def before_projection(tokens: Tensor, mask: Tensor | None) -> Tensor:
         inside = Inside((), ("a.cross.out",))
@@ -99,11 +100,13 @@ def test_nag_asks_the_other_prompt_with_the_same_queries() -> None:
         return inside.features["a.cross.out"]
 
     wanted = module.out(pushed(before_projection(plus, None), before_projection(minus, mask), 2.0, 2.5, 0.5))
-    assert torch.allclose(module(x, Inside((edit,)), "a.cross", plus), wanted, atol=1e-6)
-    in_the_open = module(x, Inside((edit, Edit(("a.cross",)))), "a.cross", plus)  # the map of the first is edited too
+    assert torch.allclose(module(x, Inside((edit,), (), cond), "a.cross", plus), wanted, atol=1e-6)
+    both = Inside((edit, Edit(("a.cross",))), (), cond)  # the map of the first is edited too
+    in_the_open = module(x, both, "a.cross", plus)
     assert torch.allclose(in_the_open, wanted, atol=1e-6)
-    with pytest.raises(UnnoiseError, match="no other prompt"):
-        module(x, Inside((Away(("a.*",), Condition()),)), "a.cross", plus)
+    for nothing in (None, Condition(plus)):
+        with pytest.raises(UnnoiseError, match="no other prompt"):
+            module(x, Inside((edit,), (), nothing), "a.cross", plus)
 
 
 # FreeU
@@ -171,21 +174,22 @@ def test_difference_freeu_backbone() -> None:
 def test_rows_stay_apart() -> None:
     x, label, cond = call(network("unet"))
     assert cond.tokens is not None
-    other = Condition(cond.tokens.flip(0).roll(1, 1), cond.token_mask, cond.pooled)
+    itself = away_from(cond, cond)
+    cond = away_from(cond, Condition(cond.tokens.flip(0).roll(1, 1), cond.token_mask))
+    assert cond is not None
     plain = answer("unet", x, label, cond)
-    for edit in (Away(("*",), other, 2.0), Rebalanced(("up.*",), 1.4, 0.3)):
+    for edit in (Away(("*",), 2.0), Rebalanced(("up.*",), 1.4, 0.3)):
         whole = answer("unet", x, label, cond, edits=(edit,))
         assert (whole - plain).abs().max() > 1e-4 * plain.abs().max()
         twice = answer("unet", x.repeat(2, 1, 1, 1), label.repeat(2), Condition.cat([cond, cond]), edits=(edit,))
         assert torch.allclose(twice, whole.repeat(2, 1, 1, 1), rtol=0, atol=1e-5 * whole.abs().max())
         for row in range(len(x)):
             part = slice(row, row + 1)
-            mine = Away(("*",), other.rows(part), 2.0) if isinstance(edit, Away) else edit
-            alone = answer("unet", x[part], label[part], cond.rows(part), edits=(mine,))
+            alone = answer("unet", x[part], label[part], cond.rows(part), edits=(edit,))
             assert torch.allclose(alone, whole[part], rtol=0, atol=1e-5 * whole.abs().max())
-    same = answer("unet", x, label, cond, edits=(Away(("*",), cond, 2.0),))
+    same = answer("unet", x, label, itself, edits=(Away(("*",), 2.0),))
     assert torch.allclose(same, plain, rtol=0, atol=1e-5 * plain.abs().max()), "away from itself is nowhere"
-    for idle in (Rebalanced(("up.*",)), Rebalanced(("mid.*",), 1.4, 0.3), Away(("up.0*",), other)):
+    for idle in (Rebalanced(("up.*",)), Rebalanced(("mid.*",), 1.4, 0.3), Away(("up.0*",))):
         assert torch.equal(answer("unet", x, label, cond, edits=(idle,)), plain)
 
 
@@ -206,9 +210,9 @@ def test_guidances_change_their_inner_calls_and_no_others() -> None:
 
     def alone(name: str, *edits: Edit) -> Tensor:
         with torch.no_grad():
-            return denoiser(x, LEVEL, cond=conds[name], edits=edits).x0
+            return denoiser(x, LEVEL, cond=away_from(conds[name], conds["uncond"]), edits=edits).x0
 
-    away, up = Away(("*",), conds["uncond"], 2.0, 2.5, 0.5), Rebalanced(("up.*",), 1.3, 0.5)
+    away, up = Away(("*",), 2.0, 2.5, 0.5), Rebalanced(("up.*",), 1.3, 0.5)
     u_up = alone("uncond", up)
     c, u, pushed_, raised = alone("cond"), alone("uncond"), alone("cond", away), alone("cond", up)
     assert min(float((a - c).abs().max()) for a in (pushed_, raised)) > 1e-6
@@ -221,6 +225,47 @@ def test_guidances_change_their_inner_calls_and_no_others() -> None:
     assert torch.allclose(says(NAG(FreeU(Plain(), 1.3, 0.5))), alone("cond", up, away), **near)
     assert torch.equal(says(Interval(NAG(Plain()), 0.0, 0.5)), c), "off outside an interval"
     assert len(NAG(CFG(1.0)).asks(conds, LEVEL)) == 1, "no second call"
+
+
+def test_only_the_calls_that_nag_edits_carry_the_other_prompt() -> None:
+    conds = conditions()
+    weak = components()["denoiser"]
+    asks = NAG(AutoGuidance(weak)).asks(conds, LEVEL)  # type: ignore[arg-type]
+    edited = {name for name, ask in asks.items() if ask.edits}
+    assert edited
+    assert edited != set(asks)
+    for name, ask in asks.items():
+        assert ask.cond is not None
+        assert (ask.cond.other_tokens is not None) == (name in edited)
+    twice = NAG(NAG(Plain(), 1.0)).asks(conds, LEVEL)
+    assert [len(ask.edits) for ask in twice.values()] == [2], "an outer one sees the calls of an inner one"
+
+
+def test_the_calls_of_two_runs_with_nag_are_one() -> None:
+    """Prompts of other lengths, with a mask and without; the edits are equal, and so the calls can be joined."""
+    net, (x, label, _) = network("unet"), call(network("unet"), 2)
+    width = net.config.text_width  # type: ignore[union-attr]
+    mask = torch.arange(7) < 4
+
+    def ask(seed: int, length: int, other: Condition) -> Ask:
+        tokens, pooled = draw(1, length, width, seed=seed), draw(1, width, seed=seed)
+        (found,) = NAG(Plain()).asks({"cond": Condition(tokens, None, pooled), "uncond": other}, LEVEL).values()
+        return found
+
+    first = ask(1, 4, Condition(draw(1, 7, width, seed=2), mask[None]))
+    second = ask(3, 6, Condition(draw(1, 3, width, seed=4)))
+    assert first.edits == second.edits
+    assert hash(first.edits) == hash(second.edits)
+    assert first.cond is not None
+    assert second.cond is not None
+    joined = answer("unet", x, label, Condition.cat([first.cond, second.cond]), edits=first.edits)
+    swapped = answer("unet", x, label, Condition.cat([second.cond, first.cond]), edits=first.edits)
+    near = NEAR * float(joined.abs().max())
+    for row, each in enumerate((first, second)):
+        part = slice(row, row + 1)
+        alone = answer("unet", x[part], label[part], each.cond, edits=each.edits)
+        assert torch.allclose(joined[part], alone, rtol=0, atol=near)
+        assert not torch.allclose(swapped[part], alone, rtol=0, atol=10 * near), "a row's own prompts matter"
 
 
 def test_settings_that_are_none_are_refused() -> None:

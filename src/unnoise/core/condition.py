@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+
+def _joined_by(rule: str, mask: str = "") -> dict[str, str]:
+    """The metadata of a field: how ``Condition.cat`` joins its rows.
+
+    Args:
+        rule: "stack": every condition has it, in one shape. "zeros": rows that lack it get zeros. "pad": every
+            condition has it, with (B, L, D) vectors of which the shorter rows are padded with zeros. "mask": joined
+            along with the field that it masks.
+        mask: the (B, L) bool field that is False where a row is padded; made where there is none.
+    """
+    return {"join": rule, "mask": mask}
 
 
 @dataclass(frozen=True)
@@ -15,21 +28,31 @@ class Condition:
 
     Attributes:
         tokens: (B, L, D) encoded prompt, one vector a token.
-        token_mask: (B, L) bool, True where a token is real.
+        token_mask: (B, L) bool, True where a token is real; all are where there is none.
         pooled: (B, D) encoded prompt, one vector a prompt.
         class_id: (B,) int64.
-        concat: (B, C', ...) channels that are joined to the state.
+        concat: (B, C', ...) channels that are joined to the state; zeros where a row has none, which is how Brooks et
+            al. 2022 (arXiv 2211.09800, section 3.2.1) train without a picture.
+        other_tokens: (B, M, D) another encoded prompt, which edits such as NAG's look at; networks do not.
+        other_mask: (B, M) bool, as ``token_mask``.
     """
 
-    tokens: Tensor | None = None
-    token_mask: Tensor | None = None
-    pooled: Tensor | None = None
-    class_id: Tensor | None = None
-    concat: Tensor | None = None
+    tokens: Tensor | None = field(default=None, metadata=_joined_by("pad", mask="token_mask"))
+    token_mask: Tensor | None = field(default=None, metadata=_joined_by("mask"))
+    pooled: Tensor | None = field(default=None, metadata=_joined_by("stack"))
+    class_id: Tensor | None = field(default=None, metadata=_joined_by("stack"))
+    concat: Tensor | None = field(default=None, metadata=_joined_by("zeros"))
+    other_tokens: Tensor | None = field(default=None, metadata=_joined_by("pad", mask="other_mask"))
+    other_mask: Tensor | None = field(default=None, metadata=_joined_by("mask"))
 
     def _map(self, change: object) -> Condition:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: change(v) for k, v in values.items() if v is not None})  # type: ignore[operator]
+
+    @property
+    def count(self) -> int:
+        """How many rows it has; 0 where it says nothing."""
+        return next((len(v) for v in (getattr(self, f.name) for f in fields(self)) if v is not None), 0)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:
         """The same condition elsewhere; only floating-point fields change their dtype."""
@@ -54,28 +77,65 @@ class Condition:
             ValueError: the two do not have the same fields.
         """
         joined: dict[str, Tensor] = {}
-        for field in fields(self):
-            a, b = getattr(self, field.name), getattr(other, field.name)
+        for each in fields(self):
+            a, b = getattr(self, each.name), getattr(other, each.name)
             if (a is None) != (b is None):
-                raise ValueError(f"conditions differ: only one has {field.name}")
+                raise ValueError(f"conditions differ: only one has {each.name}")
             if a is not None:
-                joined[field.name] = torch.where(keep.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+                joined[each.name] = torch.where(keep.reshape(-1, *[1] * (a.ndim - 1)), a, b)
         return Condition(**joined)
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """Rows of several conditions, in order.
+        """Rows of several conditions, in order; each field is joined by the rule that it declares.
+
+        Prompts of different lengths are padded to the longest, and what is padded is masked. Where all lengths agree
+        nothing is padded, and a mask is made only for those that lack one beside others that have one.
 
         Raises:
-            ValueError: they do not have the same fields.
+            ValueError: only some have a field that all must have, or one of another shape.
         """
-        first = conditions[0]
         joined: dict[str, Tensor] = {}
-        for field in fields(first):
-            values = [getattr(each, field.name) for each in conditions]
-            if all(value is None for value in values):
+        for each in fields(Condition):
+            join, mask = each.metadata["join"], each.metadata["mask"]
+            values = [getattr(c, each.name) for c in conditions]
+            if join == "mask" or all(value is None for value in values):
                 continue
+            if join == "zeros":
+                values = _with_zeros(values, conditions)
             if any(value is None for value in values):
-                raise ValueError(f"conditions differ: only some have {field.name}")
-            joined[field.name] = torch.cat(values)
+                raise ValueError(f"conditions differ: only some have {each.name}")
+            shapes = {tuple(value.shape[2 if join == "pad" else 1 :]) for value in values}
+            if len(shapes) > 1:
+                raise ValueError(f"conditions differ: {each.name} of {' and '.join(map(str, sorted(shapes)))} a row")
+            if mask:
+                values, masks = _padded(values, [getattr(c, mask) for c in conditions])
+                if masks is not None:
+                    joined[mask] = torch.cat(masks)
+            joined[each.name] = torch.cat(values)
         return Condition(**joined)
+
+
+def _padded(values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor] | None]:
+    """(B, L, D) values of one length, and their (B, L) masks; no masks where none is needed."""
+    longest = max(value.shape[1] for value in values)
+    if all(mask is None for mask in masks) and all(value.shape[1] == longest for value in values):
+        return list(values), None
+    padded, seen = [], []
+    for value, mask in zip(values, masks, strict=True):
+        known = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device) if mask is None else mask
+        missing = longest - value.shape[1]
+        padded.append(F.pad(value, (0, 0, 0, missing)) if missing else value)  # behind the last token
+        seen.append(F.pad(known, (0, missing)) if missing else known)
+    return padded, seen
+
+
+def _with_zeros(values: Sequence[Tensor | None], conditions: Sequence[Condition]) -> list[Tensor]:
+    """The values, and zeros for the rows of conditions that have none."""
+    if any(c.count == 0 for c in conditions):
+        raise ValueError("a condition that says nothing has no number of rows, and cannot join others")
+    like = next(value for value in values if value is not None)
+    return [
+        like.new_zeros(c.count, *like.shape[1:]) if value is None else value
+        for value, c in zip(values, conditions, strict=True)
+    ]

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unnoise.core.condition import Condition
+
 Look = Callable[[Tensor, Tensor | None], Tensor]
 
 
@@ -32,15 +34,23 @@ class Edit:
         """The site's value after the edit; of the same shape."""
         return value
 
-    def beside(self, site: str, value: Tensor, look: Look) -> Tensor:
-        """The same where a prompt was attended to: ``look(tokens, mask)`` is what the queries that found the value find
-        in another prompt, (B, L, D) tokens and (B, L) bool or None. Edits that need no second prompt leave this be."""
+    def beside(self, site: str, value: Tensor, look: Look, cond: Condition | None) -> Tensor:
+        """The same where a prompt was attended to.
+
+        Args:
+            site, value: as above.
+            look: ``look(tokens, mask)`` is what the queries that found the value find in another prompt: (B, L, D)
+                tokens, (B, L) bool or None.
+            cond: the condition of the call, row for row; settings alone belong to an edit, rows to a condition.
+        """
         return self(site, value)
 
 
-def apply_edits(edits: Sequence[Edit], site: str, value: Tensor, look: Look | None = None) -> Tensor:
+def apply_edits(
+    edits: Sequence[Edit], site: str, value: Tensor, look: Look | None = None, cond: Condition | None = None
+) -> Tensor:
     """The value of a site after every edit that acts there, in order; where there is a ``look``, by ``Edit.beside``."""
     for edit in edits:
         if edit.at(site):
-            value = edit(site, value) if look is None else edit.beside(site, value, look)
+            value = edit(site, value) if look is None else edit.beside(site, value, look, cond)
     return value

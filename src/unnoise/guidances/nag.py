@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,16 +33,14 @@ def pushed(plus: Tensor, minus: Tensor, strength: float, cap: float, blend: floa
     return plus + blend * (far * room.clamp_max(1.0) - plus)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Away(Edit):
-    """What cells found in the prompt, pushed away from what the same cells find in another one.
+    """What cells found in the prompt, pushed away from what the same cells find in the condition's ``other_tokens``.
 
     Attributes:
-        other: the prompt to be pushed away from, as many rows as the batch or as a part of it that is repeated.
         strength, cap, blend: see ``pushed``.
     """
 
-    other: Condition | None = None
     strength: float = 1.0
     cap: float = 2.5
     blend: float = 0.5
@@ -50,14 +48,18 @@ class Away(Edit):
     def at(self, site: str) -> bool:
         return site.endswith(".cross.out") and super().at(site)
 
-    def beside(self, site: str, value: Tensor, look: Look) -> Tensor:
-        if self.other is None or self.other.tokens is None:
+    def beside(self, site: str, value: Tensor, look: Look, cond: Condition | None) -> Tensor:
+        if cond is None or cond.other_tokens is None:
             raise UnnoiseError("NAG has no other prompt's tokens to steer away from", "give a negative prompt")
-        times = len(value) // len(self.other.tokens)  # calls that are made as one have their rows one after the other
-        other = Condition.cat([self.other] * times)
-        assert other.tokens is not None
-        minus = look(other.tokens.to(value.dtype), other.token_mask)
+        minus = look(cond.other_tokens.to(value.dtype), cond.other_mask)
         return pushed(value, minus, self.strength, self.cap, self.blend)
+
+
+def away_from(cond: Condition | None, other: Condition) -> Condition | None:
+    """The condition with the tokens of another one beside its own; itself if it has them already."""
+    if cond is None or (cond.other_tokens is other.tokens and cond.other_mask is other.token_mask):
+        return cond
+    return replace(cond, other_tokens=other.tokens, other_mask=other.token_mask)
 
 
 @register("nag", "normalized-attention")
@@ -91,10 +93,16 @@ class NAG(Guidance):
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
         if self.strength == 0:
             return self.inner.asks(conds, here)
-        if conds.get("uncond") is None:
+        cond, other = conds["cond"], conds.get("uncond")
+        if other is None:
             raise UnnoiseError("NAG wants a second prompt to steer away from", "give one, if only the empty one")
-        edit = Away(self.sites, conds["uncond"], self.strength, self.cap, self.blend)
-        return edited(self.inner, "nag", edit, conds, here, only=conds["cond"])
+        edit = Away(self.sites, self.strength, self.cap, self.blend)
+        both = away_from(cond, other)
+        asks = edited(self.inner, "nag", edit, {**conds, "cond": both}, here, only=both)
+        # calls that are not edited, such as a weaker network's, go without the other prompt
+        return {
+            n: ask._replace(cond=cond) if ask.cond is both and edit not in ask.edits else ask for n, ask in asks.items()
+        }
 
     def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
         return combined(self.inner, "nag", parts, x, here, memory)

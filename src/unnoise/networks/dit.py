@@ -124,9 +124,9 @@ class DiT(nn.Module):
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
     ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C, h, w), noise_label (B,)
-        inside = Inside(edits, read)
         if self.training and torch.is_grad_enabled():
             cond = without_padding(cond)
+        inside = Inside(edits, read, cond)
         prompted = cond is not None and cond.tokens is not None and self.config.text_width > 0
         e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
         if prompted and cond is not None and cond.pooled is not None:

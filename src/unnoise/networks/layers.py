@@ -43,10 +43,10 @@ def zero(*layers: nn.Module) -> None:
 
 
 class Inside:
-    """What a call wants done and seen at the named sites of a network."""
+    """What a call wants done and seen at the named sites of a network, and the condition that edits may look at."""
 
-    def __init__(self, edits: Sequence[Edit] = (), read: Sequence[str] = ()) -> None:
-        self.edits, self.read = tuple(edits), frozenset(read)
+    def __init__(self, edits: Sequence[Edit] = (), read: Sequence[str] = (), cond: Condition | None = None) -> None:
+        self.edits, self.read, self.cond = tuple(edits), frozenset(read), cond
         self.features: dict[str, Tensor] = {}
 
     def wants(self, site: str) -> bool:
@@ -60,7 +60,7 @@ class Inside:
     def beside(self, site: str, value: Tensor, look: Look | None) -> Tensor:
         """The same where edits may ask what another prompt would have given, by ``look``."""
         if self.edits:
-            value = apply_edits(self.edits, site, value, look)
+            value = apply_edits(self.edits, site, value, look, self.cond)
         if site in self.read:
             self.features[site] = value
         return value
