@@ -1,4 +1,6 @@
-"""Methods with their settings, written as a person types them: ``ddim(eta=0.5)``, ``interval(apg(7), high=3)``.
+"""Methods with their settings, as a person types them: ``ddim(eta=0.5)``, ``interval(apg(7), high=3)``.
+
+``make`` reads the notation, ``write`` writes it.
 
 A method's name or alias, and in brackets its settings by place or by name. A setting is a number, a word, a list of
 numbers in square brackets, or, where one method wraps another, a method of the same kind. Names come from the registry
@@ -34,6 +36,56 @@ def make(kind: str, text: str, defaults: Mapping[str, Any] | None = None) -> Any
         UnnoiseError: an unknown method or setting, a value that the method refuses, or brackets that do not match.
     """
     return _Reader(kind, checks.text(kind.removesuffix("s"), text), defaults or {}).read()
+
+
+def write(method: Any) -> str:
+    """The notation of a registered method: its name and, in brackets, the settings that are not the defaults.
+
+    A setting is a parameter of the constructor, which the object keeps as an attribute of the same name.
+
+    >>> write(make("guidances", "interval(cfg(5), high=8)"))
+    'interval(inner=cfg(scale=5), high=8)'
+
+    Raises:
+        UnnoiseError: it is not registered, or has a setting that the notation has no words for, such as a network.
+    """
+    cls = type(method)
+    name = vars(cls).get("name")  # its own: a subclass that is not registered has its parent's
+    if not isinstance(name, str) or find(cls.kind, name) is not cls:
+        raise UnnoiseError(f"{cls.__name__} is not registered, so that nothing can name it", "use a registered method")
+    settings = []
+    for key, parameter in inspect.signature(cls).parameters.items():
+        value = getattr(method, key, parameter)
+        if value is parameter:
+            raise UnnoiseError(f"{name} does not keep its setting {key}", f"keep it as an attribute called {key}")
+        if not _same(value, parameter.default):
+            settings.append(f"{key}={_written(f'{name}: {key}', value)}")
+    text = f"{name}({', '.join(settings)})" if settings else name
+    if len(text) > _LONGEST:
+        raise UnnoiseError(f"the settings of {name} take {len(text)} characters", f"use at most {_LONGEST}")
+    return text
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a setting is its default; True and 1, or 1 and 1.0, are not told apart where a number is wanted."""
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return value is default or (isinstance(value, int | float | str) and value == default)
+
+
+def _written(name: str, value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float) and value == value:
+        return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, str) and '"' not in value:
+        plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in (*_WORDS, "inf")
+        return value if plain else f'"{value}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_written(name, each) for each in value)}]"
+    if hasattr(type(value), "kind"):
+        return write(value)
+    raise UnnoiseError(f"{name} is {checks.shown(value)}, which cannot be written down", "use plain settings")
 
 
 class _Reader:

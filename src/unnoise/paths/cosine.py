@@ -20,15 +20,15 @@ class Cosine(Path):
     """
 
     def __init__(self, offset: float = 0.008, cap: float = 0.999, num_levels: int = 1000) -> None:
-        num_levels = checks.whole("num_levels", num_levels, 2, MOST_LEVELS)
-        offset, cap = checks.number("offset", offset, above=0), checks.number("cap", cap, above=0, below=1)
+        self.num_levels = num_levels = checks.whole("num_levels", num_levels, 2, MOST_LEVELS)
+        self.offset = offset = checks.number("offset", offset, above=0)
+        self.cap = cap = checks.number("cap", cap, above=0, below=1)
 
         def f(t: float) -> float:
             return math.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
 
         betas = [min(1 - f((i + 1) / num_levels) / f(i / num_levels), cap) for i in range(num_levels)]
         self.table = Table(torch.tensor(betas, dtype=torch.float64))
-        self.num_levels = num_levels
         self.t_min = 1 / num_levels
 
     def at(self, t: Scalar) -> NoiseLevel:

@@ -17,11 +17,10 @@ class DDPMLinear(Path):
     """
 
     def __init__(self, beta_start: float = 1e-4, beta_end: float = 0.02, num_levels: int = 1000) -> None:
-        num_levels = checks.whole("num_levels", num_levels, 2, MOST_LEVELS)
-        beta_start = checks.number("beta_start", beta_start, above=0, below=1)
-        beta_end = checks.number("beta_end", beta_end, above=0, below=1)
+        self.num_levels = num_levels = checks.whole("num_levels", num_levels, 2, MOST_LEVELS)
+        self.beta_start = beta_start = checks.number("beta_start", beta_start, above=0, below=1)
+        self.beta_end = beta_end = checks.number("beta_end", beta_end, above=0, below=1)
         self.table = Table(torch.linspace(beta_start, beta_end, num_levels, dtype=torch.float64))
-        self.num_levels = num_levels
         self.t_min = 1 / num_levels
 
     def at(self, t: Scalar) -> NoiseLevel:

@@ -19,8 +19,9 @@ class LinearRate:
     """
 
     def __init__(self, beta_min: float, beta_max: float) -> None:
-        self.low = checks.number("beta_min", beta_min, above=0)
-        self.rise = checks.number("beta_max", beta_max, above=self.low) - self.low
+        self.beta_min = self.low = checks.number("beta_min", beta_min, above=0)
+        self.beta_max = checks.number("beta_max", beta_max, above=self.low)
+        self.rise = self.beta_max - self.low
 
     def integral(self, t: Scalar) -> Scalar:
         """B(t) = beta_min t + (beta_max - beta_min) t^2 / 2; in float64 for a tensor."""

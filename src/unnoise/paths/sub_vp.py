@@ -24,6 +24,7 @@ class SubVP(Path):
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         self.rate = LinearRate(beta_min, beta_max)
+        self.beta_min, self.beta_max = self.rate.beta_min, self.rate.beta_max
         self._end = float(self.at(1.0).sigma_hat)
 
     def at(self, t: Scalar) -> NoiseLevel:
