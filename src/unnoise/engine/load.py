@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from unnoise.core import checks
-from unnoise.core.level import NoiseLevel
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.fit import check_fit
 from unnoise.engine.text_to_picture import SIZE, Pipeline
 from unnoise.engine.words import WORDS, read_vocabulary
 from unnoise.errors import UnnoiseError
@@ -106,8 +106,8 @@ def load_pipeline(
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None
     pipeline = Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
     try:
-        rehearse(pipeline)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        check_fit(pipeline.denoiser, pipeline.autoencoder, pipeline.text, tokenizer, SIZE)
+    except (AttributeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
     if compiled:
         compile_network(pipeline.denoiser.network)
@@ -122,20 +122,3 @@ def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module) -> 
     """
     data = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
     return Tokenizer(data, int(getattr(text.config, "length", 0)))
-
-
-@torch.inference_mode()
-def rehearse(pipeline: Pipeline) -> None:
-    """Sends one row of nothing through all networks of a model. The meta device, where nothing is computed, would do as
-    well, and takes twenty times as long: torch imports its compiler to use it.
-
-    Raises:
-        Exception: of any kind, where its parts do not fit one another.
-    """
-    config, tokenizer = pipeline.text.config, pipeline.tokenizer
-    if tokenizer.vocabulary > config.vocabulary or tokenizer.end != config.end:  # type: ignore[union-attr,operator]
-        raise ValueError("the tokenizer is not the text tower's")
-    z = torch.zeros(1, *pipeline.autoencoder.space.shape(SIZE), device=pipeline.device)
-    x0 = pipeline.denoiser(z, NoiseLevel(0.6, 0.8), cond=pipeline.encode([""])).x0
-    if pipeline.autoencoder.decode(x0.to(pipeline.dtype)).shape != (1, 3, SIZE, SIZE):
-        raise ValueError(f"pictures are not of {SIZE} pixels")
