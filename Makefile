@@ -49,7 +49,7 @@ check: $(VENV)/.dev ## check format, lint, types and which package may import wh
 
 setup: $(VENV)/.dev ## make .venv with all that development needs
 
-default-model: $(VENV)/.run ## train the default model further, or go on with that; SAMPLES=100000 RUN=runs/default-model
+default-model: $(VENV)/.train ## train the default model further, or go on with that; SAMPLES=100000 RUN=runs/default-model
 	$(FONT)
 	$(BIN)/unnoise data emoji --out data/emoji
 	@if [ -e $(RUN)/model ]; then \
@@ -90,9 +90,14 @@ $(VENV)/.run: $(VENV)/.torch pyproject.toml
 	@$(PIP) -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.train: $(VENV)/.torch pyproject.toml
+	@echo "installing unnoise and what its trainings need"
+	@$(PIP) -c constraints.txt -e ".[train]"
+	@touch $(VENV)/.run $@
+
 # Without its dependencies: k-diffusion, a reference in tests, wants a torchvision that not every torch has.
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@echo "installing unnoise and what its tests need"
-	@$(PIP) -c constraints.txt -e ".[dev]"
+	@$(PIP) -c constraints.txt -e ".[all,dev]"
 	@$(PIP) -c constraints.txt --no-deps k-diffusion
-	@touch $(VENV)/.run $@
+	@touch $(VENV)/.run $(VENV)/.train $@

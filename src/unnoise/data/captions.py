@@ -11,6 +11,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
+from unnoise import extras
 from unnoise.data.attributes import Attributes, family_of
 from unnoise.data.people import article, couple_captions, family_captions, hair_captions, person_captions, toned
 from unnoise.data.render import code_points
@@ -22,9 +23,7 @@ TONE = re.compile(r",? (?:medium-light|medium-dark|light|medium|dark) skin tone"
 
 def plain_name(sequence: str) -> str:
     """The short name in words, without skin tones: ``"woman firefighter"``, ``"man red hair"``, ``"Norway"``."""
-    import emoji
-
-    return TONE.sub("", _words(emoji.EMOJI_DATA[sequence]["en"]))
+    return TONE.sub("", _words(extras.load("emoji").EMOJI_DATA[sequence]["en"]))
 
 
 def captions_of(
@@ -151,8 +150,7 @@ def _countable(name: str) -> bool:
 
 def _aliases() -> dict[str, list[str]]:
     """Family -> aliases of its untoned picture, in words."""
-    import emoji
-
+    emoji = extras.load("emoji")
     found: dict[str, list[str]] = defaultdict(list)
     for sequence, record in sorted(emoji.EMOJI_DATA.items()):
         name = _words(record["en"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unnoise import extras
 from unnoise.data.attributes import attributes_of, concept_of, family_of
 from unnoise.data.captions import captions_of, plain_name
 from unnoise.data.colours import dominant_colour
@@ -36,8 +37,9 @@ def build_emoji(
         only: keeps the sequences for which it is true; None keeps all.
 
     Raises:
-        UnnoiseError: no usable font, no raqm, or ``out`` holds something else.
+        UnnoiseError: emoji or pyarrow is missing, no usable font, no raqm, or ``out`` holds something else.
     """
+    extras.require("emoji", "pyarrow")
     out, font = expanded(out), None if font is None else expanded(font)
     info = check_font(find_font(font))
     wanted = [s for s in sequences() if only is None or only(s)]
@@ -53,7 +55,6 @@ def build_emoji(
 
 def origin_of(info: FontInfo, wanted: list[str]) -> dict[str, Any]:
     """What decides the pictures and captions: font, list of sequences, versions of the drawing libraries."""
-    import emoji
     from PIL import __version__ as pillow
     from PIL import features
 
@@ -62,7 +63,11 @@ def origin_of(info: FontInfo, wanted: list[str]) -> dict[str, Any]:
         "revision": REVISION,
         "font": info.record(),
         "sequences_sha256": hashlib.sha256("\n".join(code_points(s) for s in wanted).encode()).hexdigest(),
-        "versions": {"emoji": emoji.__version__, "pillow": pillow, "raqm": features.version("raqm") or "unknown"},
+        "versions": {
+            "emoji": extras.load("emoji").__version__,
+            "pillow": pillow,
+            "raqm": features.version("raqm") or "unknown",
+        },
     }
 
 

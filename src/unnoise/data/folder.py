@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unnoise import extras
 from unnoise.data.duplicates import NEAR, Thumbnail, near_groups, thumbnail
 from unnoise.data.intake import Item, LeftOut, Quarantine, Source, printable
 from unnoise.data.read_folder import PACKED, read_folder
@@ -70,8 +71,10 @@ def build_folder(
         progress: called with (done, total at most) pictures.
 
     Raises:
-        UnnoiseError: a setting is wrong, nothing at ``path`` can be used, or ``out`` holds something else.
+        UnnoiseError: a setting is wrong, nothing at ``path`` can be used, ``out`` holds something else, or pyarrow is
+            missing.
     """
+    extras.require("pyarrow")
     path, out = expanded(path), expanded(out)
     check(path, out, settings)
     aside = Quarantine()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unnoise import extras
 from unnoise.data.fields import RANK, choose, listed, plain, told_of
 from unnoise.data.intake import (
     MAX_PICTURE,
@@ -94,8 +95,7 @@ def scalars(
 
 def damages() -> tuple[type[Exception], ...]:
     """What pyarrow raises of a damaged file."""
-    import pyarrow as pa
-
+    pa = extras.load("pyarrow")
     return (pa.ArrowException, OSError, ValueError)
 
 
@@ -105,8 +105,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     Raises:
         LeftOut: it is a pointer or a page in its place.
     """
-    import pyarrow.parquet as pq
-
+    pq = extras.load("pyarrow.parquet")
     check_not_instead(head_of(path))
     limits = {"thrift_string_size_limit": MAX_PICTURE, "thrift_container_size_limit": 2**20}
     return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True, **limits)
@@ -114,8 +113,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def within(kind: pa.DataType) -> pa.DataType:
     """The type of what a list or a dictionary holds, of any other the type itself."""
-    import pyarrow.types as kinds
-
+    kinds = extras.load("pyarrow.types")
     if kinds.is_dictionary(kind):
         return within(kind.value_type)
     lists = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list, kinds.is_list_view, kinds.is_large_list_view)
@@ -124,9 +122,7 @@ def within(kind: pa.DataType) -> pa.DataType:
 
 def holds_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds bytes, or records with ``bytes``."""
-    import pyarrow.types as kinds
-
-    kind = within(kind)
+    kinds, kind = extras.load("pyarrow.types"), within(kind)
     if kinds.is_struct(kind):
         return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
     return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind))
@@ -134,9 +130,7 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 def holds_text(kind: pa.DataType) -> bool:
     """Whether a column holds text."""
-    import pyarrow.types as kinds
-
-    kind = within(kind)
+    kinds, kind = extras.load("pyarrow.types"), within(kind)
     return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
 
 
@@ -147,7 +141,7 @@ def single(schema: pa.Schema) -> list[str]:
 
 def texts_of(schema: pa.Schema) -> list[str]:
     """The columns that hold text; of bytes, those whose name is one of captions."""
-    import pyarrow.types as kinds
+    kinds = extras.load("pyarrow.types")
 
     def holds(name: str) -> bool:
         kind = schema.field(name).type
@@ -162,8 +156,7 @@ def pictures_in(schema: pa.Schema) -> list[str]:
     Raises:
         LeftOut: there is none.
     """
-    import pyarrow.types as kinds
-
+    kinds = extras.load("pyarrow.types")
     full = [name for name in single(schema) if holds_bytes(schema.field(name).type) and plain(name) not in RANK]
     known = sorted((name for name in full if plain(name) in PICTURES), key=lambda name: PICTURES.index(plain(name)))
     if full:

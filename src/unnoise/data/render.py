@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unnoise import extras
 from unnoise.data.font import FONT_SIZE
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ NONCHARACTER = "\U0010fffe"  # no font maps it, so that it shows what a missing 
 
 def sequences() -> list[str]:
     """All fully-qualified emoji sequences that the ``emoji`` package knows, sorted by code points."""
-    import emoji
-
+    emoji = extras.load("emoji")
     wanted = emoji.STATUS["fully_qualified"]
     return sorted(s for s, record in emoji.EMOJI_DATA.items() if record["status"] == wanted)
 

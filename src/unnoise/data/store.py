@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from unnoise import extras
 from unnoise.data.intake import LeftOut
 from unnoise.data.square import decoded
 from unnoise.data.write import FORMAT, MANIFEST, PARTS, PICTURES, TIERS, content_hashes
@@ -26,9 +27,7 @@ def open_set(path: Path | str) -> PictureSet:
     Raises:
         UnnoiseError: the folder holds no picture set, a newer one, or a damaged one.
     """
-    import pyarrow.parquet as pq
-
-    path = expanded(path)
+    pq, path = extras.load("pyarrow.parquet"), expanded(path)
     if not (path / MANIFEST).is_file() or not (path / PICTURES).is_file():
         raise UnnoiseError(
             f"no picture set at {path}",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unnoise import extras
 from unnoise.errors import UnnoiseError
 from unnoise.files import new_folder, sha256, write_json
 
@@ -120,8 +121,7 @@ def content_hashes(table: pa.Table) -> dict[str, str]:
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:
-    import pyarrow as pa
-
+    pa = extras.load("pyarrow")
     columns = {
         "id": pa.array([r.id for r in rows], pa.string()),
         "image": pa.array(
@@ -145,9 +145,7 @@ def _table(rows: Sequence[Row]) -> pa.Table:
 
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, path, row_group_size=512, compression="zstd")
+    extras.load("pyarrow.parquet").write_table(table, path, row_group_size=512, compression="zstd")
 
 
 def _manifest(table: pa.Table, parquet_sha256: str, extra: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from unnoise import extras
 from unnoise.files import new_name, write_whole
 
 METRICS, BOARD = "metrics.jsonl", "tensorboard"
@@ -58,20 +59,18 @@ class Board:
     """TensorBoard's file, written in place: its own writer has a thread, whose failures nobody could answer for."""
 
     def __init__(self, folder: Path, start: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
+        events = extras.load("tensorboard.compat.proto.event_pb2")
+        writer = extras.load("tensorboard.summary.writer.record_writer")
         (folder / BOARD).mkdir(exist_ok=True)
         self.path = new_name(folder / BOARD, f"events.out.tfevents.{int(time.time()):010d}", "")
-        self.file = RecordWriter(self.path.open("xb"))
+        self.file = writer.RecordWriter(self.path.open("xb"))
         self._write(file_version="brain.Event:2")
         if start:  # what was shown after the checkpoint that is gone on from is taken back
-            self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
+            self._write(step=start + 1, session_log=events.SessionLog(status=events.SessionLog.START))
 
     def _write(self, **event: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        self.file.write(Event(wall_time=time.time(), **event).SerializeToString())
+        event_of = extras.load("tensorboard.compat.proto.event_pb2").Event
+        self.file.write(event_of(wall_time=time.time(), **event).SerializeToString())
 
     def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
         for key, value in row.items():
@@ -79,9 +78,8 @@ class Board:
                 self.mark(key, value, samples)
 
     def mark(self, name: str, value: float, samples: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        self._write(step=samples, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+        summary = extras.load("tensorboard.compat.proto.summary_pb2").Summary
+        self._write(step=samples, summary=summary(value=[summary.Value(tag=name, simple_value=value)]))
 
     def flush(self) -> None:
         self.file.flush()

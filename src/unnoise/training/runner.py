@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unnoise import extras
 from unnoise.errors import UnnoiseError
 from unnoise.files import alone, expanded, explain, json_bytes, sweep, write_whole
 from unnoise.kernels.compiled import compile_network
@@ -106,8 +107,9 @@ def run(
         Stopped: after a signal or the time limit, once a checkpoint is written.
         Exception: of any kind, where a step fails; a checkpoint of those before it is written first.
         UnnoiseError: the folder holds a run already, or nothing to resume; or the disk is full or cannot be written; or
-            nothing can be compiled.
+            nothing can be compiled; or TensorBoard, which a training logs for, is not installed.
     """
+    extras.require("tensorboard")
     started, folder = time.monotonic(), expanded(folder)
     check_threads(torch.device(device))
     if compiled:
