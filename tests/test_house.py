@@ -262,6 +262,27 @@ def test_source_files_are_short(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
 
 
+def past_the_hooks(source: str) -> list[int]:
+    """The lines in which a module's ``forward`` is called by name; to call that of a base class is no such thing."""
+
+    def of_base(owner: ast.expr) -> bool:
+        return isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
+
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [
+        call.lineno
+        for call in calls
+        if isinstance(call, ast.Attribute) and call.attr == "forward" and not of_base(call.value)
+    ]
+
+
+def test_networks_are_called_and_never_past_their_hooks() -> None:
+    """Sharding, offloading and whatever else hangs on hooks would be passed by."""
+    for path in (ROOT / "src").rglob("*.py"):
+        assert not past_the_hooks(path.read_text("utf-8")), path
+    assert past_the_hooks("super().forward(x)\nself.network.forward(x)\nnetwork.forward(x)") == [2, 3], "control"
+
+
 def test_no_file_is_large() -> None:
     assert not [path for path in files() if path.stat().st_size > MAX_BYTES]
 

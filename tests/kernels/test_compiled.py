@@ -6,7 +6,9 @@ import copy
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +18,16 @@ from compiling import afresh, compiled  # noqa: F401
 from tiny import UNET, lively
 from unnoise.cli import main as front
 from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
+from unnoise.core.edit import Edit
 from unnoise.engine.load import load_pipeline
 from unnoise.engine.metadata import run_record
 from unnoise.engine.text_to_picture import Pipeline
 from unnoise.kernels.compiled import CACHE, compile_network, eagerly, is_compiled
 from unnoise.networks.layers import MLP
 from unnoise.networks.unet import UNet
+from unnoise.paths.flow import Flow
+from unnoise.predictions.flow import FlowVelocity
 
 PROMPTS, SEEDS = ["red apple", "blue heart"], [1, 2]
 
@@ -83,8 +89,75 @@ def test_eagerly_nothing_is_compiled() -> None:
     with eagerly([nn.Linear(1, 1), network]):
         network(x)
     assert compiled() == before
-    close(network(x), network.forward(x))
+    close(network(x), copy.deepcopy(network)(x))
     assert compiled() == before + 1, "control"
+
+
+def counted(denoiser: Denoiser, network: nn.Module) -> dict[str, int]:
+    """How often hooks of the network fire in a call of each kind; one is there from the first, one from the second."""
+    torch.manual_seed(0)
+    x, level = torch.randn(2, 4, 16, 16), Flow().at(0.5)
+    cond = Condition(torch.randn(2, 8, 32), torch.ones(2, 8, dtype=torch.bool), torch.randn(2, 32))
+    calls: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "edits": {"edits": (Scale(("*",), 1.5),)},
+        "read": {"read": ("mid.0",)},
+        "plain again": {},
+    }
+    fired: list[str] = []
+    network.register_forward_pre_hook(lambda *_: fired.append("before"))
+    found = {}
+    with torch.no_grad():
+        for name, more in calls.items():
+            fired.clear()
+            denoiser(x, level, cond=cond, **more)
+            found[name] = len(fired)
+            if name == "plain":
+                network.register_forward_hook(lambda *_: fired.append("after"))
+    return found
+
+
+@dataclass(frozen=True)
+class Scale(Edit):
+    """A site's value times a number."""
+
+    factor: float = 1.0
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        return value * self.factor
+
+
+HOOKS = {"plain": 1, "edits": 2, "read": 2, "plain again": 2}
+
+
+class Past(nn.Module):
+    """A network that passes by the hooks of another where something is changed or read in it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *args: Any, edits: Any = (), read: Any = ()) -> Any:
+        return (self.network.forward if edits or read else self.network)(*args, edits=edits, read=read)
+
+
+def made(network: nn.Module) -> Denoiser:
+    return Denoiser(network, Flow(), FlowVelocity())
+
+
+def test_hooks_fire_on_calls_of_every_kind() -> None:
+    network = lively(UNet(UNET))
+    assert counted(made(network), network) == HOOKS
+    network = lively(UNet(UNET))
+    assert counted(made(Past(network)), network) == HOOKS | {"edits": 0, "read": 0}, "control"
+
+
+@pytest.mark.slow
+def test_hooks_fire_on_calls_of_a_compiled_network() -> None:
+    network, before = lively(UNet(UNET)), compiled()
+    compile_network(network)
+    assert counted(made(network), network) == HOOKS
+    assert compiled() == before + 2, "the line that is tried, and the plain call: compiled code was really used"
 
 
 @pytest.mark.slow

@@ -120,10 +120,7 @@ class Denoiser(nn.Module):
         scaled = (x * over(self.prediction.scale_in(level), x)).to(dtype)
         if previous is not None:
             scaled = torch.cat([scaled, previous.to(dtype)], dim=1)
-        if edits or read:  # they differ from call to call: past what was compiled, which they would be compiled into
-            output, features = self.network.forward(scaled, label, cond, edits=tuple(edits), read=tuple(read))
-        else:
-            output, features = self.network(scaled, label, cond)
+        output, features = self.network(scaled, label, cond, edits=tuple(edits), read=tuple(read))
         return output.to(x.dtype), features
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
