@@ -34,7 +34,7 @@ ODD = [
 
 def text_of(ids: list[int]) -> str:
     """The letters of the ids; a space stands before the first word unless the prompt began with one."""
-    return tokenizer().bpe.decode(ids).removeprefix(" ")
+    return tokenizer().library.decode(ids).removeprefix(" ")
 
 
 def normal(prompt: str) -> str:

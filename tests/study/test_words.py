@@ -30,7 +30,7 @@ SAID = ("red", "green", "blue", "purple", "square", "bar", "post")
 class Letters:
     """A word is as many tokens as it has letters, each the word's number; start and end are 7."""
 
-    json, length = "letters", 32
+    json, length, first = "letters", 32, 1
 
     def ids(self, prompt: str) -> list[int]:
         return [SAID.index(word) for word in prompt.split() for _ in word]
@@ -92,7 +92,7 @@ def test_words_and_their_tokens() -> None:
     assert [word for word, _ in found] == ["two", "red", "hearts,", "a", "strange", "word"]
     row = words()(["two red hearts, a strange word"])[0].tolist()
     for word, span in found:
-        assert words().bpe.decode(row[span]).strip() == word
+        assert words().library.decode(row[span]).strip() == word
     assert found[-1][1].stop == 1 + words().count("two red hearts, a strange word")
 
     class Joined(Letters):

@@ -217,7 +217,7 @@ def rows_of(captions: Sequence[str], tokenizer: Tokenizer) -> Tensor:
             "%d after a word or tag and %d inside of one; the first is read as %r",
             len(cut),
             len(captions),
-            tokenizer.length - 2,
+            tokenizer.room,
             len(cut) - within,
             within,
             cut[0][1],

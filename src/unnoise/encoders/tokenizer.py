@@ -1,4 +1,4 @@
-"""Byte-level BPE: prompts to numbers and back."""
+"""Prompts to rows of token ids, by the kinds of vocabulary in ``vocabulary``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
-from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, trainers
-from tokenizers import Tokenizer as BPE
+from tokenizers import Encoding, trainers
 from torch import Tensor
 
 from unnoise.core import checks
+from unnoise.encoders.vocabulary import BYTES, END, START, byte_level, read
 from unnoise.errors import UnnoiseError
 
-START, END = "<|start|>", "<|end|>"
 MAX_CHARACTERS = 4000
 MAX_CAPTIONS = 10**9  # at a time: a training has all of its set
 JOINER = "\u200d"  # makes one sign of those beside it
@@ -24,7 +24,7 @@ _LATER = re.compile(f"[{JOINER}\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # 
 
 
 def check_length(prompt: str) -> None:
-    """Sees that a prompt is not so long that reading it takes long; no model reads as many words.
+    """Ensures that a prompt is not so long that reading it takes long; no model reads as many words.
 
     Raises:
         UnnoiseError: it is.
@@ -54,67 +54,73 @@ def _regional(sign: str) -> bool:
     return "\U0001f1e6" <= sign <= "\U0001f1ff"
 
 
-def byte_level(model: models.BPE) -> BPE:
-    """Normal form and lower case, words with the space before them, their bytes as letters, then the model's merges."""
-    model.dropout = None
-    bpe = BPE(model)
-    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    bpe.decoder = decoders.ByteLevel()
-    return bpe
+class Tokens(NamedTuple):
+    """A prompt, cut into tokens.
+
+    Attributes:
+        ids: (length,) int64, start, end and padding included.
+        spans: for each of the prompt's own ids the characters that it stands for, [start, stop).
+        first: the place of the first of these ids in the row: 1 after a start, else 0.
+    """
+
+    ids: Tensor
+    spans: list[tuple[int, int]]
+    first: int
 
 
 class Tokenizer:
-    """Turns prompts into rows of token ids: start, the prompt in lower case, end, and more ends up to the length.
+    """Turns prompts into rows of token ids: start, the prompt, end, and padding up to the length.
 
-    Any text can be read, since its letters are the 256 bytes. Of a file only the vocabulary and the merges are taken:
-    none can cut prompts short or split them by rules of its own, and a prompt that spells out a special token is text.
+    Three kinds of file are read, and told apart by their vocabularies: our own byte-level BPE, OpenAI's CLIP and T5
+    (``encoders.vocabulary``). Of a file only the vocabulary with its merges or scores is taken: none can cut prompts
+    short or split them by rules of its own, and a prompt that spells out a special token is text.
 
     Args:
         json: a file of the tokenizers library, as text.
         length: ids in a row, start and end included, 3 or more.
+        pad: the id that fills up rows; left out, the kind's own: its end, or T5's <pad>. Some CLIP towers want another.
+
+    Attributes:
+        kind: "unnoise", "clip" or "t5".
+        start: the first id of a row; None for T5, which has none.
+        end, pad: the id after a prompt, and those after it.
+        first: the place of a prompt's first id in a row: 1, or 0 where there is no start.
+        room: how many ids of a prompt fit into a row.
+        vocabulary: one more than the largest id.
 
     Raises:
-        UnnoiseError: the text is no byte-level BPE with start and end tokens.
+        UnnoiseError: the text is no vocabulary of these kinds, or lacks tokens that any text needs.
     """
 
-    def __init__(self, json: str, length: int) -> None:
-        json, length = checks.text("json", json), checks.whole("length", length, 3, 1_000_000)
-        try:
-            model = BPE.from_str(json).model
-        except Exception as error:  # the library raises plain Exception
-            raise UnnoiseError(f"tokenizer.json is damaged ({error})", "copy or train the model again") from None
-        if not isinstance(model, models.BPE):
-            raise UnnoiseError("tokenizer.json is no byte-pair encoding", "copy or train the model again")
-        self.json, self.length = json, length
-        self.bpe = byte_level(model)
-        vocabulary = self.bpe.get_vocab()
-        if not {START, END, *pre_tokenizers.ByteLevel.alphabet()} <= vocabulary.keys():
-            raise UnnoiseError("tokenizer.json lacks bytes, or start and end", "copy or train the model again")
-        self.start, self.end = vocabulary[START], vocabulary[END]
-        self.vocabulary = 1 + max(vocabulary.values())
+    def __init__(self, json: str, length: int, pad: int | None = None) -> None:
+        self.json, self.length = checks.text("json", json), checks.whole("length", length, 3, 1_000_000)
+        found = read(self.json, pad)
+        self.kind, self.library, self.vocabulary = found.kind, found.library, found.size
+        self.start, self.end, self.pad = found.start, found.end, found.pad
+        self.first = 0 if self.start is None else 1
+        self.room = self.length - 1 - self.first
 
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int, length: int) -> Tokenizer:
-        """A tokenizer for these captions: byte-pair merges of Sennrich et al. 2016 (arXiv 1508.07909) over bytes."""
-        bpe = byte_level(models.BPE())
+        """A tokenizer of our own kind for these captions."""
+        library = byte_level()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
             special_tokens=[START, END],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            initial_alphabet=sorted(BYTES),
             show_progress=False,
         )
-        bpe.train_from_iterator(captions, trainer)
-        return cls(bpe.to_str(), length)
+        library.train_from_iterator(captions, trainer)
+        return cls(library.to_str(), length)
 
     def _encoded(self, prompt: str) -> Encoding:
         try:
-            return self.bpe.encode(checks.text("prompt", prompt))
+            return self.library.encode(checks.text("prompt", prompt))
         except TypeError:
             raise UnnoiseError("the prompt is no Unicode text", "write it anew in UTF-8") from None
 
     def ids(self, prompt: str) -> list[int]:
-        """The prompt's own ids, without start and end.
+        """The prompt's own ids, without start, end and padding.
 
         Raises:
             UnnoiseError: it is no Unicode text.
@@ -122,9 +128,10 @@ class Tokenizer:
         return self._encoded(prompt).ids
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
-        """For each of ``ids`` the characters that it stands for, [start, stop), the space before a word among them.
+        """For each of ``ids`` the characters that it stands for, [start, stop).
 
-        Tokens that are parts of one character, such as the bytes of an emoji, share its span.
+        In our own kind the space before a word is among them. Tokens that are parts of one character, such as the bytes
+        of an emoji, share its span.
 
         Raises:
             UnnoiseError: it is no Unicode text.
@@ -132,7 +139,7 @@ class Tokenizer:
         return self._encoded(prompt).offsets
 
     def count(self, prompt: str) -> int:
-        """How many tokens a prompt has, without start and end."""
+        """How many tokens a prompt has, without start, end and padding."""
         return len(self.ids(prompt))
 
     def cut(self, caption: str) -> str:
@@ -144,7 +151,7 @@ class Tokenizer:
         Raises:
             UnnoiseError: it is no Unicode text.
         """
-        room = self.length - 2
+        room = self.room
         spans = self.spans(caption[:MAX_CHARACTERS])
         if len(spans) <= room and len(caption) <= MAX_CHARACTERS:
             return caption
@@ -161,18 +168,29 @@ class Tokenizer:
             kept = kept[:-1]
         return kept
 
+    def _row(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids with start, end and padding; spans of the prompt's own) of a prompt that the model can read."""
+        check_length(checks.text("prompt", prompt))
+        found = self._encoded(prompt)
+        if (count := len(found.ids)) > self.room:
+            raise UnnoiseError(f"the prompt has {count} tokens, the model reads {self.room}", "use fewer words")
+        start = [] if self.start is None else [self.start]
+        return [*start, *found.ids, self.end, *[self.pad] * (self.room - count)], found.offsets
+
+    def read(self, prompt: str) -> Tokens:
+        """A prompt's row of ids, and where they stand in it, cut into tokens once.
+
+        Raises:
+            UnnoiseError: it is no Unicode text, or longer than the model reads; nothing is cut.
+        """
+        row, spans = self._row(prompt)
+        return Tokens(torch.tensor(row, dtype=torch.int64), spans, self.first)
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """(B, length) int64 ids.
 
         Raises:
             UnnoiseError: no list of prompts, or one is longer than the model reads; nothing is cut.
         """
-        room = self.length - 2
-        rows = []
-        for prompt in checks.several("prompts", prompts, checks.text, most=MAX_CAPTIONS):
-            check_length(prompt)
-            ids = self.ids(prompt)
-            if len(ids) > room:
-                raise UnnoiseError(f"the prompt has {len(ids)} tokens, the model reads {room}", "use fewer words")
-            rows.append([self.start, *ids] + [self.end] * (room + 1 - len(ids)))
-        return torch.tensor(rows, dtype=torch.int64)
+        texts = checks.several("prompts", prompts, checks.text, most=MAX_CAPTIONS)
+        return torch.tensor([self._row(each)[0] for each in texts], dtype=torch.int64)

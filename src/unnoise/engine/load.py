@@ -115,10 +115,11 @@ def load_pipeline(
 
 
 def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module) -> Tokenizer:
-    """The tokenizer in a model folder, for its text tower.
+    """The tokenizer in a model folder, for its text tower, whose config says how long rows are and, where it has
+    ``pad``, with which id they are filled up.
 
     Raises:
         UnnoiseError: there is none, or a damaged one.
     """
     data = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
-    return Tokenizer(data, int(getattr(text.config, "length", 0)))
+    return Tokenizer(data, int(getattr(text.config, "length", 0)), getattr(text.config, "pad", None))

@@ -35,7 +35,7 @@ def spans(tokenizer: Tokenizer, prompt: str) -> list[tuple[str, slice]]:
         UnnoiseError: tokens run across words, so that a map belongs to no one word.
     """
     ids: list[int] = []
-    found, place = [], 1  # the first token is the start
+    found, place = [], tokenizer.first
     for word in prompt.split():
         own = tokenizer.ids(word)
         found.append((word, slice(place, place + len(own))))
