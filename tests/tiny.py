@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +20,8 @@ from unnoise.weights.model import save_model
 
 Module = TypeVar("Module", bound=nn.Module)
 
-UNET = UNetConfig(channels=16, blocks=1, width=32, depth=1, heads=2, text_width=32, embedding=32)
-KL = KLConfig(4, ((8, 1), (8, 1)), ((8, 1), (8, 1), (8, 1)))
+UNET = UNetConfig.tiny()
+KL = KLConfig.tiny()
 DEFAULTS = {"steps": 4, "solver": "euler", "spacing": "trailing", "cfg_scale": 2.0}
 
 
@@ -42,9 +43,7 @@ def components() -> dict[str, nn.Module]:
     """The parts of a text-to-picture model, the same each time."""
     torch.manual_seed(0)
     words = tokenizer()
-    text = CLIPText(
-        CLIPTextConfig(words.vocabulary, words.length, width=32, depth=1, heads=2, hidden=64, end=words.end)
-    )
+    text = CLIPText(replace(CLIPTextConfig.tiny(), vocabulary=words.vocabulary, length=words.length, end=words.end))
     denoiser = Denoiser(UNet(UNET), find("paths", "flow")(), find("predictions", "flow")())
     return {
         name: lively(part)

@@ -1,4 +1,4 @@
-"""What every autoencoder does: laws over the registry, on default settings."""
+"""What every autoencoder does: laws over the registry, each in the tiny shape that its config has for tests."""
 
 from __future__ import annotations
 
@@ -12,27 +12,37 @@ from torch import Tensor
 
 from tiny import lively
 from unnoise.core.registry import find, index
+from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_bytes
 from unnoise.weights.model import load_model, save_model
 
 
 def make(name: str) -> Any:
     torch.manual_seed(0)
-    return lively(find("autoencoders", name)(), 0.02)
+    cls = find("autoencoders", name)
+    return lively(cls(cls.Config.tiny()), 0.02)
 
 
-def pictures(rows: int = 2, size: int = 128) -> Tensor:
-    return torch.rand(rows, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+def pictures(rows: int = 2, width: int = 128, height: int = 128) -> Tensor:
+    return torch.rand(rows, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 def shapes_are_as_its_space_says(name: str) -> None:
     autoencoder = make(name)
-    for size in (64, 128):
-        x = pictures(2, size)
+    for size in ((64, 64), (128, 128), (96, 40), (8, 160)):
+        x = pictures(2, *size)
         mean, std = autoencoder.encode(x)
         assert mean.shape == std.shape == (2, *autoencoder.space.shape(size))
         assert (std == 0).all() if autoencoder.exact else (std > 0).all()
         assert autoencoder.decode(mean).shape == x.shape
+
+
+def refuses_other_sizes(name: str) -> None:
+    autoencoder = make(name)
+    with pytest.raises(UnnoiseError, match="width 100 is no multiple of 8; choose 96 or 104"):
+        autoencoder.encode(pictures(1, 100, 64))
+    with pytest.raises(UnnoiseError, match="height 4 is no multiple of 8; choose 8"):
+        autoencoder.encode(pictures(1, 64, 4))
 
 
 def is_much_smaller(name: str) -> None:
@@ -94,7 +104,7 @@ def keeps_every_distance(name: str) -> None:
     assert torch.allclose(values, centred, atol=1e-6), "the very numbers"
 
 
-LAWS = [shapes_are_as_its_space_says, takes_rows_alone, stays_finite]
+LAWS = [shapes_are_as_its_space_says, refuses_other_sizes, takes_rows_alone, stays_finite]
 LEARNT = [is_much_smaller, normalises_its_latents]
 EXACT = [keeps_every_distance]
 CASES = [
@@ -107,6 +117,18 @@ CASES = [
 @pytest.mark.parametrize(("law", "name"), CASES)
 def test_autoencoder(law: Callable[[str], None], name: str) -> None:
     law(name)
+
+
+def test_a_size_that_is_cut_to_fit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controls of the laws of size: cells that are swapped, and a check that is left out."""
+    kind = find("autoencoders", "folded")
+    encode = kind.encode
+    monkeypatch.setattr(kind, "encode", lambda self, x: encode(self, x.mT))
+    with pytest.raises(AssertionError):
+        shapes_are_as_its_space_says("folded")
+    monkeypatch.setattr(kind, "check_size", lambda self, x: None)
+    with pytest.raises(RuntimeError):
+        refuses_other_sizes("folded")
 
 
 def test_laws_of_exactness_find_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:

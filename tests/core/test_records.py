@@ -103,9 +103,34 @@ def test_a_fresh_edit_is_the_identity_and_sites_match() -> None:
 def test_space_knows_its_shape() -> None:
     assert Space(4, stride=8).shape(64) == (4, 8, 8)
     assert Space(1, dims=1).shape(5) == (1, 5)
-    for size in (0, -8, 60):
-        with pytest.raises(ValueError):
-            Space(4, stride=8).shape(size)
+    assert Space(4, stride=8).shape((160, 96)) == (4, 12, 20), "width first, and rows before columns in the state"
+    assert Space(4, stride=(4, 8)).shape((160, 96)) == (4, 12, 40)
+    film = Space(16, dims=3, stride=(8, 8, 4), media="film")
+    assert film.shape((160, 96, 24)) == (16, 6, 12, 20)
+    assert Space(4).media == "picture"
+
+
+def test_a_size_that_does_not_go_is_refused_with_what_does() -> None:
+    space = Space(4, stride=8)
+    for size, what in (
+        (0, "size 0 is out of range"),
+        (-8, "out of range"),
+        (True, "no whole number"),
+        ("64", "no whole number"),
+        (60, "size 60 is no multiple of 8; choose 56 or 64"),
+        (5, "choose 8$"),
+        ((64, 60), "height 60 is no multiple of 8; choose 56 or 64"),
+        ((60, 64), "width 60"),
+        ((64, 64, 64), r"picture has 2 numbers, not 3; give one, or \(width, height\)"),
+        ((), "has 2 numbers, not 0"),
+    ):
+        with pytest.raises(UnnoiseError, match=what):
+            space.shape(size)  # type: ignore[arg-type]
+    assert space.shape(48, multiple=2) == (4, 6, 6)
+    with pytest.raises(UnnoiseError, match="width 40 is no multiple of 16; choose 32 or 48"):
+        space.shape((40, 48), multiple=2)
+    with pytest.raises(ValueError, match="does not go with 2 axes"):
+        Space(4, stride=(8, 8, 8)).shape(64)
 
 
 def test_training_draws_do_not_depend_on_how_a_batch_is_cut() -> None:

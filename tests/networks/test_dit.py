@@ -25,7 +25,7 @@ SMALL = DiTConfig(size=8, width=32, depth=3, heads=2, text_width=16, embedding=3
 
 def test_positions_are_the_papers_but_for_their_order() -> None:
     """The published code writes sines before cosines, and columns before rows."""
-    ours, theirs = grid_positions(4, 32), torch.as_tensor(get_2d_sincos_pos_embed(32, 4, base_size=4)).float()
+    ours, theirs = grid_positions(4, 4, 32), torch.as_tensor(get_2d_sincos_pos_embed(32, 4, base_size=4)).float()
     ours = ours.unflatten(1, (2, 2, 8)).flip(1).flip(2).flatten(1)
     assert torch.allclose(ours, theirs, atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_patches_that_do_not_fit_are_refused() -> None:
 
 
 def no_modulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dit, "sinusoid", lambda label, width: torch.zeros(len(label), width))
+    monkeypatch.setattr(layers, "sinusoid", lambda label, width: torch.zeros(len(label), width))
 
 
 def rows_that_mix(monkeypatch: pytest.MonkeyPatch) -> None:

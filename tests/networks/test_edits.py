@@ -13,7 +13,7 @@ from torch import Tensor
 from networks.test_networks import answer, call, network
 from tiny import components, lively
 from unnoise.core.condition import Condition
-from unnoise.core.edit import Edit
+from unnoise.core.edit import Around, Edit
 from unnoise.core.guidance import batched, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.guidances.cfg import CFG
@@ -61,13 +61,42 @@ def blurs_as_a_gaussian_does(kind: type[BlurredQueries]) -> None:
         width = math.ceil(6 * blur) + 1 - math.ceil(6 * blur) % 2
         wanted = theirs._gaussian_blur_2d(flat.clone(), min(width, SIDE + 1), blur, 0.0)  # 0: to the kernel at last
         wanted = wanted.transpose(1, 2).reshape(2, 3, 4, -1).transpose(2, 3)
-        assert torch.allclose(kind(("*",), blur)("a.self.query", q), wanted, atol=1e-5), blur
+        assert torch.allclose(kind(("*",), blur).within("a.self.query", q, Around()), wanted, atol=1e-5), blur
         assert (wanted - q.mean(2, keepdim=True)).abs().max() > 1e-3
-    assert torch.allclose(kind(("*",))("a.self.query", q), q.mean(2, keepdim=True).expand_as(q))
+    assert torch.allclose(kind(("*",)).within("a.self.query", q, Around()), q.mean(2, keepdim=True).expand_as(q))
 
 
 def test_seg_blur() -> None:
     blurs_as_a_gaussian_does(BlurredQueries)
+
+
+def blurs_along_rows_and_columns(kind: type[BlurredQueries]) -> None:
+    """Of a grid of 4 x 9 cells and of the same one turned round, the blurs are each other turned round."""
+    q = torch.randn(1, 1, 36, 4, generator=torch.Generator().manual_seed(3))
+    turned = q.unflatten(2, (4, 9)).transpose(2, 3).flatten(2, 3)
+    edit = kind(("*",), 0.5)
+    found = edit.within("a.self.query", q, Around(cells=(8, 18)))
+    again = edit.within("a.self.query", turned, Around(cells=(18, 8)))
+    assert torch.allclose(again, found.unflatten(2, (4, 9)).transpose(2, 3).flatten(2, 3), atol=1e-6)
+    column = torch.zeros(1, 1, 36, 1)
+    column[:, :, 4::9] = 1.0
+    spread = edit.within("a.self.query", column, Around(cells=(8, 18))).unflatten(2, (4, 9))
+    assert torch.allclose(spread, spread[:, :, :1].expand_as(spread), atol=1e-6), (
+        "along a line nothing is to be blurred"
+    )
+
+
+def test_seg_blur_of_a_grid_that_is_no_square() -> None:
+    blurs_along_rows_and_columns(BlurredQueries)
+
+
+def test_a_square_where_there_is_none_is_seen() -> None:
+    class Square(BlurredQueries):
+        def within(self, site: str, value: Tensor, around: Around) -> Tensor:
+            return super().within(site, value, Around())
+
+    with pytest.raises(AssertionError):
+        blurs_along_rows_and_columns(Square)
 
 
 def test_difference_seg_blur() -> None:
@@ -77,7 +106,7 @@ def test_difference_seg_blur() -> None:
     assert torch.allclose(finite, flat.mean(1, keepdim=True).expand_as(flat), atol=1e-6)
     endless = theirs._gaussian_blur_2d(flat.clone(), 7, 1e5, 9999.9)
     assert (endless - flat.mean(1, keepdim=True)).abs().max() > 0.01
-    ours = BlurredQueries(("*",), 0.5)("a.self.query", flat[:, None])[:, 0]
+    ours = BlurredQueries(("*",), 0.5).within("a.self.query", flat[:, None], Around())[:, 0]
     assert (ours - flat.mean(1, keepdim=True)).abs().max() > 0.1
 
 

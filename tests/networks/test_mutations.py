@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from networks import test_networks as laws
+from unnoise.errors import UnnoiseError
 from unnoise.networks import layers, unet
 
 
@@ -38,24 +39,61 @@ def maps_that_cannot_be_edited(monkeypatch: pytest.MonkeyPatch) -> None:
 def reads_that_touch(monkeypatch: pytest.MonkeyPatch) -> None:
     call = layers.Inside.__call__
 
-    def loud(self: Any, site: str, value: Tensor) -> Tensor:
-        return call(self, site, value) * (1 + 0.01 * len(self.read))
+    def loud(self: Any, site: str, value: Tensor, look: Any = None) -> Tensor:
+        return call(self, site, value, look) * (1 + 0.01 * len(self.read))
 
     monkeypatch.setattr(layers.Inside, "__call__", loud)
 
 
 def a_deaf_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unet, "sinusoid", lambda label, width: torch.zeros(len(label), width))
+    monkeypatch.setattr(layers, "sinusoid", lambda label, width: torch.zeros(len(label), width))
 
 
 def a_break_in_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    sinusoid = unet.sinusoid
+    sinusoid = layers.sinusoid
 
     def breaking(label: Tensor, width: int) -> Tensor:
         torch._dynamo.graph_break()
         return sinusoid(label, width)
 
-    monkeypatch.setattr(unet, "sinusoid", breaking)
+    monkeypatch.setattr(layers, "sinusoid", breaking)
+
+
+def a_site_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    sites = unet.UNet.sites
+    monkeypatch.setattr(unet.UNet, "sites", lambda self: (*sites(self), "up.9"))
+
+
+def a_site_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    sites = unet.UNet.sites
+    monkeypatch.setattr(unet.UNet, "sites", lambda self: sites(self)[:-1])
+
+
+def any_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "check_sites", lambda *args: None)
+
+
+def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unet.UNet, "positions", lambda self, rows, columns: self.position)
+
+
+def no_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Circular convolutions beside positions that are all the same: a shifted picture is a shifted answer."""
+    pad = torch.nn.functional.pad
+    conv = torch.nn.Conv2d._conv_forward
+
+    def circular(self: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        p = self.padding[0]
+        if not p:
+            return conv(self, x, weight, bias)
+        return torch.nn.functional.conv2d(pad(x, (p, p, p, p), mode="circular"), weight, bias)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", circular)
+    monkeypatch.setattr(unet.UNet, "positions", lambda self, rows, columns: self.position[:1])
+
+
+def no_check_of_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers.Network, "check_size", lambda self, rows, columns: None)
 
 
 FAULTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[str], None]]] = [
@@ -68,6 +106,13 @@ FAULTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[str], None]]]
     (reads_that_touch, laws.reads_change_nothing),
     (a_deaf_level, laws.hears_everything),
     (a_break_in_the_graph, laws.traces_whole),
+    (no_mask, laws.joins_prompts_of_other_lengths),
+    (a_site_too_many, laws.lists_its_sites),
+    (a_site_too_few, laws.lists_its_sites),
+    (any_site, laws.lists_its_sites),
+    (one_size, laws.takes_any_size),
+    (no_places, laws.takes_any_size),
+    (no_check_of_size, laws.takes_any_size),
 ]
 
 
@@ -77,7 +122,8 @@ def test_a_fault_breaks_its_law(
 ) -> None:
     fault(monkeypatch)
     torch.compiler.reset()
-    with pytest.raises((AssertionError, torch._dynamo.exc.Unsupported)):
+    # a wrong size meets torch's own error, a site that is missing the check of sites
+    with pytest.raises((AssertionError, RuntimeError, UnnoiseError, pytest.fail.Exception)):
         law("unet")
     monkeypatch.undo()
     torch.compiler.reset()

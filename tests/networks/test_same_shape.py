@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from networks.test_networks import call, network
 from tiny import UNET, lively
 from unnoise.networks.dit import DiT, DiTConfig
-from unnoise.networks.unet import UNet
+from unnoise.networks.unet import UNet, UNetConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "bench"))
 
@@ -84,7 +84,7 @@ def test_training_leaves_out_padding_alone(masked: bool) -> None:
     x, label, cond = call(network("unet"))
     if not masked:
         cond = replace(cond, token_mask=None)
-    net = UNet()
+    net = UNet(UNetConfig.tiny())
     net.load_state_dict(network("unet").state_dict())
     found = []
     for mode in (False, True):

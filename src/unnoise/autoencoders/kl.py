@@ -25,6 +25,11 @@ class KLConfig:
     encoder: tuple[tuple[int, int], ...] = ((96, 2), (192, 2))
     decoder: tuple[tuple[int, int], ...] = ((192, 3), (128, 3), (64, 2))
 
+    @classmethod
+    def tiny(cls) -> KLConfig:
+        """The shape that tests use: as few numbers as have all parts."""
+        return cls(4, ((8, 1), (8, 1)), ((8, 1), (8, 1), (8, 1)))
+
 
 class Residual(nn.Module):
     """Two 3 x 3 convolutions beside the identity.
@@ -103,6 +108,7 @@ class KLAutoencoder(Autoencoder):
 
     def encode_raw(self, x: Tensor) -> Posterior:  # (B, 3, H, W)
         """The posterior before the latent's mean and scale are taken out: what training regularises."""
+        self.check_size(x)
         mean, log_var = self.encoder(x).chunk(2, dim=1)  # (B, C, H/8, W/8) each
         return Posterior(mean, torch.exp(0.5 * log_var.clamp(-20, 4)))
 

@@ -20,6 +20,8 @@ class Posterior(NamedTuple):
 class Autoencoder(nn.Module):
     """Encodes pictures (B, 3, H, W) in [-1, 1] into latents of about zero mean and unit variance, and back.
 
+    H and W are any multiples of the space's stride.
+
     Attributes:
         space: of the latents.
         exact: whether it only rearranges numbers: its posteriors have no spread, and are cheaper computed than kept.
@@ -29,9 +31,21 @@ class Autoencoder(nn.Module):
     exact: ClassVar[bool] = False
     space: Space
 
+    def check_size(self, x: Tensor) -> None:
+        """Ensures that pictures (B, 3, H, W) are of a size that it takes.
+
+        Raises:
+            UnnoiseError: they are not; the nearest that it takes are named.
+        """
+        self.space.shape((x.shape[-1], x.shape[-2]))
+
     @abstractmethod
     def encode(self, x: Tensor) -> Posterior:
-        """The latents of pictures in [-1, 1]."""
+        """The latents of pictures in [-1, 1].
+
+        Raises:
+            UnnoiseError: their size is no multiple of the stride.
+        """
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:

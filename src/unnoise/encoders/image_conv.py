@@ -20,6 +20,11 @@ class ImageConvConfig:
     stages: tuple[tuple[int, int], ...] = ((128, 2), (192, 2))
     width: int = 256
 
+    @classmethod
+    def tiny(cls) -> ImageConvConfig:
+        """The shape that tests use: as few numbers as have all parts."""
+        return cls(((8, 1), (8, 1)), 32)
+
 
 class ConvBlock(nn.Module):
     """Two 3 x 3 convolutions beside the identity, normed."""
@@ -40,7 +45,7 @@ class ConvBlock(nn.Module):
 class ImageConv(nn.Module):
     """The picture's half of the contrastive pair: residual convolutions, then one vector a picture.
 
-    Pictures of 128 pixels are folded 8 x 8 into channels first: what the pair must tell apart is visible at 1/8 scale.
+    Pictures of 128 pixels are folded 8 x 8 into channels first: what the pair must distinguish is visible at 1/8 scale.
     """
 
     Config = ImageConvConfig

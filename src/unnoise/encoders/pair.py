@@ -17,6 +17,11 @@ class PairConfig:
     image: int = 256
     width: int = 256
 
+    @classmethod
+    def tiny(cls) -> PairConfig:
+        """The shape that tests use: as few numbers as have all parts."""
+        return cls(32, 32, 32)
+
 
 @register("pair")
 class Pair(nn.Module):

@@ -9,6 +9,7 @@ from torch import nn
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.denoiser import Denoiser
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.errors import UnnoiseError
 
 
 def check_fit(denoiser: nn.Module, autoencoder: nn.Module, text: nn.Module, tokenizer: Tokenizer, size: int) -> None:
@@ -38,7 +39,10 @@ def check_fit(denoiser: nn.Module, autoencoder: nn.Module, text: nn.Module, toke
         raise ValueError(f"the tokenizer has {tokenizer.vocabulary} ids, the text tower {tower.vocabulary}")
     if network.text_width:
         _equal("the text tower's width", tower.width, "the denoiser's text_width", network.text_width)
-    channels, *cells = autoencoder.space.shape(size)
+    try:
+        channels, *cells = autoencoder.space.shape(size)
+    except UnnoiseError as error:
+        raise ValueError(error.what) from None
     _equal("the autoencoder's channels", channels, "the denoiser's channels_in", network.channels_in)
     for side in cells:
         _equal(f"the cells of {size} pixels along one axis", side, "the denoiser's size", network.size)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.condition import Condition
-from unnoise.core.edit import Edit, Look
+from unnoise.core.edit import Around, Edit
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
@@ -48,10 +48,11 @@ class Away(Edit):
     def at(self, site: str) -> bool:
         return site.endswith(".cross.out") and super().at(site)
 
-    def beside(self, site: str, value: Tensor, look: Look, cond: Condition | None) -> Tensor:
-        if cond is None or cond.other_tokens is None:
+    def within(self, site: str, value: Tensor, around: Around) -> Tensor:
+        cond = around.cond
+        if around.look is None or cond is None or cond.other_tokens is None:
             raise UnnoiseError("NAG has no other prompt's tokens to steer away from", "give a negative prompt")
-        minus = look(cond.other_tokens.to(value.dtype), cond.other_mask)
+        minus = around.look(cond.other_tokens.to(value.dtype), cond.other_mask)
         return pushed(value, minus, self.strength, self.cap, self.blend)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unnoise.core import checks
 from unnoise.core.condition import Condition
-from unnoise.core.edit import Edit
+from unnoise.core.edit import Around, Edit
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
@@ -22,7 +22,7 @@ from unnoise.guidances.perturbed import ask, names, push
 
 @dataclass(frozen=True)
 class BlurredQueries(Edit):
-    """Queries (B, heads, N, d) of self-attention over a square of cells, smoothed over the square.
+    """Queries (B, heads, N, d) of self-attention over a grid of cells, smoothed over the grid.
 
     Attributes:
         blur: standard deviation of the Gaussian in cells; 0 leaves the queries, infinity makes each their mean.
@@ -33,16 +33,16 @@ class BlurredQueries(Edit):
     def at(self, site: str) -> bool:
         return site.endswith(".self.query") and super().at(site)
 
-    def __call__(self, site: str, value: Tensor) -> Tensor:
+    def within(self, site: str, value: Tensor, around: Around) -> Tensor:
         if self.blur == math.inf:
             return value.mean(2, keepdim=True).expand_as(value)
-        side = math.isqrt(value.shape[2])
-        width = min(math.ceil(6 * self.blur) | 1, side | 1)  # odd, three deviations to each side, within the square
+        rows, columns = around.grid(value.shape[2])
+        width = min(math.ceil(6 * self.blur) | 1, min(rows, columns) | 1)  # odd, three deviations each way, within it
         if self.blur == 0 or width < 3:
             return value
         place = torch.arange(width, dtype=torch.float32, device=value.device) - width // 2
         weights = torch.softmax(-0.5 * (place / self.blur) ** 2, 0).to(value.dtype)
-        grid = value.transpose(2, 3).reshape(-1, 1, side, side)  # (B heads d, 1, side, side)
+        grid = value.transpose(2, 3).reshape(-1, 1, rows, columns)  # (B heads d, 1, rows, columns)
         half = width // 2
         grid = F.conv2d(F.pad(grid, (half, half, half, half), mode="reflect"), weights.outer(weights)[None, None])
         return grid.reshape(*value.shape[:2], value.shape[3], -1).transpose(2, 3)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import register
-from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, without_padding, zero
+from unnoise.networks.layers import MLP, Attention, Inside, Network, level_layers, sinusoid, zero
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class DiTConfig:
 
     Attributes:
         channels_in: of the state.
-        size: of the state along one axis, in cells; a multiple of ``patch``.
+        size: of the states it is trained on, along one axis, in cells; a multiple of ``patch``.
         patch: cells along one axis that make one token.
         width, depth, heads: of the transformer; the width is a multiple of 4 and of the heads.
         text_width: of the prompt's token vectors and of its pooled vector; 0 for a network that takes no prompt.
-        embedding: width of the vector that tells blocks the noise level.
+        embedding: width of the vector by which blocks know the noise level.
     """
 
     channels_in: int = 4
@@ -35,15 +35,21 @@ class DiTConfig:
     text_width: int = 256
     embedding: int = 256
 
+    @classmethod
+    def tiny(cls) -> DiTConfig:
+        """The shape that tests use: as few numbers as have all parts."""
+        return cls(size=8, width=32, depth=2, heads=2, text_width=32, embedding=32)
 
-def grid_positions(side: int, width: int) -> Tensor:
-    """(side^2, width) fixed sines and cosines of a cell's place, the first half of its row, the second of its column.
 
-    The two-dimensional form of the ViT's positions that Peebles and Xie take (arXiv 2212.09748, section 3.2).
+def grid_positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(rows columns, width) fixed sines and cosines of a cell's place, first half of its row, second of its column.
+
+    The two-dimensional form of the ViT's positions that Peebles and Xie take (arXiv 2212.09748, section 3.2). A cell's
+    place is counted from the corner whatever the size, so that larger grids extend smaller ones.
     """
-    line = sinusoid(torch.arange(side), width // 2)  # (side, width / 2)
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return torch.cat([line[rows.flatten()], line[columns.flatten()]], dim=1)  # (N, D)
+    line = sinusoid(torch.arange(max(rows, columns), device=device), width // 2)  # (longest side, width / 2)
+    down = line[:rows].repeat_interleave(columns, 0)  # (N, width / 2)
+    return torch.cat([down, line[:columns].repeat(rows, 1)], dim=1)  # (N, width)
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -52,7 +58,7 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class DiTBlock(nn.Module):
-    """Self-attention and an MLP, told the level by adaLN-Zero, and between them cross-attention to the prompt.
+    """Self-attention and an MLP, steered by the level through adaLN-Zero; between them cross-attention to the prompt.
 
     Peebles and Xie 2023, section 3.2: scales, shifts and gates of both branches come from the embedding by a layer that
     begins at zero, so that the block begins as the identity. The branches themselves must then begin alive: were their
@@ -74,6 +80,11 @@ class DiTBlock(nn.Module):
         for last in (self.self_attention.out, self.mlp.down):
             nn.init.xavier_uniform_(last.weight)
 
+    def sites(self, site: str) -> tuple[str, ...]:
+        """The sites that it passes, in order."""
+        cross = Attention.sites(f"{site}.cross") if hasattr(self, "cross_attention") else ()
+        return *Attention.sites(f"{site}.self"), *cross, site
+
     def forward(self, x: Tensor, e: Tensor, cond: Condition | None, inside: Inside, site: str) -> Tensor:
         scale1, shift1, gate1, scale3, shift3, gate3 = self.modulation(e).chunk(6, dim=1)  # (B, D) each
         h = modulate(self.norm1(x), scale1, shift1)  # (B, N, D)
@@ -85,18 +96,21 @@ class DiTBlock(nn.Module):
 
 
 @register("dit")
-class DiT(nn.Module):
+class DiT(Network):
     """A diffusion transformer: the state cut into patches, each a token, and the same block all the way down.
 
     Peebles and Xie 2023 (arXiv 2212.09748): no convolution, no skip, no change of scale. The level and the prompt's
     pooled vector steer each block by adaLN-Zero; the prompt's tokens are attended to in each block, as in PixArt-alpha
     (Chen et al. 2023, arXiv 2310.00426, section 2.3). Queries and keys are normed. The output begins at zero.
 
+    Takes states of any size that its patches divide; positions beyond those it was trained on are the same sines.
+
     Sites: ``blocks.0`` (and ``.self``, ``.cross`` for attention maps, ``.query`` and ``.out`` behind either), and on.
     """
 
     Config = DiTConfig
     edges = ("enter.", "leave.", "time.", "pooled.")
+    position: Tensor
 
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()
@@ -104,17 +118,30 @@ class DiT(nn.Module):
         self.config = c = config
         if c.size % c.patch or c.width % 4:
             raise ValueError(f"{c.size} cells in patches of {c.patch}, or a width of {c.width}, do not divide")
-        self.time = nn.Sequential(nn.Linear(256, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding))
+        self.multiple = c.patch
+        self.time = level_layers(c.embedding)
         self.enter = nn.Conv2d(c.channels_in, c.width, c.patch, stride=c.patch)
         self.blocks = nn.ModuleList(DiTBlock(c) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width, elementwise_affine=False)
         self.modulation = nn.Linear(c.embedding, 2 * c.width)
         self.leave = nn.Linear(c.width, c.channels_in * c.patch**2)
         # kept with the weights although it is fixed: models are built on the meta device
-        self.register_buffer("position", grid_positions(c.size // c.patch, c.width))
+        self.register_buffer("position", grid_positions(c.size // c.patch, c.size // c.patch, c.width))
         if c.text_width:
             self.pooled = nn.Linear(c.text_width, c.embedding)
         zero(self.modulation, self.leave)
+
+    def sites(self) -> tuple[str, ...]:
+        found: list[str] = []
+        for number, block in enumerate(self.blocks):
+            found += block.sites(f"blocks.{number}")  # type: ignore[operator]
+        return tuple(found)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """(N, D) positions of a grid of tokens; at the trained size those that are kept with the weights."""
+        if rows == columns == self.config.size // self.config.patch:
+            return self.position
+        return grid_positions(rows, columns, self.config.width, self.position.device)
 
     def forward(
         self,
@@ -124,18 +151,11 @@ class DiT(nn.Module):
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
     ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C, h, w), noise_label (B,)
-        if self.training and torch.is_grad_enabled():
-            cond = without_padding(cond)
-        inside = Inside(edits, read, cond)
-        prompted = cond is not None and cond.tokens is not None and self.config.text_width > 0
-        e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
-        if prompted and cond is not None and cond.pooled is not None:
-            e = e + self.pooled(cond.pooled)
-        e = F.silu(e)
+        e, cond, inside = self.begin(x, noise_label, cond, edits, read)
         low = self.enter(x)  # (B, D, h / p, w / p)
-        tokens = low.flatten(2).mT + self.position.to(x.dtype)  # (B, N, D)
+        tokens = low.flatten(2).mT + self.positions(*low.shape[2:]).to(x.dtype)  # (B, N, D)
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens, e, cond if prompted else None, inside, f"blocks.{number}")
+            tokens = block(tokens, e, cond, inside, f"blocks.{number}")
         scale, shift = self.modulation(e).chunk(2, dim=1)  # (B, D) each
         patches = self.leave(modulate(self.norm(tokens), scale, shift))  # (B, N, C p p)
         output = F.pixel_shuffle(patches.mT.unflatten(2, low.shape[2:]), self.config.patch)  # (B, C, h, w)

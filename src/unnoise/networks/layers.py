@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unnoise.core.condition import Condition
-from unnoise.core.edit import Edit, Look, apply_edits
+from unnoise.core.edit import Around, Edit, Look, apply_edits, check_sites
+from unnoise.core.space import nearest
+from unnoise.errors import UnnoiseError
 from unnoise.kernels.attention import RMSNorm, attend, attention_map, columns_used
 
 
@@ -36,34 +39,123 @@ def without_padding(cond: Condition | None) -> Condition | None:
 
 
 def zero(*layers: nn.Module) -> None:
-    """Sets weights and biases of layers to 0, so that what they add to a sum, or say last, begins as nothing."""
+    """Sets weights and biases of layers to 0, so that what they add to a sum begins as nothing."""
     for layer in layers:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)
 
 
 class Inside:
-    """What a call wants done and seen at the named sites of a network, and the condition that edits may look at."""
+    """What a call does and reads at the named sites of a network.
 
-    def __init__(self, edits: Sequence[Edit] = (), read: Sequence[str] = (), cond: Condition | None = None) -> None:
-        self.edits, self.read, self.cond = tuple(edits), frozenset(read), cond
+    Args:
+        edits, read: as the network is called with.
+        cond: the condition of the call.
+        cells: (rows, columns) of the state; None for a square.
+    """
+
+    def __init__(
+        self,
+        edits: Sequence[Edit] = (),
+        read: Sequence[str] = (),
+        cond: Condition | None = None,
+        cells: tuple[int, int] | None = None,
+    ) -> None:
+        self.edits, self.read = tuple(edits), frozenset(read)
+        self.around = Around(cond, cells)
         self.features: dict[str, Tensor] = {}
 
     def wants(self, site: str) -> bool:
-        """Whether anything is to be done or seen there."""
+        """Whether anything is to be done or read there."""
         return site in self.read or any(edit.at(site) for edit in self.edits)
 
-    def __call__(self, site: str, value: Tensor) -> Tensor:
-        """The value after edits; kept among the features if it was asked for."""
-        return self.beside(site, value, None)
-
-    def beside(self, site: str, value: Tensor, look: Look | None) -> Tensor:
-        """The same where edits may ask what another prompt would have given, by ``look``."""
+    def __call__(self, site: str, value: Tensor, look: Look | None = None) -> Tensor:
+        """The value after edits, which may ``look`` at another prompt where it is given; kept where it is read."""
         if self.edits:
-            value = apply_edits(self.edits, site, value, look, self.cond)
+            value = apply_edits(self.edits, site, value, self.around._replace(look=look))
         if site in self.read:
             self.features[site] = value
         return value
+
+
+class Network(nn.Module):
+    """What networks that denoise have in common: a head that reads level and prompt, sites by name, sizes that go.
+
+    A network sets ``config``, with a ``text_width``, and makes the layers of the head where its own order of weights
+    has them. Its weights are named after the attributes.
+
+    Attributes:
+        multiple: cells along each axis of a state come in multiples of this.
+        time: the level's sinusoid of 256 numbers to a vector of ``embedding`` numbers (``level_layers``).
+        pooled: the prompt's pooled vector to as many; only with a ``text_width``.
+    """
+
+    multiple: int = 1
+    config: Any
+    time: nn.Module
+    pooled: nn.Module
+
+    def sites(self) -> tuple[str, ...]:
+        """The names that a call with a prompt can edit and read, in the order in which it passes them."""
+        raise NotImplementedError
+
+    def check_sites(self, edits: Sequence[Edit] = (), read: Sequence[str] = ()) -> None:
+        """Ensures that it has the sites that edits and reads name.
+
+        Raises:
+            UnnoiseError: it has not.
+        """
+        if edits or read:
+            check_sites(self.sites(), edits, read)
+
+    def check_size(self, rows: int, columns: int) -> None:
+        """Ensures that it takes states of rows x columns cells.
+
+        Raises:
+            UnnoiseError: it does not; the nearest sizes that it takes are named.
+        """
+        for axis, count in (("rows", rows), ("columns", columns)):
+            if count < 1 or count % self.multiple:
+                hint = f"give {nearest(count, self.multiple)}"
+                raise UnnoiseError(f"a state of {count} {axis} is no multiple of {self.multiple} cells", hint)
+
+    def begin(
+        self,
+        x: Tensor,
+        noise_label: Tensor,
+        cond: Condition | None,
+        edits: Sequence[Edit],
+        read: Sequence[str],
+    ) -> tuple[Tensor, Condition | None, Inside]:
+        """The top of every forward.
+
+        Args:
+            x: (B, C, h, w) state.
+            noise_label, cond, edits, read: as the network is called with.
+
+        Returns:
+            (e, cond, inside): (B, E) level and pooled prompt in one, after its activation; the condition whose tokens
+            are attended to, None without a prompt; what to do at each site.
+
+        Raises:
+            UnnoiseError: it has no such site, or does not take states of that size.
+        """
+        rows, columns = x.shape[2:]
+        self.check_size(rows, columns)
+        self.check_sites(edits, read)
+        if self.training and torch.is_grad_enabled():
+            cond = without_padding(cond)
+        inside = Inside(edits, read, cond, (rows, columns))
+        prompt = cond if cond is not None and cond.tokens is not None and self.config.text_width > 0 else None
+        e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
+        if prompt is not None and prompt.pooled is not None:
+            e = e + self.pooled(prompt.pooled)
+        return F.silu(e), prompt, inside
+
+
+def level_layers(embedding: int) -> nn.Sequential:
+    """The layers that make a level's sinusoid of 256 numbers the vector that blocks read."""
+    return nn.Sequential(nn.Linear(256, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
 
 class Attention(nn.Module):
@@ -92,6 +184,11 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(width // heads)
         self.key_norm = RMSNorm(width // heads)
 
+    @staticmethod
+    def sites(site: str) -> tuple[str, ...]:
+        """The sites that it passes, in order."""
+        return f"{site}.query", site, f"{site}.out"
+
     def _split(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:  # (B, N, D) -> (B, heads, N, d)
         x = torch.unflatten(x, 2, (self.heads, -1))  # (B, N, heads, d): normed here, where the rows lie side by side
         return (x if norm is None else norm(x)).transpose(1, 2)
@@ -116,7 +213,7 @@ class Attention(nn.Module):
             h = (weights @ v).transpose(1, 2).flatten(2)  # (B, N, D)
         else:
             h = look(source, mask)
-        h = inside.beside(f"{site}.out", h, None if context is None else look)
+        h = inside(f"{site}.out", h, None if context is None else look)
         out: Tensor = self.out(h)  # (B, N, D)
         return out
 

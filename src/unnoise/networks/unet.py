@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import register
-from unnoise.networks.layers import MLP, Attention, Inside, sinusoid, without_padding, zero
+from unnoise.networks.layers import MLP, Attention, Inside, Network, level_layers, zero
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class UNetConfig:
 
     Attributes:
         channels_in: of the state.
-        size: of the state along one axis, in cells.
+        size: of the states it is trained on, along one axis, in cells; even.
         channels: of the residual blocks at full size.
         blocks: residual blocks on the way down, and as many on the way up.
         width, depth, heads: of the transformer at half size.
         text_width: of the prompt's token vectors and of its pooled vector; 0 for a network that takes no prompt.
-        embedding: width of the vector that tells blocks the noise level.
-        learned_variance: whether it also says a fraction of variance, in as many output channels again.
-        self_conditioning: whether it reads what it said a step earlier, in as many input channels again.
+        embedding: width of the vector by which blocks know the noise level.
+        learned_variance: whether it also predicts a fraction of variance, in as many output channels again.
+        self_conditioning: whether it reads its estimate of a step earlier, in as many input channels again.
     """
 
     channels_in: int = 4
@@ -41,9 +41,14 @@ class UNetConfig:
     learned_variance: bool = False
     self_conditioning: bool = False
 
+    @classmethod
+    def tiny(cls) -> UNetConfig:
+        """The shape that tests use: as few numbers as have all parts."""
+        return cls(channels=16, blocks=1, width=32, depth=1, heads=2, text_width=32, embedding=32)
+
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside the identity, told the level by scale and shift of the second norm."""
+    """Two 3 x 3 convolutions beside the identity; the level scales and shifts the second norm."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -95,6 +100,11 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(width)
         self.constant = nn.Parameter(torch.zeros(4 * width))
 
+    def sites(self, site: str) -> tuple[str, ...]:
+        """The sites that it passes, in order."""
+        cross = Attention.sites(f"{site}.cross") if hasattr(self, "cross_attention") else ()
+        return *Attention.sites(f"{site}.self"), *cross, site
+
     def forward(self, x: Tensor, level: Tensor, cond: Condition | None, inside: Inside, site: str) -> Tensor:
         scale1, shift1, scale2, shift2 = (level + self.constant)[:, None].chunk(4, dim=2)  # (B, 1, D) each
         h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)  # (B, N, D)
@@ -107,7 +117,7 @@ class TransformerBlock(nn.Module):
 
 
 @register("unet")
-class UNet(nn.Module):
+class UNet(Network):
     """A U-Net with a transformer at the bottom: convolutions where they are fast, attention where it is cheap.
 
     Residual blocks at the state's full size, a long way down and up again with skips (Ronneberger et al. 2015,
@@ -115,18 +125,23 @@ class UNet(nn.Module):
     diffusion has it (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.5). The prompt's tokens are attended to at both
     sizes; its pooled vector joins the level's embedding. The output begins at zero.
 
+    Takes states of any even size; at another than the trained one its learned positions are resampled.
+
     Sites: ``down.0``, ``down.cross``, ``mid.0`` (and ``.self``, ``.cross`` for attention maps), ``up.0``, ``up.cross``;
     ``.query`` and ``.out`` behind a map's; ``up.0.backbone`` and ``up.0.skip``, the two that ``up.0`` joins.
     """
 
     Config = UNetConfig
+    multiple = 2  # it halves once
     edges = ("enter.", "leave.", "time.", "pooled.", "level.", "position", "previous.")
 
     def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()
         config = config or UNetConfig()
         self.config = c = config
-        self.time = nn.Sequential(nn.Linear(256, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding))
+        if c.size % 2:
+            raise ValueError(f"{c.size} cells cannot be halved")
+        self.time = level_layers(c.embedding)
         self.enter = nn.Conv2d(c.channels_in, c.channels, 3, padding=1)
         self.down = nn.ModuleList(Residual(c.channels, c.embedding) for _ in range(c.blocks))
         self.shrink = nn.Conv2d(c.channels, c.width, 2, stride=2)
@@ -150,6 +165,30 @@ class UNet(nn.Module):
             self.previous = nn.Conv2d(c.channels_in, c.channels, 3, padding=1, bias=False)
         zero(self.level, self.leave[2])
 
+    def sites(self) -> tuple[str, ...]:
+        prompted = self.config.text_width > 0
+        found = [f"down.{number}" for number in range(len(self.down))]
+        found += Attention.sites("down.cross") if prompted else ()
+        for number, block in enumerate(self.mid):
+            found += block.sites(f"mid.{number}")  # type: ignore[operator]
+        for number in range(len(self.up)):
+            found += (f"up.{number}.backbone", f"up.{number}.skip", f"up.{number}")
+        found += Attention.sites("up.cross") if prompted else ()
+        return tuple(found)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """(N, D) positions of the cells at half size: the learned ones, resampled to another size than the trained.
+
+        By bicubic interpolation, as Touvron et al. 2020 (arXiv 2012.12877) do it for the ViT's (Dosovitskiy et al.
+        2020, arXiv 2010.11929, section 3.2): what is learned for the middle and the edges stays there.
+        """
+        side = self.config.size // 2
+        if rows == columns == side:
+            return self.position
+        grid = self.position.float().mT.reshape(1, -1, side, side)  # (1, D, side, side)
+        grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)  # (1, D, rows, columns)
+        return grid[0].flatten(1).mT.to(self.position.dtype)  # (N, D)
+
     def forward(
         self,
         x: Tensor,
@@ -158,14 +197,7 @@ class UNet(nn.Module):
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
     ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, C or 2 C, h, w), noise_label (B,)
-        if self.training and torch.is_grad_enabled():
-            cond = without_padding(cond)
-        inside = Inside(edits, read, cond)
-        prompted = cond is not None and cond.tokens is not None and self.config.text_width > 0
-        e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
-        if prompted and cond is not None and cond.pooled is not None:
-            e = e + self.pooled(cond.pooled)
-        e = F.silu(e)
+        e, cond, inside = self.begin(x, noise_label, cond, edits, read)
         x, previous = x[:, : self.config.channels_in], x[:, self.config.channels_in :]
         h = self.enter(x.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
         if previous.shape[1]:  # beside the state rather than stacked on it: the same sum, and nothing to do without it
@@ -174,19 +206,19 @@ class UNet(nn.Module):
         for number, block in enumerate(self.down):
             h = inside(f"down.{number}", block(h, e))
             skips.append(h)
-        if prompted and cond is not None:
+        if cond is not None:
             h = self.down_cross(h, cond, inside, "down.cross")
         low = self.shrink(h)  # (B, D, h / 2, w / 2)
-        tokens = low.flatten(2).mT + self.position  # (B, N, D)
+        tokens = low.flatten(2).mT + self.positions(*low.shape[2:])  # (B, N, D)
         level = self.level(e)  # (B, 4 D)
         for number, mid in enumerate(self.mid):
-            tokens = mid(tokens, level, cond if prompted else None, inside, f"mid.{number}")
+            tokens = mid(tokens, level, cond, inside, f"mid.{number}")
         low = tokens.mT.reshape(low.shape).contiguous(memory_format=torch.channels_last)  # (B, D, h / 2, w / 2)
         h = h + F.pixel_shuffle(self.grow(low), 2)  # (B, C, h, w)
         for number, (join, block) in enumerate(zip(self.join, self.up, strict=True)):
             backbone, skip = inside(f"up.{number}.backbone", h), inside(f"up.{number}.skip", skips.pop())
             h = join(torch.cat([backbone, skip], dim=1))  # (B, C, h, w)
             h = inside(f"up.{number}", block(h, e))
-        if prompted and cond is not None:
+        if cond is not None:
             h = self.up_cross(h, cond, inside, "up.cross")
         return self.leave(h), inside.features  # (B, C or 2 C, h, w)
