@@ -11,34 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from laws import denoisers, guidances, noise, objectives, paths, predictions, solver_facts, solvers, spacings
-from laws.world import applies
+from laws import denoisers, noise, objectives, paths, spacings
+from laws.asked import KINDS, Law, cases_of
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find, index
 from unnoise.core.solver import Solver
 
-Law = Callable[[Any], None]
-
-
-KINDS: dict[str, tuple[list[Law], Callable[[str], list[Any]]]] = {  # (laws, the things to try for a name)
-    "paths": (paths.LAWS, lambda name: [find("paths", name)()]),
-    "predictions": (predictions.LAWS, lambda name: [find("predictions", name)()]),
-    "guidances": (guidances.LAWS, guidances.guidances),
-    "spacings": (spacings.LAWS, spacings.makers),
-    "solvers": (solvers.LAWS, solver_facts.solvers),
-}
-
 
 def cases() -> Iterator[Any]:
     """(law, thing), one for each setting of each method in the registry and each law that says something about it."""
-    for kind, (laws, things) in KINDS.items():
+    for kind in KINDS:
         for name in index(kind):
-            for i, thing in enumerate(things(name)):
-                yield from (
-                    pytest.param(law, thing, id=f"{kind}-{name}-{i}-{law.__name__}")
-                    for law in laws
-                    if applies(law, thing)
-                )
+            yield from (
+                pytest.param(law, thing, id=f"{kind}-{name}-{i}-{law.__name__}")
+                for i, law, thing in cases_of(kind, name)
+            )
 
 
 CASES = list(cases())

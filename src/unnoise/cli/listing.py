@@ -7,6 +7,7 @@ import sys
 import tyro
 
 from unnoise.core import registry
+from unnoise.errors import one_line
 from unnoise.notes import width
 
 
@@ -20,8 +21,10 @@ def listing(kind: tyro.conf.Positional[str | None] = None) -> None:
         entries = registry.index(each)
         print(f"{each}:")
         for entry in entries.values():
-            names = ", ".join((entry.name, *entry.aliases))
-            print(f"  {names:<36} {entry.summary}")
+            source = f" (of the package {entry.package})" if entry.package else ""
+            print(f"  {', '.join(entry.names):<36} {one_line(entry.summary)}{source}")
+        for name, why in registry.faults(each).items():
+            print(f"  {name:<36} cannot be used: {one_line(why)}")
 
 
 def solvers() -> None:

@@ -2,7 +2,7 @@
 
 A leaf says its name with ``@register("ddim")`` and lies in the folder of its kind (``unnoise/solvers/ddim.py``). The
 index is read from the source text, so listing every method imports neither the methods nor torch; ``find`` imports the
-one file that it needs.
+one file that it needs. Methods of other installed packages stand in the index beside ours: see ``core.packages``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, TypeVar
 
-from unnoise.core import checks
-from unnoise.errors import UnnoiseError
+from unnoise.core import checks, packages
+from unnoise.errors import UnnoiseError, one_line
 
 KINDS = (
     "paths",
@@ -29,7 +30,10 @@ KINDS = (
     "autoencoders",
     "encoders",
     "recipes",
+    "readers",
 )
+_FOLDERS = {"readers": "engine/readers"}  # of kinds that have no room of their own
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,60}")
 
 _ROOT = FilePath(__file__).resolve().parent.parent
 _T = TypeVar("_T")
@@ -41,6 +45,7 @@ class Entry(NamedTuple):
 
     Attributes:
         facts: the class attributes that are written as plain values, such as a solver's order.
+        package: the name of the installed distribution that brings it; "" for our own.
     """
 
     name: str
@@ -49,20 +54,50 @@ class Entry(NamedTuple):
     module: str
     attribute: str
     facts: dict[str, Any]
+    package: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and aliases."""
+        return (self.name, *self.aliases)
 
 
 def register(name: str, *aliases: str) -> Callable[[_T], _T]:
-    """Gives a class or a recipe its public name and aliases. The folder that its file lies in is its kind."""
+    """Gives a class or a recipe its public name and aliases. The folder that its file lies in is its kind; of another
+    package's the group of its entry point.
+
+    Raises:
+        UnnoiseError: another package takes a name of ours.
+    """
 
     def decorate(thing: _T) -> _T:
-        module = getattr(thing, "__module__", "")
-        kind = getattr(thing, "kind", None) or module.split(".")[1 if module.startswith("unnoise.") else 0]
+        module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
+        kind = getattr(thing, "kind", None) or _kind_of(module, attribute)
         for each in (name, *aliases):
+            if not module.startswith("unnoise.") and kind in KINDS and (taken := _owner(own(kind), each)):
+                raise UnnoiseError(_taken(module, kind, each, taken), "its author must rename it")
             _LIVE[kind, each] = thing
-        thing.name = name  # type: ignore[attr-defined]
+        thing.name, thing.kind = name, kind  # type: ignore[attr-defined]
         return thing
 
     return decorate
+
+
+def _kind_of(module: str, attribute: str) -> str:
+    """By where a thing is defined: in a folder of ours, or where an entry point says."""
+    for kind in KINDS:
+        if module.startswith(f"unnoise.{_FOLDERS.get(kind, kind).replace('/', '.')}."):
+            return kind
+    target = f"{module}:{attribute}"
+    return next((offer.kind for offer in packages.offers() if offer.target == target), module.split(".")[0])
+
+
+def _owner(entries: Mapping[str, Entry], name: str) -> Entry | None:
+    return next((entry for entry in entries.values() if name in entry.names), None)
+
+
+def _taken(who: str, kind: str, name: str, entry: Entry) -> str:
+    return f"{who} calls its {kind.removesuffix('s')} {name!r}, which is the name of unnoise's own {entry.module}"
 
 
 def _entry(node: ast.stmt, module: str) -> Entry | None:
@@ -86,7 +121,19 @@ def _facts(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
 
 
 def index(kind: str) -> dict[str, Entry]:
-    """The methods of a kind by name, in alphabetical order, read from the source without importing it.
+    """The methods of a kind by name, in alphabetical order, read from the source without importing it: ours, and those
+    that other installed packages offer.
+
+    Raises:
+        UnnoiseError: there is no such kind.
+    """
+    entries = own(kind)
+    others = _offered(kind)[0]
+    return {name: (entries | others)[name] for name in sorted(entries | others)} if others else entries
+
+
+def own(kind: str) -> dict[str, Entry]:
+    """The methods of a kind that come with unnoise, by name, in alphabetical order.
 
     Raises:
         UnnoiseError: there is no such kind.
@@ -94,30 +141,105 @@ def index(kind: str) -> dict[str, Entry]:
     return _index(checks.choice("kind of method", kind, *KINDS))
 
 
+def faults(kind: str) -> dict[str, str]:
+    """Why methods of a kind that other packages offer cannot be used: {name: why, the package named}.
+
+    Raises:
+        UnnoiseError: there is no such kind.
+    """
+    return _offered(checks.choice("kind of method", kind, *KINDS))[1]
+
+
+def package_of(cls: type) -> str:
+    """The name of the installed package that offers this class; "" for ours, and for what nobody offers."""
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    return next((offer.package for offer in packages.offers() if offer.target == target), "")
+
+
 @cache
 def _index(kind: str) -> dict[str, Entry]:
     entries = []
-    for file in sorted((_ROOT / kind).glob("*.py")):
+    for file in sorted((_ROOT / _FOLDERS.get(kind, kind)).glob("*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            entry = _entry(node, f"unnoise.{kind}.{file.stem}")
+            entry = _entry(node, f"unnoise.{_FOLDERS.get(kind, kind).replace('/', '.')}.{file.stem}")
             if entry:
                 entries.append(entry)
     return {entry.name: entry for entry in sorted(entries)}
+
+
+@cache
+def _offered(kind: str) -> tuple[dict[str, Entry], dict[str, str]]:
+    """({name: entry}, {name: why it cannot be used}) of other packages' methods."""
+    entries: dict[str, Entry] = {}
+    wrong: dict[str, str] = {}
+    for offer in packages.offers():
+        if offer.kind != kind:
+            continue
+        try:
+            entry = _read(offer)
+            for name in entry.names:
+                if taken := _owner(own(kind), name):
+                    raise ValueError(_taken(f"the package {offer.package}", kind, name, taken))
+                if rival := _owner(entries, name):
+                    raise ValueError(f"the packages {rival.package} and {offer.package} both offer it; uninstall one")
+        except ValueError as why:
+            wrong[one_line(offer.name)] = str(why) if offer.package in str(why) else f"package {offer.package}: {why}"
+            continue
+        entries[entry.name] = entry
+    return entries, wrong
+
+
+def _read(offer: packages.Offer) -> Entry:
+    """What an offer's source says of it.
+
+    Raises:
+        ValueError: there is no source, or no method in it where the entry point says.
+    """
+    if not _NAME.fullmatch(offer.name):
+        raise ValueError(f"{offer.name!r} is no name")
+    module, attribute = offer.place
+    try:
+        file = packages.source_of(module)
+        nodes = ast.parse(file.read_text(encoding="utf-8")).body if file is not None else None
+    except Exception as error:  # whatever finds their modules is not ours either
+        raise ValueError(f"the source of {module} cannot be read ({error})") from None
+    if nodes is None:
+        raise ValueError(f"the source of {module} is not there")
+    found = next((entry for node in nodes if (entry := _entry(node, module)) and entry.attribute == attribute), None)
+    if found is None or found.name != offer.name:
+        raise ValueError(f'{module} has no {attribute} with @register("{offer.name}")')
+    return found._replace(package=offer.package)
 
 
 def find(kind: str, name: str) -> Any:
     """The class or recipe of that name or alias.
 
     Raises:
-        UnnoiseError: nothing is called that; the nearest names are told.
+        UnnoiseError: nothing is called that, and the nearest names are told; or another package's cannot be used.
     """
     if (checks.text("kind", kind), checks.text("name", name)) in _LIVE:
         return _LIVE[kind, name]
-    entries = index(kind)
-    for entry in entries.values():
-        if name == entry.name or name in entry.aliases:
-            return getattr(importlib.import_module(entry.module), entry.attribute)
+    entries, what = index(kind), kind.removesuffix("s")
+    if entry := _owner(entries, name):
+        return _offered_thing(kind, entry) if entry.package else _thing(entry)
+    if why := faults(kind).get(name):
+        raise UnnoiseError(f"the {what} {name!r} cannot be used: {why}", "update that package, or uninstall it")
     near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4)
-    what = kind.removesuffix("s")
     hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(entries)}"
     raise UnnoiseError(f"no {what} is called {name!r}", hint)
+
+
+def _thing(entry: Entry) -> Any:
+    return getattr(importlib.import_module(entry.module), entry.attribute)
+
+
+def _offered_thing(kind: str, entry: Entry) -> Any:
+    what = f"the {kind.removesuffix('s')} {entry.name!r} of the package {entry.package}"
+    mend = f"update {entry.package}, or uninstall it"
+    try:
+        thing = _thing(entry)
+    except (Exception, SystemExit) as error:  # of their code, anything
+        raise UnnoiseError(f"{what} cannot be imported ({type(error).__name__}: {error})", mend) from error
+    if getattr(thing, "kind", None) != kind:
+        raise UnnoiseError(f"{what} is none: it is one of the {getattr(thing, 'kind', 'unknown')}", mend)
+    return thing

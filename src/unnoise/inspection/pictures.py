@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unnoise.engine.readers.read import READERS, texts_at
+from unnoise.engine.readers.read import texts_at, what_texts_say
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import read
 from unnoise.inspection.answer import Answer
@@ -66,7 +66,7 @@ def told(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
         texts = texts_at(path)
     except UnnoiseError:
         return answer
-    found = next((reading for reader in READERS if (reading := reader(texts)) is not None), None)
+    found = what_texts_say(texts)
     facts, notes = dict(answer.facts), [answer.note] if answer.note else []
     ours = bool({"unnoise", "unnoise-grid"} & set(texts))
     if found is None:

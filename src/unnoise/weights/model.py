@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from unnoise.core import registry
 from unnoise.core.denoiser import NOISE_LABELS, Denoiser
 from unnoise.core.level import NoiseLevel
+from unnoise.core.packages import check_installed
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded, new_folder, save_tensors, sha256, write_json
 from unnoise.foreign import EMPTY, HEAD, PAGE, POINTER, head_of, kind_of
@@ -43,16 +44,23 @@ KINDS = {
 
 
 def describe(component: nn.Module) -> dict[str, Any]:
-    """A component as JSON: its registered name and its config; a denoiser's path and prediction too."""
+    """A component as JSON: its registered name and its config; a denoiser's path and prediction too; and the other
+    packages that it is made with, if any."""
     if isinstance(component, Denoiser):
         _as_registered(component)
         return {
             **describe(component.network),
+            **_packages(component.network, component.path, component.prediction),
             "path": component.path.name,
             "prediction": component.prediction.name,
             "noise_label": component.noise_label,
         }
-    return {"name": component.name, "config": to_json(component.config)}
+    return {"name": component.name, "config": to_json(component.config), **_packages(component)}
+
+
+def _packages(*things: object) -> dict[str, list[str]]:
+    names = {registry.package_of(type(thing)) for thing in things} - {""}
+    return {"packages": sorted(names)} if names else {}
 
 
 def _as_registered(denoiser: Denoiser) -> None:
@@ -94,9 +102,11 @@ def build(part: str, record: Any, tensors: int = 10_000) -> nn.Module:
     """The component that a record describes, on the meta device: shapes alone, to be filled with so many tensors.
 
     Raises:
-        UnnoiseError: the record names something that does not exist, or makes no sense.
+        UnnoiseError: the record names something that does not exist, or a package that is not installed, or makes no
+            sense.
     """
     try:
+        check_installed(record.get("packages", []))
         cls = registry.find(KINDS[part], str(record["name"]))
         config = from_json(cls.Config, record["config"], f"{MODEL}: {part}")
         with Budget(tensors), torch.device("meta"):

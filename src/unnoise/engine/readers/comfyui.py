@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+from unnoise.core.registry import register
 from unnoise.engine.readers.comfyui_workflow import as_run
 from unnoise.engine.readers.reading import Builder, Reading, agreed, json_object
 
@@ -25,8 +26,9 @@ FILES = {"ckpt_name": "model", "unet_name": "model", "model_name": "model", "lor
          "upscale_method": "upscaling"}  # fmt: skip
 
 
+@register("comfyui")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What a picture's graph says; None where it has none."""
+    """What a picture's graph of ComfyUI says; None where it has none."""
     for name in ("prompt", "workflow"):
         graph = json_object(texts.get(name))
         if graph is not None and (found := of_graph(graph, tool_of(texts, graph))) is not None:

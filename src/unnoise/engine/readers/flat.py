@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.core.registry import register
 from unnoise.engine.readers.reading import Builder, Reading, json_object
 
 PROMPT = ("prompt", "Prompt", "positive_prompt", "positivePrompt")
@@ -27,8 +28,9 @@ SILENT = (
 )
 
 
+@register("flat-json")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What a JSON object in ``parameters`` says; None where there is none."""
+    """What a JSON object in ``parameters`` says: Fooocus', SwarmUI's and others'; None where there is none."""
     values = json_object(texts.get("parameters"))
     if values is None:
         return None
@@ -40,6 +42,7 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     return settings(tool[:40] if isinstance(tool, str) and tool else "a tool that wrote JSON", values)
 
 
+@register("tensor-art")
 def read_tensor_art(texts: Mapping[str, str]) -> Reading | None:
     """What Tensor.Art says beside its graph; its seed is -1 there, and is in the graph."""
     values = json_object(texts.get("generation_data"))

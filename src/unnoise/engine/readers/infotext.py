@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.core.registry import register
 from unnoise.engine.readers.reading import Builder, Reading, json_object
 
 NEGATIVE = "Negative prompt:"
@@ -30,8 +31,9 @@ TOOLS = (  # what the field "Version" begins with, and whose it is
 OTHER = "AUTOMATIC1111 or a tool that writes as it does"
 
 
+@register("infotext")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What the text ``parameters`` says; None where it is none of these."""
+    """What the text ``parameters`` of AUTOMATIC1111 and its kin says; None where there is none."""
     text = texts.get("parameters", "")
     if not text or json_object(text) is not None:
         return None

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.core.registry import register
 from unnoise.engine.readers.reading import Builder, Reading, json_object
 
 TOOL = "InvokeAI"
@@ -14,6 +15,7 @@ OPTIONS = {"-s": "steps", "-S": "seed", "-C": "cfg_scale", "-A": "sampler", "-f"
            "-W": "width", "-H": "height"}  # fmt: skip
 
 
+@register("invokeai")
 def read(texts: Mapping[str, str]) -> Reading | None:
     """What InvokeAI's texts say; None where there are none."""
     if (new := json_object(texts.get("invokeai_metadata"))) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.core.registry import register
 from unnoise.engine.readers.reading import Builder, Reading, json_object
 
 SILENT = {  # what says nothing of how the picture looks
@@ -14,6 +15,7 @@ SILENT = {  # what says nothing of how the picture looks
 }  # fmt: skip
 
 
+@register("novelai")
 def read(texts: Mapping[str, str]) -> Reading | None:
     """What NovelAI's texts say; None where there are none."""
     values = json_object(texts.get("Comment"))

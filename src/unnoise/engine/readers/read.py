@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
+from unnoise.core.registry import Entry, find, index
 from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
 from unnoise.engine.readers import comfyui, flat, infotext, invokeai, novelai, own
 from unnoise.engine.readers.container import texts_of
 from unnoise.engine.readers.reading import Reading, read_json, unreadable
+from unnoise.errors import one_line
+from unnoise.notes import say
 
 MARKS = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # what may stand before JSON's first sign: byte order marks, blanks
-READERS: tuple[Callable[[Mapping[str, str]], Reading | None], ...] = (
+Reader = Callable[[Mapping[str, str]], Reading | None]
+READERS: tuple[Reader, ...] = (  # ours, in the order in which they are asked
     invokeai.read, novelai.read, infotext.read, flat.read, comfyui.read,
     flat.read_tensor_art,
 )  # fmt: skip
@@ -33,11 +38,35 @@ def read_settings(path: Path) -> Reading | None:
     texts = _texts(data, path)
     if (mine := own.read(texts, path)) is not None:
         return mine
-    return next((found for read in READERS if (found := read(texts)) is not None), None)
+    return what_texts_say(texts)
+
+
+def what_texts_say(texts: Mapping[str, str]) -> Reading | None:
+    """What the first reader finds that knows these texts: ours, then those of other packages; None where none does."""
+    return next((found for read in readers() if (found := read(texts)) is not None), None)
+
+
+def readers() -> Iterator[Reader]:
+    """Ours, then those that other installed packages offer, which cannot end the reading."""
+    yield from READERS
+    yield from (partial(_ask, entry) for entry in index("readers").values() if entry.package)
+
+
+def _ask(entry: Entry, texts: Mapping[str, str]) -> Reading | None:
+    """What a reader of another package finds; None, with a note, where it fails."""
+    try:
+        found = find("readers", entry.name)(dict(texts))
+        if found is None or isinstance(found, Reading):
+            return found
+        why = f"it answers with {type(found).__name__}, not with a Reading"
+    except Exception as error:  # of their code, anything
+        why = f"{type(error).__name__}: {error}"
+    say(f"note: the reader {entry.name} of the package {entry.package} failed ({one_line(why)})")
+    return None
 
 
 def texts_at(path: Path) -> dict[str, str]:
-    """{keyword: text} of a picture, for ``READERS``.
+    """{keyword: text} of a picture, for ``what_texts_say``.
 
     Raises:
         UnnoiseError: the file cannot be opened, or is no PNG, JPEG or WebP.
