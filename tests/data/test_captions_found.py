@@ -11,7 +11,7 @@ import pytest
 
 from unnoise.cli.main import main
 from unnoise.data import intake
-from unnoise.data.folder import Settings, build_folder, source_of
+from unnoise.data.folder import FolderSettings, build_folder, source_of
 from unnoise.data.intake import LeftOut, Quarantine, captions_in, inside
 from unnoise.data.report import summary
 from unnoise.data.show import report_lines
@@ -308,7 +308,7 @@ def test_a_set_without_captions_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     report = json.loads((tmp_path / "set/report.json").read_text("utf-8"))
     assert report["not_used"][0] == {"kind": ".words", "count": 2, "example": "a.words"}
     fill(tmp_path / "in", {"a.txt": "red"})
-    build_folder(tmp_path / "in", tmp_path / "other", Settings(size=16))
+    build_folder(tmp_path / "in", tmp_path / "other", FolderSettings(size=16))
     assert not any("NO CAPTIONS" in line for line in report_lines(tmp_path / "other"))  # the control
 
 

@@ -18,7 +18,7 @@ from tiny import tokenizer
 from unnoise.cli.main import main
 from unnoise.data import folder, verbs
 from unnoise.data.feeds import CaptionFeed, CropFeed, rows_of, weights_of
-from unnoise.data.folder import Settings, build_folder, fraction
+from unnoise.data.folder import FolderSettings, build_folder, fraction
 from unnoise.data.sheet import fitting
 from unnoise.data.store import PictureSet, open_set
 from unnoise.errors import UnnoiseError
@@ -55,7 +55,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sets") / "mine"
-    build_folder(mine, out, Settings(size=32))
+    build_folder(mine, out, FolderSettings(size=32))
     return out
 
 
@@ -105,7 +105,7 @@ def test_duplicates_share_a_side_and_a_weight(pictures: PictureSet) -> None:
 def test_without_grouping_duplicates_would_leak(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: split by content alone, a picture and its copy land on both sides."""
     monkeypatch.setattr(folder, "near_groups", lambda thumbnails, _: list(range(len(thumbnails))))
-    build_folder(mine, tmp_path / "set", Settings(size=32, keep_back=0.5))
+    build_folder(mine, tmp_path / "set", FolderSettings(size=32, keep_back=0.5))
     leaky = open_set(tmp_path / "set")
     tiers = dict(zip(leaky.ids, leaky.tier, strict=True))
     assert any(tiers[f"{i:02}.png"] != tiers[f"copies/{i}.png"] for i in range(10))
@@ -115,7 +115,7 @@ def test_the_split_is_of_the_content_alone(mine: Path, tmp_path: Path, pictures:
     """Another size, other names and fewer pictures move none to the other side."""
     for seed in range(0, COUNT, 2):
         fill(tmp_path / "few", {f"renamed {seed}.png": (mine / f"{seed:02}.png").read_bytes()})
-    build_folder(tmp_path / "few", tmp_path / "set", Settings(size=16, fit="pad"))
+    build_folder(tmp_path / "few", tmp_path / "set", FolderSettings(size=16, fit="pad"))
     few, before = open_set(tmp_path / "set"), dict(zip(pictures.ids, pictures.tier, strict=True))
     for name, tier in zip(few.ids, few.tier, strict=True):
         seed = int(name.split()[1].split(".")[0])
@@ -129,17 +129,17 @@ def test_the_share_that_is_kept_back() -> None:
 
 def test_all_of_it_or_none(tmp_path: Path) -> None:
     fill(tmp_path, {"in/a.png": PNG})
-    build_folder(tmp_path / "in", tmp_path / "none", Settings(keep_back=0.0))
+    build_folder(tmp_path / "in", tmp_path / "none", FolderSettings(keep_back=0.0))
     assert open_set(tmp_path / "none").tier == ["train"]
     with pytest.raises(
         UnnoiseError, match=r"--keep-back 0.999\d* keeps all of the one picture and .* none to train on"
     ):
-        build_folder(tmp_path / "in", tmp_path / "all", Settings(keep_back=0.999999))
+        build_folder(tmp_path / "in", tmp_path / "all", FolderSettings(keep_back=0.999999))
     fill(tmp_path, {"in/b.png": PNG, "in/c.png": PNG})
     with pytest.raises(
         UnnoiseError, match=r"keeps all of 3 pictures, which are nearly equal, and .*; choose 0, a smaller"
     ):
-        build_folder(tmp_path / "in", tmp_path / "all", Settings(keep_back=0.999999))
+        build_folder(tmp_path / "in", tmp_path / "all", FolderSettings(keep_back=0.999999))
     assert not (tmp_path / "all").exists()
 
 
@@ -152,20 +152,20 @@ def test_a_share_that_chance_leaves_empty_is_said(tmp_path: Path, capsys: pytest
 
 
 def test_the_same_folder_gives_the_same_set(mine: Path, built: Path, tmp_path: Path) -> None:
-    again = build_folder(mine, tmp_path / "again", Settings(size=32))
+    again = build_folder(mine, tmp_path / "again", FolderSettings(size=32))
     assert again == json.loads((built / "manifest.json").read_text("utf-8"))
     assert (tmp_path / "again/report.json").read_bytes() == (built / "report.json").read_bytes()
     before = (built / "pictures.parquet").stat().st_mtime_ns
-    assert build_folder(mine, built, Settings(size=32)) == again
+    assert build_folder(mine, built, FolderSettings(size=32)) == again
     assert (built / "pictures.parquet").stat().st_mtime_ns == before
     with pytest.raises(UnnoiseError, match="holds another picture set, from other pictures or with other settings"):
-        build_folder(mine, built, Settings(size=32, fit="pad"))
+        build_folder(mine, built, FolderSettings(size=32, fit="pad"))
 
 
 def test_a_set_is_read_from_a_set(tmp_path: Path) -> None:
     fill(tmp_path, {"in/a.png": PNG, "in/b.png": saved(noise(1)), "in/b.txt": "noise\nmore"})
-    build_folder(tmp_path / "in", tmp_path / "one", Settings(size=16, keep_back=0.0))
-    build_folder(tmp_path / "one/pictures.parquet", tmp_path / "two", Settings(size=16, keep_back=0.0))
+    build_folder(tmp_path / "in", tmp_path / "one", FolderSettings(size=16, keep_back=0.0))
+    build_folder(tmp_path / "one/pictures.parquet", tmp_path / "two", FolderSettings(size=16, keep_back=0.0))
     one, two = open_set(tmp_path / "one"), open_set(tmp_path / "two")
     assert two.ids == ["pictures.parquet#0", "pictures.parquet#1"]
     assert torch.equal(one.pictures(), two.pictures())
@@ -244,7 +244,7 @@ def test_from_the_command_line(
     with Image.open(tmp_path / "data/mine-sheet.png") as sheet:
         assert sheet.width == 10 * 128
     given = inspect.signature(verbs.folder).parameters
-    assert {name: given[name].default for name in vars(Settings())} == vars(Settings())
+    assert {name: given[name].default for name in vars(FolderSettings())} == vars(FolderSettings())
 
 
 def test_a_toml_decides_size_and_repeats(tmp_path: Path) -> None:
@@ -253,20 +253,20 @@ def test_a_toml_decides_size_and_repeats(tmp_path: Path) -> None:
     )
     fill(tmp_path, {"d.toml": settings + "[[datasets.subsets]]\nimage_dir = 'b'", "a/1.png": PNG, "b/2.png": picture()})
     fill(tmp_path, {"b/2.png": picture(colour="blue")})
-    build_folder(tmp_path / "d.toml", tmp_path / "set", Settings(keep_back=0.0))
+    build_folder(tmp_path / "d.toml", tmp_path / "set", FolderSettings(keep_back=0.0))
     pictures = open_set(tmp_path / "set")
     assert pictures.pictures().shape[-1] == 24
     assert pictures.repeats == [3, 1]
     assert weights_of(pictures, [1, 0]).tolist() == [1.0, 3.0]
     assert CropFeed(pictures, [0, 1], crop=8).weights.tolist() == [3.0, 1.0]
     assert json.loads((tmp_path / "set/report.json").read_text())["settings_left_to_training"] == ["flip_aug"]
-    build_folder(tmp_path / "d.toml", tmp_path / "other", Settings(size=16, keep_back=0.0))
+    build_folder(tmp_path / "d.toml", tmp_path / "other", FolderSettings(size=16, keep_back=0.0))
     assert open_set(tmp_path / "other").pictures().shape[-1] == 16
 
 
 def test_a_set_without_captions_is_trained_with_the_empty_prompt(tmp_path: Path) -> None:
     fill(tmp_path, {"a.tar": tar({f"{i}.png": saved(noise(i)) for i in range(4)} | {"4.png": PNG, "4.txt": b"red"})})
-    manifest = build_folder(tmp_path / "a.tar", tmp_path / "set", Settings(size=16, keep_back=0.0))
+    manifest = build_folder(tmp_path / "a.tar", tmp_path / "set", FolderSettings(size=16, keep_back=0.0))
     pictures = open_set(tmp_path / "set")
     assert manifest["captions"] == 1
     assert pictures.captions == [[""]] * 4 + [["red"]]

@@ -192,7 +192,7 @@ def test_damaged_statistics_do_not_end_the_process(tmp_path: Path) -> None:
 def test_text_that_is_none_is_put_aside() -> None:
     wrong = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
     with pytest.raises(LeftOut, match="bad caption: it is not UTF-8"):
-        parquets.said_of("text", wrong[0])
+        parquets.captions_in_cell("text", wrong[0])
 
 
 def test_folders_within_folders_hold_sets(tmp_path: Path) -> None:

@@ -163,9 +163,9 @@ def test_groups_of_three(shapes: PictureSet) -> None:
 
 def test_half_of_the_rows_have_the_canonical_caption() -> None:
     u = (torch.arange(1000) + 0.5) / 1000
-    read = (JudgeFeed.chosen(None, u) * 4).floor().long()  # type: ignore[arg-type]
+    read = (JudgeFeed.choice(None, u) * 4).floor().long()  # type: ignore[arg-type]
     assert read.bincount().tolist() == [625, 125, 125, 125], "one half, and a quarter of the other"
-    assert int((CaptionFeed.chosen(None, u) * 4).floor().long().bincount().max()) == 250  # type: ignore[arg-type]
+    assert int((CaptionFeed.choice(None, u) * 4).floor().long().bincount().max()) == 250  # type: ignore[arg-type]
 
 
 def test_micro_batches_of_an_even_size_are_the_same_rows(shapes: PictureSet) -> None:

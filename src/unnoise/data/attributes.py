@@ -1,4 +1,4 @@
-"""What the code points of an emoji sequence say of its picture: person, role, skin tones, hair, flag, family."""
+"""Attributes of a picture from the code points of its emoji sequence: person, role, skin tones, hair, flag, family."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SIGNED = _codes(
     "1f6b6 1f3c3 1f3c4 1f3ca 1f3cb 1f3cc 26f9 1f926 1f935 1f937 1f938 1f939 1f93d 1f93e 1f9b8 1f9b9 1f9cd 1f9ce 1f9cf "
     "1f9d4 1f9d6 1f9d7 1f9d8 1f9d9 1f9da 1f9db 1f9dd 1f9de 1f9df"
 )
-# toned pictures that show a part of the body and nobody
+# toned pictures that show a part of the body and no person
 BODY = _codes(
     "1f44b 1f91a 1f590 270b 1f596 1faf1 1faf2 1faf3 1faf4 1faf7 1faf8 1faf9 1fafa 1f44c 1f90c 1f90f 270c 1f91e 1faf0 "
     "1f91f 1f918 1f919 1f448 1f449 1f446 1f595 1f447 261d 1faf5 1f44d 1f44e 270a 1f44a 1f91b 1f91c 1f44f 1f64c 1faf6 "
     "1f450 1f932 1f91d 1f64f 270d 1f485 1f933 1f4aa 1f9b5 1f9b6 1f442 1f9bb 1f443"
 )
-# two tones are spelt with two people, the untoned picture with one code point: one family all the same
+# two tones are encoded with two people, the untoned picture with one code point: both are one family
 COUPLES = {
     "1f469-200d-1f91d-200d-1f468": "1f46b",
     "1f468-200d-1f91d-200d-1f468": "1f46c",
@@ -83,7 +83,7 @@ def family_of(code: str) -> str:
 def concept_of(code: str) -> str | None:
     """The family without its person: ``woman firefighter`` and ``firefighter`` share it; None without a role.
 
-    Only where Unicode spells man, woman and person alike, so that the words of the role are shared too.
+    Only where Unicode encodes man, woman and person in the same way, so that the words of the role are shared too.
     """
     parts = family_of(code).split("-")
     if len(parts) == 1 and parts[0] not in SIGNED:
@@ -124,14 +124,14 @@ def _role(name: str, person: str) -> str | None:
 
 
 def _person(parts: list[str], toned: bool) -> str | None:
-    shown = [PEOPLE[p] for p in parts if p in PEOPLE]
+    persons = [PEOPLE[p] for p in parts if p in PEOPLE]
     sign = next((SIGNS[p] for p in parts[1:] if p in SIGNS), None)
     if parts[0] in BODY:
         return None
     if sign is not None:
         return {"man": "men", "woman": "women"}[sign] if parts[0] in ("1f46f", "1f93c") else sign
-    if shown:
-        return " and ".join(shown)
+    if persons:
+        return " and ".join(persons)
     return "person" if toned or parts[0] in SIGNED else None
 
 

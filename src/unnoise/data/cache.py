@@ -1,4 +1,4 @@
-"""Keeps what is computed from a picture set, under a key that hashes all that it depends on."""
+"""Keeps tensors that are computed from a picture set, under a key that hashes everything they depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def feature_key(dataset_sha256: str, transform: Mapping[str, Any], weights_sha256: str) -> str:
     """SHA-256 (hex) of the data's bytes, the transform's settings (JSON values) and the encoder's weights.
 
-    Whatever changes one of them changes the key, so that a stale file is never found.
+    Any change of one of them changes the key, so that a stale file is never used.
     """
     record = {"data": dataset_sha256, "transform": dict(transform), "weights": weights_sha256}
     return hashlib.sha256(json.dumps(record, sort_keys=True, allow_nan=False).encode()).hexdigest()
@@ -30,12 +30,12 @@ def feature_key(dataset_sha256: str, transform: Mapping[str, Any], weights_sha25
 def load_or_compute(folder: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors kept in ``folder`` under ``key``, or else those of ``compute()``, which are then kept.
 
-    The file bears its key and a hash of its tensors; a damaged one is computed again, with a warning.
+    The file contains its key and a hash of its tensors; a damaged one is computed again, with a warning.
 
     Args:
-        folder: made where it does not exist.
-        key: of ``feature_key``.
-        compute: returns named tensors of any shape and dtype; they are kept from the CPU.
+        folder: created if it does not exist.
+        key: from ``feature_key``.
+        compute: returns named tensors of any shape and dtype; they are saved from the CPU.
 
     Returns:
         The tensors, on the CPU.
@@ -46,7 +46,7 @@ def load_or_compute(folder: Path, key: str, compute: Callable[[], dict[str, Tens
     if path.exists():
         try:
             return _load(path, key)
-        except Exception as error:  # safetensors raises its own kinds; whatever is wrong, the cure is the same
+        except Exception as error:  # safetensors raises its own errors; for any of them the remedy is the same
             log.warning("%s is damaged (%s) and computed again", path, " ".join(str(error).split()))
     tensors = {name: t.detach().cpu().contiguous() for name, t in compute().items()}
     _save(path, key, tensors)
@@ -60,7 +60,7 @@ def _load(path: Path, key: str) -> dict[str, Tensor]:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     if metadata.get("key") != key:
-        raise ValueError("it bears another key")
+        raise ValueError("it has another key")
     if metadata.get("content_sha256") != content_sha256(tensors):
         raise ValueError("its tensors do not match their hash")
     return tensors
@@ -72,7 +72,7 @@ def _save(path: Path, key: str, tensors: dict[str, Tensor]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(tensors, metadata={"key": key, "content_sha256": content_sha256(tensors)}))
-    except (OSError, UnnoiseError) as error:  # it costs time the next time, and nothing else
+    except (OSError, UnnoiseError) as error:  # this only costs time the next time
         log.warning("not kept for the next time: %s", error)
 
 

@@ -1,7 +1,7 @@
 """Captions that a person would type, from the names and aliases of emoji, Unicode's names and measured colours.
 
 The first caption of a picture is its canonical one. Captions keep the capitals of proper names; the tokenizer lowers
-them. A caption that would fit two different pictures is given to neither, unless it is the canonical one of one.
+them. A caption that would fit two different pictures is used for neither, unless it is the canonical one of one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def plain_name(sequence: str) -> str:
 def captions_of(
     attributes: Sequence[Attributes], colours: Sequence[str | None], pixels: Sequence[str]
 ) -> list[list[str]]:
-    """The captions of each picture, the canonical one first, all different but for capitals.
+    """The captions of each picture, the canonical one first; no two differ only in case.
 
     Args:
         attributes: of each picture.
@@ -37,24 +37,24 @@ def captions_of(
         pixels: a key of each picture's pixels: equal pictures may share a caption.
     """
     aliases = _aliases()
-    wanted = [
+    candidates = [
         _captions(a, c, aliases[family_of(code_points(a.emoji))]) for a, c in zip(attributes, colours, strict=True)
     ]
     owners: dict[str, set[str]] = defaultdict(set)
     canonical: dict[str, int] = {}
-    for index, captions in enumerate(wanted):
+    for index, captions in enumerate(candidates):
         canonical.setdefault(captions[0].lower(), index)
         for caption in captions:
             owners[caption.lower()].add(pixels[index])
     result = []
-    for index, captions in enumerate(wanted):
-        kept = {captions[0].lower(): captions[0]}
+    for index, captions in enumerate(candidates):
+        own = {captions[0].lower(): captions[0]}
         for caption in captions[1:]:
             key = caption.lower()
             mine = len(owners[key]) == 1 and canonical.get(key, index) == index
             if mine and len(caption.split()) <= MAX_WORDS:
-                kept.setdefault(key, caption)
-        result.append(list(kept.values())[:MAX_CAPTIONS])
+                own.setdefault(key, caption)
+        result.append(list(own.values())[:MAX_CAPTIONS])
     return result
 
 
@@ -95,7 +95,7 @@ def _flag(name: str, aliases: Sequence[str]) -> list[str]:
 
 
 def _thing(a: Attributes, colour: str | None, aliases: Sequence[str]) -> list[str]:
-    """Animals, objects, faces, signs: the name, the colour if people would say it, aliases, Unicode's name."""
+    """Animals, objects, faces, signs: the name, the colour if people would mention it, aliases, Unicode's name."""
     name = a.name
     if name.startswith("keycap "):
         sign = name.removeprefix("keycap ")
@@ -120,9 +120,9 @@ def _thing(a: Attributes, colour: str | None, aliases: Sequence[str]) -> list[st
 
 
 def _honest(alias: str, name: str) -> bool:
-    """Whether an alias may stand for the name: words, not too many, no colour that the name does not know.
+    """Whether an alias may replace the name: words, not too many, no colour that the name does not have.
 
-    Unicode's "black" and "white" mean filled and outlined and say nothing of the picture.
+    Unicode's "black" and "white" mean filled and outlined and do not describe the picture's colours.
     """
     words = alias.lower().split()
     strange = {"black", "white", "heavy", "negative", "squared", "circled", "cjk", "katakana", "ideograph", "lower"}
@@ -151,7 +151,7 @@ def _countable(name: str) -> bool:
 def _aliases() -> dict[str, list[str]]:
     """Family -> aliases of its untoned picture, in words."""
     emoji = extras.load("emoji")
-    found: dict[str, list[str]] = defaultdict(list)
+    aliases: dict[str, list[str]] = defaultdict(list)
     for sequence, record in sorted(emoji.EMOJI_DATA.items()):
         name = _words(record["en"])
         if TONE.search(name) or record["status"] != emoji.STATUS["fully_qualified"]:
@@ -160,8 +160,8 @@ def _aliases() -> dict[str, list[str]]:
             words = _words(alias)
             flag = words.startswith("flag for ")
             if flag or _honest(words, name):
-                found[family_of(code_points(sequence))].append(words)
-    return found
+                aliases[family_of(code_points(sequence))].append(words)
+    return aliases
 
 
 def _unicode_name(sequence: str) -> str | None:
@@ -174,5 +174,5 @@ def _words(name: str) -> str:
 
 
 def _bare(words: str) -> str:
-    """Letters alone, so that "t-shirt" and "tshirt" are one."""
+    """Only the letters, so that "t-shirt" and "tshirt" are equal."""
     return re.sub(r"[\W_]", "", words.lower())

@@ -21,7 +21,7 @@ HUES = (  # upper end of the hue in degrees, word
 def dominant_colour(pixels: np.ndarray) -> str | None:
     """Colour word of a uint8 RGB picture (height, width, 3) on white, None where no colour holds most of it.
 
-    White paper and the white parts of a thing cannot be told apart, so that no picture is called white.
+    White paper and the white parts of a thing cannot be distinguished, so no picture is called white.
     """
     rgb = pixels.reshape(-1, 3).astype(np.float32) / 255
     rgb = rgb[rgb.min(1) < 0.9]
@@ -30,17 +30,17 @@ def dominant_colour(pixels: np.ndarray) -> str | None:
     high, chroma = rgb.max(1), np.ptp(rgb, axis=1)
     hue, saturation = _hue(rgb, high, chroma), chroma / np.maximum(high, 1e-6)
     ends, words = zip(*HUES, strict=True)
-    named = np.array(words)[np.searchsorted(np.array(ends), hue, side="right").clip(max=len(ends) - 1)]
-    names = np.where(saturation >= VIVID, named, "")
+    hue_words = np.array(words)[np.searchsorted(np.array(ends), hue, side="right").clip(max=len(ends) - 1)]
+    names = np.where(saturation >= VIVID, hue_words, "")
     names[(saturation < 0.12) & (high < 0.9)] = "grey"
     names[(high < 0.3) & (chroma < 0.15)] = "black"
     warm = (hue < 40) | (hue > 350)
     # brown is a dark orange or red, pink a pale red
     names[warm & (saturation >= 0.25) & (high < 0.7) & ((hue >= 10) & (hue < 40) | (high < 0.5))] = "brown"
     names[((hue > 312) | (hue < 8)) & (saturation >= 0.15) & (saturation < 0.62) & (high >= 0.8)] = "pink"
-    found, counts = np.unique(names, return_counts=True)
+    values, counts = np.unique(names, return_counts=True)
     best = int(counts.argmax())
-    return str(found[best]) or None if counts[best] >= AGREE * len(rgb) else None
+    return str(values[best]) or None if counts[best] >= AGREE * len(rgb) else None
 
 
 def _hue(rgb: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> np.ndarray:

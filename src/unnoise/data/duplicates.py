@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 SIDE = 16  # of a thumbnail in colours
 FINE = 64  # of one in grey, for drawings
-NEAR = 4.0  # levels of 255, root mean square over a thumbnail in colours: see docs/data.md for what it parts
-PART = 0.3  # of what is drawn, that may differ; root mean square as well
-FAINT = 0.5  # levels of grey: less than this is no drawing
+NEAR = 4.0  # levels of 255, root mean square over a thumbnail in colours; docs/data.md shows what it separates
+PART = 0.3  # the share of a drawing that may differ; root mean square as well
+FAINT = 0.5  # levels of grey: anything weaker is no drawing
 BLOCK = 256  # pictures compared at a time
 
 
@@ -26,7 +26,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(picture: Image.Image) -> Thumbnail:
-    """What a square RGB picture is compared by."""
+    """The thumbnails by which a square RGB picture is compared."""
     from PIL import Image
 
     colours = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -38,15 +38,15 @@ def near_groups(thumbnails: Sequence[Thumbnail], near: float = NEAR) -> list[int
     """For each picture the first one of its group: those that a chain of near pairs joins to it.
 
     A pair is near, as it is or one mirrored, if its thumbnails in colours differ by at most ``near`` levels, root mean
-    square, and those in grey show the same drawing. For a drawing is mostly paper: two that have nothing in common may
-    be nearer to one another than a photograph is to its own JPEG.
+    square, and those in grey show the same drawing. The second rule is for drawings, which are mostly paper: two that
+    have nothing in common may be nearer to one another than a photograph is to its own JPEG.
 
-    All pairs are compared, by products of matrices: ten thousand pictures are fifty million pairs and some seconds, of
-    drawings on paper a minute or two.
+    All pairs are compared, by matrix products: ten thousand pictures are fifty million pairs and take a few seconds;
+    drawings on paper take a minute or two.
 
     Args:
         thumbnails: of all pictures.
-        near: levels of 255; 0 joins equal thumbnails alone.
+        near: levels of 255; 0 joins only equal thumbnails.
     """
     count = len(thumbnails)
     labels = np.arange(count)
@@ -60,7 +60,7 @@ def near_groups(thumbnails: Sequence[Thumbnail], near: float = NEAR) -> list[int
     square = (shapes[0] ** 2).sum(1, dtype=np.float64)
     limit = shapes[0].shape[1] * near**2
     for start in range(0, count, BLOCK):
-        rows, rest = slice(start, start + BLOCK), slice(start, None)  # with those before they were compared before
+        rows, rest = slice(start, start + BLOCK), slice(start, None)  # earlier blocks have covered the pairs before
         close = np.zeros((len(labels[rows]), count - start), dtype=bool)
         for shape, drawing in zip(shapes, drawings, strict=True):
             product = shapes[0][rows] @ shape[rest].T
@@ -73,26 +73,30 @@ def near_groups(thumbnails: Sequence[Thumbnail], near: float = NEAR) -> list[int
     return [int(label) for label in labels]
 
 
-def same_drawing(ours: np.ndarray, theirs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(N, M) bool: whether a pair shows the same drawing, which is how its grey differs from its own mean.
+def same_drawing(ours: np.ndarray, theirs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """(N, M) bool: whether a pair shows the same drawing. A drawing is the difference of the grey from its own mean.
 
-    It does if the drawings differ by at most ``PART`` of the stronger one, or by what is too faint to be one.
+    Two drawings are the same if they differ by at most ``PART`` of the stronger one, or by less than ``FAINT``.
 
     Args:
         ours, theirs: (N, P) and (M, P) uint8.
-        wanted: (N, M) bool, the pairs that are compared; of the others nothing is said.
+        pairs: (N, M) bool, the pairs to compare; all others are False.
     """
-    same = np.zeros_like(wanted)
-    columns = np.flatnonzero(wanted.any(0))
+    same = np.zeros_like(pairs)
+    columns = np.flatnonzero(pairs.any(0))
     pixels = ours.shape[1]
-    left = ours.astype(np.float64)  # sums of up to 64^4 x 255^2 < 2^53 are exact in it, whatever their order
-    sums, power = left.sum(1), pixels * (left**2).sum(1) - left.sum(1) ** 2
+    first_values = ours.astype(np.float64)  # sums of up to 64^4 x 255^2 < 2^53 are exact in it, whatever their order
+    first_sums, first_power = first_values.sum(1), pixels * (first_values**2).sum(1) - first_values.sum(1) ** 2
     for first in range(0, len(columns), 4 * BLOCK):
         part = columns[first : first + 4 * BLOCK]
-        right = theirs[part].astype(np.float64)
-        other = right.sum(1)
-        powers = pixels * (right**2).sum(1) - other**2
-        apart = power[:, None] + powers - 2 * (pixels * (left @ right.T) - sums[:, None] * other)
-        bound = np.maximum(PART**2 * np.maximum(power[:, None], powers), (pixels * FAINT) ** 2)
+        second_values = theirs[part].astype(np.float64)
+        second_sums = second_values.sum(1)
+        second_power = pixels * (second_values**2).sum(1) - second_sums**2
+        apart = (
+            first_power[:, None]
+            + second_power
+            - 2 * (pixels * (first_values @ second_values.T) - first_sums[:, None] * second_sums)
+        )
+        bound = np.maximum(PART**2 * np.maximum(first_power[:, None], second_power), (pixels * FAINT) ** 2)
         same[:, part] = apart <= bound
     return same

@@ -42,19 +42,19 @@ def build_emoji(
     extras.require("emoji", "pyarrow")
     out, font = expanded(out), None if font is None else expanded(font)
     info = check_font(find_font(font))
-    wanted = [s for s in sequences() if only is None or only(s)]
-    origin = origin_of(info, wanted)
-    found = existing_set(out, origin)
-    if found is not None:
-        return found
-    drawn = _draw(info, wanted, progress)
-    rows = _rows(drawn)
-    extra = {"origin": origin, "skipped": len(wanted) - len(drawn), "salt": SALT}
+    candidates = [s for s in sequences() if only is None or only(s)]
+    origin = origin_of(info, candidates)
+    existing = existing_set(out, origin)
+    if existing is not None:
+        return existing
+    drawings = _draw(info, candidates, progress)
+    rows = _rows(drawings)
+    extra = {"origin": origin, "skipped": len(candidates) - len(drawings), "salt": SALT}
     return write_set(out, rows, extra)
 
 
-def origin_of(info: FontInfo, wanted: list[str]) -> dict[str, Any]:
-    """What decides the pictures and captions: font, list of sequences, versions of the drawing libraries."""
+def origin_of(info: FontInfo, candidates: list[str]) -> dict[str, Any]:
+    """Everything that determines pictures and captions: font, list of sequences, versions of the drawing libraries."""
     from PIL import __version__ as pillow
     from PIL import features
 
@@ -62,7 +62,7 @@ def origin_of(info: FontInfo, wanted: list[str]) -> dict[str, Any]:
         "kind": "emoji",
         "revision": REVISION,
         "font": info.record(),
-        "sequences_sha256": hashlib.sha256("\n".join(code_points(s) for s in wanted).encode()).hexdigest(),
+        "sequences_sha256": hashlib.sha256("\n".join(code_points(s) for s in candidates).encode()).hexdigest(),
         "versions": {
             "emoji": extras.load("emoji").__version__,
             "pillow": pillow,
@@ -72,7 +72,7 @@ def origin_of(info: FontInfo, wanted: list[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """A sequence that the font has: its WebP file, the SHA-256 (hex) of its pixels, its colour word."""
 
     sequence: str
@@ -81,34 +81,34 @@ class Drawn:
     colour: str | None
 
 
-def _draw(info: FontInfo, wanted: list[str], progress: Progress | None) -> list[Drawn]:
+def _draw(info: FontInfo, candidates: list[str], progress: Progress | None) -> list[Drawing]:
     """Everything that the font can draw, in the order of the sequences."""
     renderer = Renderer(Path(info.path))
-    drawn = []
-    for done, sequence in enumerate(wanted, 1):
+    drawings = []
+    for count, sequence in enumerate(candidates, 1):
         picture = renderer.draw(sequence)
         if picture is not None:
             pixels = hashlib.sha256(picture.tobytes()).hexdigest()
             colour = dominant_colour(np.asarray(picture)) if plain_name(sequence) in COLOURED else None
-            drawn.append(Drawn(sequence, encode(picture), pixels, colour))
+            drawings.append(Drawing(sequence, encode(picture), pixels, colour))
         if progress is not None:
-            progress(done, len(wanted))
-    return drawn
+            progress(count, len(candidates))
+    return drawings
 
 
-def _rows(drawn: list[Drawn]) -> list[Row]:
-    """Captions, attributes and split of what was drawn."""
-    attributes = [attributes_of(d.sequence, plain_name(d.sequence)) for d in drawn]
-    captions = captions_of(attributes, [d.colour for d in drawn], [d.pixels for d in drawn])
+def _rows(drawings: list[Drawing]) -> list[Row]:
+    """The rows of the drawings, with captions, attributes and split."""
+    attributes = [attributes_of(d.sequence, plain_name(d.sequence)) for d in drawings]
+    captions = captions_of(attributes, [d.colour for d in drawings], [d.pixels for d in drawings])
     first: dict[str, int] = {}
-    for index, d in enumerate(drawn):
+    for index, d in enumerate(drawings):
         first.setdefault(d.pixels, index)
-    codes = [code_points(d.sequence) for d in drawn]
+    codes = [code_points(d.sequence) for d in drawings]
     members = [
         Member(code, family_of(code), concept_of(code), len(a.tones), first[d.pixels])
-        for code, d, a in zip(codes, drawn, attributes, strict=True)
+        for code, d, a in zip(codes, drawings, attributes, strict=True)
     ]
     return [
-        Row(m.id, d.webp, d.pixels, said, a.record(), m.family, m.identical, tier, part)
-        for m, d, said, a, (tier, part) in zip(members, drawn, captions, attributes, split(members), strict=True)
+        Row(m.id, d.webp, d.pixels, texts, a.record(), m.family, m.identical, tier, part)
+        for m, d, texts, a, (tier, part) in zip(members, drawings, captions, attributes, split(members), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What trainings read of a picture set."""
+"""Feeds of trainings: batches of pictures, captions and latents from a picture set."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CropFeed:
         pictures: the set.
         items: which of its pictures are trained.
         crop: size of the crops in pixels, a multiple of 8.
-        whole_from: optimiser step from which pictures are whole, a quarter as many for each batch.
+        whole_from: optimiser step from which pictures are whole, with a quarter as many in each batch.
     """
 
     def __init__(self, pictures: PictureSet, items: list[int], crop: int = 64, whole_from: int | None = None) -> None:
@@ -60,7 +60,7 @@ class CropFeed:
             self._cumulative = self._places()
 
     def _places(self) -> Tensor:
-        """(n, places) cumulative probability of each crop's place on a grid of 8 pixels, in proportion to its ink."""
+        """(n, places) cumulative probability of a crop's places on a grid of 8 pixels, in proportion to their ink."""
         ink = torch.stack([(self.pixels[i].amin(dim=0) < 250).float() for i in self.items.tolist()])[:, None]
         share = torch.nn.functional.avg_pool2d(ink, self.crop, stride=8).flatten(1).double() + 0.05
         return torch.cumsum(share / share.sum(1, keepdim=True), dim=1)
@@ -75,11 +75,11 @@ class CropFeed:
             place = torch.searchsorted(self._cumulative[items], u[:, None]).squeeze(1)
             side = (self.size - self.crop) // 8 + 1
             rows, columns = (place.clamp(max=side * side - 1) // side * 8).tolist(), (place % side * 8).tolist()
-            chosen = self.items[items].tolist()
+            places = self.items[items].tolist()
             x = torch.stack(
                 [
                     self.pixels[i, :, r : r + self.crop, c : c + self.crop]
-                    for i, r, c in zip(chosen, rows, columns, strict=True)
+                    for i, r, c in zip(places, rows, columns, strict=True)
                 ]
             )
         x = x.to(draws.device).float() / 127.5 - 1
@@ -87,7 +87,7 @@ class CropFeed:
 
 
 class CaptionFeed:
-    """Pictures in [-1, 1] with the token ids of one of their captions, chosen anew each time; for contrastive pairs."""
+    """Pictures in [-1, 1] with the token ids of one of their captions, chosen each time; for contrastive pairs."""
 
     def __init__(self, pictures: PictureSet, items: list[int], tokenizer: Tokenizer) -> None:
         self.identity = f"{pictures.sha256}/{len(items)}"
@@ -99,20 +99,20 @@ class CaptionFeed:
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """ "pictures" (B, 3, H, W), "token_ids" (B, L), "same" (B,)."""
         x = self.pixels[self.items[items]].to(draws.device).float() / 127.5 - 1
-        ids = trim(self.captions(items, self.chosen(draws.on("cpu").uniform("caption"))), self.captions.end)
+        ids = trim(self.captions(items, self.choice(draws.on("cpu").uniform("caption"))), self.captions.end)
         return {
             "pictures": x.contiguous(memory_format=torch.channels_last),
             "token_ids": ids.to(draws.device),
             "same": self.same[items].to(draws.device),
         }
 
-    def chosen(self, u: Tensor) -> Tensor:
-        """Which caption of a picture is read, as a share of the way through its list, from uniform numbers."""
+    def choice(self, u: Tensor) -> Tensor:
+        """Which caption of a picture to read, as a position in its list from 0 to 1, given uniform numbers."""
         return u
 
 
 class Encoded:
-    """The latents of pictures, computed when they are asked for: for encoders so cheap that keeping what they say costs
+    """The latents of pictures, computed when they are needed: for encoders so cheap that keeping their output costs
     more, in pixel space four bytes for each byte of a picture.
 
     Args:
@@ -120,7 +120,7 @@ class Encoded:
         encode: from floats (B, 3, H, W) in [-1, 1], on any device, to latents (B, C, h, w).
 
     Attributes:
-        shape: (N, C, h, w), as of the tensor that it stands for.
+        shape: (N, C, h, w), as the tensor of all latents would have.
     """
 
     def __init__(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
@@ -131,7 +131,7 @@ class Encoded:
         return self.encode(from_bytes(self.pixels[items]))
 
     def only(self, items: list[int]) -> Encoded:
-        """Those of some pictures."""
+        """The latents of some of the pictures."""
         return Encoded(self.pixels[items], self.encode)
 
 
@@ -140,8 +140,8 @@ class LatentFeed:
 
     Args:
         mean, std: (N, C, h, w) posteriors of all pictures of the set; without std, the latents themselves.
-        features: encoded captions, where the text tower is not trained: a Condition with a row for each row of
-            ``CaptionIds.unique``; None hands out token ids.
+        features: encoded captions, if the text tower is not trained: a Condition with a row for each row of
+            ``CaptionIds.unique``; with None batches hold token ids.
     """
 
     def __init__(
@@ -164,16 +164,16 @@ class LatentFeed:
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """ "x0" (B, C, h, w) drawn from the posterior, and token ids with the empty prompt's, or conditions."""
         x0 = self.latents(items, draws, "latent")
-        chosen = draws.on("cpu").uniform("caption")
+        u = draws.on("cpu").uniform("caption")
         if self.features is not None:
-            rows = self.captions.rows(items, chosen)
+            rows = self.captions.rows(items, u)
             cond, empty = self.features.rows(rows), self.features.rows(slice(-1, None))
             return {"x0": x0, "condition": cond.to(draws.device), "empty": empty.to(draws.device)}
-        ids = trim(self.captions(items, chosen), self.captions.end)
+        ids = trim(self.captions(items, u), self.captions.end)
         return {"x0": x0, "token_ids": ids.to(draws.device), "empty_ids": self.empty[: ids.shape[1]].to(draws.device)}
 
     def latents(self, items: Tensor, draws: Draws, stream: str) -> Tensor:
-        """(B, C, h, w) latents of the items, drawn from their posteriors by that stream of noise."""
+        """(B, C, h, w) latents of the items, drawn from their posteriors with the noise of that stream."""
         mean = self.mean[items].to(draws.device)
         if self.std is None:
             return mean
@@ -184,7 +184,7 @@ class CaptionIds:
     """The token ids of every caption of every picture.
 
     Attributes:
-        unique: (M, L) ids of all captions, one after the other; rows of a picture lie together.
+        unique: (M, L) ids of all captions, one after the other; the rows of a picture are adjacent.
         end: the id that ends a prompt.
     """
 
@@ -204,14 +204,14 @@ class CaptionIds:
 
 
 def rows_of(captions: Sequence[str], tokenizer: Tokenizer) -> Tensor:
-    """(M, L) ids of captions; of those that are too long for the text tower the ends are cut off, with a warning.
+    """(M, L) ids of captions; those that are too long for the text tower lose their end, with a warning.
 
-    A prompt is never cut, since its author can mend it. Captions of other tools are often longer than a tower reads.
+    A prompt is never cut, since its author can shorten it. Captions of other tools are often longer than a tower reads.
     """
     short = [tokenizer.cut(caption) for caption in captions]
-    cut = [(caption, kept) for caption, kept in zip(captions, short, strict=True) if kept != caption]
+    cut = [(caption, part) for caption, part in zip(captions, short, strict=True) if part != caption]
     if cut:
-        within = sum(not between_words(caption, len(kept)) for caption, kept in cut)
+        within = sum(not between_words(caption, len(part)) for caption, part in cut)
         log.warning(
             "%d of %d captions are longer than the %d tokens that the text tower reads; their ends are cut off, "
             "%d after a word or tag and %d inside of one; the first is read as %r",
@@ -226,21 +226,21 @@ def rows_of(captions: Sequence[str], tokenizer: Tokenizer) -> Tensor:
 
 
 def weights_of(pictures: PictureSet, items: list[int]) -> Tensor:
-    """(n,) sampling weights of the items: those of their families, times how often each is to be repeated."""
+    """(n,) sampling weights of the items: those of their families, times each item's number of repeats."""
     repeats = torch.tensor([float(pictures.repeats[i]) for i in items])
     return family_weights([pictures.family[i] for i in items]) * repeats
 
 
 def family_weights(families: list[str]) -> Tensor:
-    """(N,) sampling weights, 1 / sqrt(size of the family): variants of one thing share a part of their turns."""
+    """(N,) sampling weights, 1 / sqrt(size of the family): variants of one thing are sampled less often each."""
     sizes = Counter(families)
     return torch.tensor([sizes[family] ** -0.5 for family in families])
 
 
 def trim(ids: Tensor, end: int) -> Tensor:
-    """Rows of ids without the columns in which every row has ended: the prompts are as they were, and cheaper.
+    """Rows of ids without the columns in which every row has ended: the same prompts at a lower cost.
 
-    To the next multiple of eight: of few lengths, since compiled networks are compiled for each.
+    Lengths are multiples of eight, so that there are few: networks are compiled for each.
     """
     longest = int((ids == end).int().argmax(dim=1).max()) + 1
     return ids[:, : min(ids.shape[1], -(-longest // 8) * 8)]

@@ -31,11 +31,11 @@ ANOTHER = "another picture set, from other pictures or with other settings"
 
 
 @dataclass(frozen=True)
-class Settings:
+class FolderSettings:
     """How pictures become a set.
 
-    ``size``, ``fit`` and ``background`` as in ``Squarer``, the size 128 or what a TOML asks for if None; ``keep_back``
-    the share of the pictures that is kept for validation, from 0 to below 1; ``near`` as in ``near_groups``.
+    ``size``, ``fit`` and ``background`` as in ``Squarer``; a size of None means a TOML's resolution, or 128;
+    ``keep_back`` the share of pictures held out for validation, from 0 to below 1; ``near`` as in ``near_groups``.
     """
 
     size: int | None = None
@@ -46,9 +46,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A picture that is used: its item without the bytes, their SHA-256 (hex), the square one's WebP file and pixels'
-    SHA-256 (hex), its thumbnail, and its size before."""
+class UsablePicture:
+    """A picture for the set.
+
+    ``item`` without its bytes; ``content`` their SHA-256 (hex); ``webp`` the square picture's file and ``pixels`` the
+    SHA-256 (hex) of its pixels; its ``thumbnail``; ``width`` and ``height`` before it was made square.
+    """
 
     item: Item
     content: str
@@ -60,14 +63,14 @@ class Taken:
 
 
 def build_folder(
-    path: Path, out: Path, settings: Settings = Settings(), progress: Progress | None = None
+    path: Path, out: Path, settings: FolderSettings = FolderSettings(), progress: Progress | None = None
 ) -> dict[str, Any]:
     """Make a picture set in the folder ``out`` from the pictures at ``path``; return its manifest.
 
     Args:
         path: a folder, a dataset TOML of kohya's, a Parquet file or a WebDataset tar.
         out: a new or empty folder; one that already holds the same set is left as it is.
-        settings: see ``Settings``.
+        settings: see ``FolderSettings``.
         progress: called with (done, total at most) pictures.
 
     Raises:
@@ -81,29 +84,29 @@ def build_folder(
     source, resolution, ignored = source_of(path, aside)
     size = resolution or SIZE if settings.size is None else settings.size
     settings = replace(settings, size=size)
-    taken, digest = take(source, Squarer(size, settings.fit, settings.background), aside, progress)
-    if not taken:
+    usable, digest = usable_pictures(source, Squarer(size, settings.fit, settings.background), aside, progress)
+    if not usable:
         first = f", the first because of: {aside.entries[0]['name']}: {_why(aside.entries[0])}" if aside.entries else ""
         first += f"; beside lie {unused(list(aside.beside.values()))}" if aside.beside else ""
         raise UnnoiseError(f"no picture at {path} can be used{first}", "name a folder with PNG, JPEG or WebP pictures")
-    rows = rows_of(taken, near_groups([t.thumbnail for t in taken], settings.near), settings.keep_back)
+    rows = rows_of(usable, near_groups([t.thumbnail for t in usable], settings.near), settings.keep_back)
     origin = {"kind": "folder", "revision": REVISION, "settings": vars(settings), "sources_sha256": digest}
     origin["versions"] = {"pillow": _pillow()}
-    found = existing_set(out, origin, ANOTHER)
-    if found is not None:
-        return found
+    existing = existing_set(out, origin, ANOTHER)
+    if existing is not None:
+        return existing
     report = report_of(rows, aside, ignored, settings.keep_back)
-    smaller = sum(min(t.width, t.height) < size for t in taken)
+    smaller = sum(min(t.width, t.height) < size for t in usable)
     extra = {"origin": origin, "name": printable(path.name), "left_out": len(aside.entries)}
     extra |= {"not_used": sum(each["count"] for each in aside.beside.values()), "enlarged": smaller}
     return write_set(out, rows, {**extra, "salt": SALT}, {REPORT: json_bytes(report)})
 
 
-def check(path: Path, out: Path, settings: Settings) -> None:
-    """Sees that a set can be built, before anything is read.
+def check(path: Path, out: Path, settings: FolderSettings) -> None:
+    """Checks the settings and paths before anything is read.
 
     Raises:
-        UnnoiseError: it cannot.
+        UnnoiseError: no set can be built from them.
     """
     if not path.exists():
         raise UnnoiseError(f"there is nothing at {path}", "name a folder of pictures")
@@ -120,10 +123,10 @@ def check(path: Path, out: Path, settings: Settings) -> None:
 
 
 def source_of(path: Path, aside: Quarantine) -> tuple[Source, int | None, list[str]]:
-    """(pictures, the resolution asked for, settings that are left to trainings) of whatever lies at a path.
+    """(pictures, the TOML's resolution, ignored training settings) of a folder or file.
 
     Raises:
-        UnnoiseError: it is a file of another kind.
+        UnnoiseError: the path is a file of another kind.
     """
     ending = path.suffix.lower()
     if path.is_dir():
@@ -135,16 +138,16 @@ def source_of(path: Path, aside: Quarantine) -> tuple[Source, int | None, list[s
     raise UnnoiseError(f"{path} is no folder", "name a folder, or a file that ends in .toml, .parquet or .tar")
 
 
-def take(
+def usable_pictures(
     source: Source, squarer: Squarer, aside: Quarantine, progress: Progress | None = None
-) -> tuple[list[Taken], str]:
-    """The pictures that can be used, and the SHA-256 (hex) of all that was read.
+) -> tuple[list[UsablePicture], str]:
+    """The pictures that can be used, and the SHA-256 (hex) of everything that was read.
 
     Raises:
-        UnnoiseError: they are more than a set holds.
+        UnnoiseError: they are too large for one set.
     """
-    taken, names, digest, size = [], Counter[str](), hashlib.sha256(), 0
-    for done, item in enumerate(source.items, 1):
+    usable, names, digest, size = [], Counter[str](), hashlib.sha256(), 0
+    for count, item in enumerate(source.items, 1):
         name = printable(item.name)
         names[name] += 1
         name = name if names[name] == 1 else f"{name} ({names[name]})"
@@ -154,20 +157,20 @@ def take(
             picture, width, height = squarer(item.data)
             pixels = hashlib.sha256(picture.tobytes()).hexdigest()
             item = replace(item, name=name, data=b"")
-            taken.append(Taken(item, content, encode(picture), pixels, thumbnail(picture), width, height))
-            size += len(taken[-1].webp)
+            usable.append(UsablePicture(item, content, encode(picture), pixels, thumbnail(picture), width, height))
+            size += len(usable[-1].webp)
         except LeftOut as why:
             aside.add(name, why)
         if size > MAX_SET:
             raise UnnoiseError(
-                f"the first {len(taken):,} pictures fill a set", "name fewer, or choose a smaller --size"
+                f"the first {len(usable):,} pictures fill a set", "name fewer, or choose a smaller --size"
             )
         if progress is not None:
-            progress(done, source.num_items)
-    return taken, digest.hexdigest()
+            progress(count, source.num_items)
+    return usable, digest.hexdigest()
 
 
-def rows_of(taken: Sequence[Taken], groups: Sequence[int], keep_back: float) -> list[Row]:
+def rows_of(usable: Sequence[UsablePicture], groups: Sequence[int], keep_back: float) -> list[Row]:
     """The rows of the set: a group of near duplicates is one family, on one side of the split.
 
     Raises:
@@ -175,14 +178,14 @@ def rows_of(taken: Sequence[Taken], groups: Sequence[int], keep_back: float) -> 
     """
     first: dict[str, int] = {}
     contents: dict[int, list[str]] = defaultdict(list)
-    for index, (t, group) in enumerate(zip(taken, groups, strict=True)):
+    for index, (t, group) in enumerate(zip(usable, groups, strict=True)):
         first.setdefault(t.pixels, index)
         contents[group].append(t.content)
-    kept = {group for group, members in contents.items() if fraction(min(members)) < keep_back}
-    if kept == contents.keys():
-        near = f", which are nearly equal, in {len(contents):,} of them," if len(contents) < len(taken) else ""
+    held_out = {group for group, members in contents.items() if fraction(min(members)) < keep_back}
+    if held_out == contents.keys():
+        near = f", which are nearly equal, in {len(contents):,} of them," if len(contents) < len(usable) else ""
         near = ", which are nearly equal," if near and len(contents) == 1 else near
-        what = f"{len(taken):,} pictures{near}" if len(taken) > 1 else "the one picture"
+        what = f"{len(usable):,} pictures{near}" if len(usable) > 1 else "the one picture"
         hint = "choose 0, a smaller --near, or other pictures" if near else "choose 0, or add pictures"
         raise UnnoiseError(f"--keep-back {keep_back:g} keeps all of {what} and leaves none to train on", hint)
     return [
@@ -192,12 +195,12 @@ def rows_of(taken: Sequence[Taken], groups: Sequence[int], keep_back: float) -> 
             t.pixels,
             list(t.item.captions) or [""],  # the empty prompt: trainings read it as no prompt
             {"width": t.width, "height": t.height},
-            taken[group].item.name,
+            usable[group].item.name,
             first[t.pixels],
-            *(("tier1", "validation") if group in kept else ("train", "train")),
+            *(("tier1", "validation") if group in held_out else ("train", "train")),
             repeats=t.item.repeats,
         )
-        for t, group in zip(taken, groups, strict=True)
+        for t, group in zip(usable, groups, strict=True)
     ]
 
 

@@ -25,13 +25,13 @@ USUAL_PLACES = (
     "/System/Library/Fonts/Apple Color Emoji.ttc",  # refused below, but with a line that says why
 )
 
-# colour formats that are not bitmaps in CBDT: told apart so that the error can name them
+# colour formats that are not bitmaps in CBDT, so that the error can name them
 OTHER_FORMATS = {"COLR": "COLR outlines", "SVG ": "SVG outlines", "sbix": "sbix bitmaps"}
 
 
 @dataclass(frozen=True)
 class FontInfo:
-    """What a picture set records of its font: ``path``, ``family``, ``version``, ``sha256`` (hex), ``licence``."""
+    """The record of a font in a picture set: ``path``, ``family``, ``version``, ``sha256`` (hex), ``licence``."""
 
     path: str
     family: str
@@ -61,7 +61,7 @@ def find_font(explicit: Path | None = None) -> Path:
 
 
 def check_font(path: Path) -> FontInfo:
-    """Read the font's record and refuse what Pillow cannot draw as 128-pixel bitmaps.
+    """Read the font's record and refuse fonts that Pillow cannot draw as 128-pixel bitmaps.
 
     Raises:
         UnnoiseError: Pillow lacks raqm, or the file is no font, or its colour format is not CBDT at size 109.
@@ -76,8 +76,8 @@ def check_font(path: Path) -> FontInfo:
     data = Path(path).read_bytes()
     tables = _tables(data, Path(path))
     if "CBDT" not in tables:
-        found = [words for tag, words in OTHER_FORMATS.items() if tag in tables]
-        what = f"draws with {' and '.join(found)}" if found else "has no colour glyphs"
+        formats = [words for tag, words in OTHER_FORMATS.items() if tag in tables]
+        what = f"draws with {' and '.join(formats)}" if formats else "has no colour glyphs"
         raise UnnoiseError(f"{path} {what}, not with CBDT bitmaps", f"use Noto Color Emoji: {DEBIAN_HINT}")
     try:
         font = ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
@@ -96,19 +96,19 @@ def check_font(path: Path) -> FontInfo:
 
 
 def _from_fontconfig() -> list[Path]:
-    """Files that fontconfig knows, the best first; none where fontconfig is not installed."""
-    found: list[str] = []
+    """Files that fontconfig knows, the best first; none if fontconfig is not installed."""
+    files: list[str] = []
     for command in (
         ["fc-match", "-f", "%{file}\n", "Noto Color Emoji:color=True"],
         ["fc-list", "-f", "%{file}\n", ":color=True"],
     ):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         except (OSError, subprocess.TimeoutExpired):
             continue
-        found += done.stdout.splitlines()
-    # fc-match always answers something, so that only files with emoji in the name count; Noto comes first
-    names = sorted({p for p in found if "emoji" in Path(p).name.lower()}, key=lambda p: ("Noto" not in p, p))
+        files += result.stdout.splitlines()
+    # fc-match always answers something, so only files with emoji in the name count; Noto comes first
+    names = sorted({p for p in files if "emoji" in Path(p).name.lower()}, key=lambda p: ("Noto" not in p, p))
     return [Path(p) for p in names]
 
 

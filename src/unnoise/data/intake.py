@@ -1,7 +1,7 @@
-"""What the readers of people's own pictures share: an item, what is left out and why, and where a path may lead.
+"""What the readers of users' pictures share: items, reasons for leaving files out, and the check of paths.
 
-Whatever lies in somebody's folder is data: a path that it names stays in the folder, a size is checked before memory
-is taken, and what cannot be used is left out by name, with a reason, while the rest goes on.
+Nothing in a user's folder is trusted: paths must stay in the folder, sizes are checked before memory is allocated, and
+unusable files are left out by name, with a reason, while the import continues.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from unnoise.foreign import EMPTY, HEAD, PAGE, PICTURE, POINTER, Kind, kind_of
 MAX_PICTURE = 64 * 2**20  # bytes of one picture's file
 MAX_CAPTIONS = 64 * 2**10  # bytes of one picture's captions
 MAX_RECORD = 256 * 2**20  # bytes of one file of captions or settings
-MAX_KINDS = 100  # of what lies beside pictures, told apart in a report
+MAX_KINDS = 100  # of unused files, counted separately in a report
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture as it was found.
+    """One picture of a source, before any processing.
 
-    ``name`` where, relative to what was read; ``data`` the file's bytes; ``captions`` what is said of it, empty where
-    nothing is; ``repeats`` how often it is to be trained for once that others are.
+    ``name`` its path relative to the source; ``data`` the file's bytes; ``captions`` may be empty; ``repeats`` how
+    often it is trained for each time that others are trained once.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Item:
 
 
 class Source(NamedTuple):
-    """``num_items`` items at most, read one by one as ``items`` is gone through."""
+    """At most ``num_items`` items, read one by one while ``items`` is iterated."""
 
     num_items: int
     items: Iterator[Item]
 
 
 class LeftOut(Exception):
-    """Why something is not used: ``kind``, a few fixed words, and ``detail``. It ends at the ``Quarantine``."""
+    """Why something is not used: ``kind``, one of a few fixed phrases, and ``detail``. ``Quarantine`` collects it."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
@@ -54,15 +54,15 @@ class LeftOut(Exception):
 
 
 class NoPicture(LeftOut):
-    """The bytes of a file are of no picture that is read; ``found`` what they are, None if that is not known."""
+    """A file is no PNG, JPEG or WebP; ``actual`` is the kind of file that it is, None if that is unknown."""
 
-    def __init__(self, detail: str, found: Kind | None = None) -> None:
+    def __init__(self, detail: str, actual: Kind | None = None) -> None:
         super().__init__("not a picture", detail)
-        self.found = found
+        self.actual = actual
 
 
 class Quarantine:
-    """What is left out, what lies beside and is not used, and what a reader chose, in the order of their coming."""
+    """Files that are left out, counts of unused files, and notes on what a reader chose, in order of occurrence."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
@@ -70,17 +70,17 @@ class Quarantine:
         self.beside: dict[str, dict[str, Any]] = {}
 
     def add(self, name: str, why: LeftOut) -> None:
-        """Puts something aside under its name."""
+        """Records that something is left out, and why."""
         entry = {"name": printable(name), "kind": why.kind, "detail": printable(why.detail)[:300]}
-        if entry not in self.entries[-8:]:  # a reader that stumbles twice over one thing says so once
+        if entry not in self.entries[-8:]:  # a reader that fails twice on one file reports it once
             self.entries.append(entry)
 
     def note(self, name: str, what: str) -> None:
-        """Says how something was read, where that could be done in several ways."""
+        """Records how something was read, where there was a choice."""
         self.notes.append({"name": printable(name), "note": printable(what)[:600]})
 
     def pass_over(self, name: str, kind: str = "") -> None:
-        """Counts what is neither picture nor caption under its kind: the ending of its name if none is given."""
+        """Counts a file that is neither picture nor caption, by kind: by default the extension of its name."""
         kind = printable(kind or PurePosixPath(name).suffix.lower() or "without an ending")[:40]
         if kind not in self.beside and len(self.beside) >= MAX_KINDS:
             kind = "of other kinds"
@@ -89,16 +89,16 @@ class Quarantine:
 
 
 def printable(name: str) -> str:
-    """Text that every terminal and file takes: what is no Unicode or would steer a terminal is spelt out."""
+    """Text that is safe for every terminal and file: invalid Unicode and control characters are escaped."""
     name = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file of that name below ``root``, links followed to their end; ``root`` must be resolved.
+    """The file of that name below ``root``, with links resolved; ``root`` must be resolved.
 
     Raises:
-        LeftOut: the name is absolute, climbs with "..", is spelt for Windows, or a link leads out of the folder.
+        LeftOut: the name is absolute, contains "..", is a Windows path, or a link leads out of the folder.
     """
     pure = PurePosixPath(name)
     if not name or "\0" in name or "\\" in name or re.match("[A-Za-z]:", name) or pure.is_absolute():
@@ -116,9 +116,9 @@ def inside(root: Path, name: str) -> Path:
 
 
 def blobs_of(root: Path) -> Path | None:
-    """Where links of a snapshot in a cache of Hugging Face's lead: to ``blobs``, which lies beside ``snapshots``.
+    """The target of links of a snapshot in Hugging Face's cache: the folder ``blobs`` beside ``snapshots``.
 
-    None if the resolved folder lies in no such cache, or ``blobs`` is a link itself.
+    None if the resolved folder is in no such cache, or ``blobs`` is a link itself.
     """
     snapshots = next((parent for parent in root.parents if parent.name == "snapshots"), None)
     blobs = snapshots.with_name("blobs") if snapshots is not None else None
@@ -126,14 +126,14 @@ def blobs_of(root: Path) -> Path | None:
 
 
 def read_file(path: Path, limit: int, picture: bool = False) -> bytes:
-    """The bytes of a regular file, of which at most ``limit`` are ever read.
+    """The bytes of a regular file; never more than ``limit`` are read.
 
     Raises:
-        LeftOut: it is no regular file, cannot be read, is larger, or stands in another file's place; with ``picture``,
-            its first bytes are of no picture.
+        LeftOut: it is no regular file, cannot be read, is larger, or is a pointer or a web page; with ``picture``,
+            it is no picture by its first bytes.
     """
     try:
-        # without blocking, as a named pipe would make it wait for ever
+        # without blocking, since a named pipe would make it wait for ever
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             record = os.fstat(file.fileno())
             if not stat.S_ISREG(record.st_mode):
@@ -151,10 +151,10 @@ def read_file(path: Path, limit: int, picture: bool = False) -> bytes:
 
 
 def check_magic(head: bytes) -> None:
-    """Sees that a file begins as a PNG, JPEG or WebP picture does, whatever its name says.
+    """Ensures that a file is a PNG, JPEG or WebP picture by its first bytes, whatever its name.
 
     Raises:
-        LeftOut: it does not.
+        LeftOut: it is not.
     """
     kind = kind_of(head)
     if kind is None:
@@ -167,7 +167,7 @@ def check_magic(head: bytes) -> None:
 
 
 def check_not_instead(data: bytes, why: str = "damaged") -> None:
-    """Sees that text, a table or an archive is not a pointer or a web page that stands in its place.
+    """Ensures that a text, a table or an archive is not a pointer or a web page in its place.
 
     Raises:
         LeftOut: it is.
@@ -178,10 +178,10 @@ def check_not_instead(data: bytes, why: str = "damaged") -> None:
 
 
 def check_picture(data: bytes) -> bytes:
-    """A picture's file as it is, if it begins as one and is not too large.
+    """A picture's file unchanged, if it is one by its first bytes and not too large.
 
     Raises:
-        LeftOut: it does not, or is.
+        LeftOut: it is no picture, or too large.
     """
     check_magic(data[:HEAD])
     if len(data) > MAX_PICTURE:
@@ -190,10 +190,10 @@ def check_picture(data: bytes) -> bytes:
 
 
 def clean(caption: str) -> str:
-    """A caption in the form that prompts have too, see ``unnoise.text``; empty if nothing is left.
+    """A caption cleaned as prompts are, see ``unnoise.text``; empty if nothing remains.
 
     Raises:
-        LeftOut: it is no Unicode text, or longer than any caption is.
+        LeftOut: it is no Unicode text, or longer than ``MAX_CAPTIONS`` bytes.
     """
     size = len(caption.encode("utf-8", "surrogatepass"))
     if size > MAX_CAPTIONS:
@@ -208,30 +208,30 @@ def captions_of(texts: list[object]) -> tuple[str, ...]:
     """The captions of one picture, cleaned, each once.
 
     Raises:
-        LeftOut: one is no text, or none says anything.
+        LeftOut: one is no text, or all are empty.
     """
     if not all(isinstance(each, str) for each in texts):
         raise LeftOut("bad caption", "it is no text")
-    said = tuple(dict.fromkeys(filter(None, (clean(str(each)) for each in texts))))
-    if not said:
+    captions = tuple(dict.fromkeys(filter(None, (clean(str(each)) for each in texts))))
+    if not captions:
         raise LeftOut("empty caption", "write one, or remove it: a picture without any caption is taken")
-    return said
+    return captions
 
 
 def text_of(data: bytes) -> str:
     """The text in a file, see ``unnoise.text``.
 
     Raises:
-        LeftOut: it is none of them, or a pointer or a page in its place.
+        LeftOut: it is in no known encoding, or a pointer or a page in its place.
     """
     try:
-        found = text.decode(data)
+        content = text.decode(data)
     except UnicodeDecodeError as error:
         raise LeftOut("bad caption", f"it is not {error.encoding.upper()}; save it as UTF-8") from None
     check_not_instead(data, "bad caption")
-    if "\0" in found:
+    if "\0" in content:
         raise LeftOut("bad caption", "it has NULs, as UTF-16 and UTF-32 have; save it as UTF-8")
-    return found
+    return content
 
 
 def captions_in(data: bytes) -> tuple[str, ...]:

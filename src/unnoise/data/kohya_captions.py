@@ -1,4 +1,4 @@
-"""What kohya's settings make of a picture's text: which line, which wordings, between which words."""
+"""Makes captions from a picture's text by kohya's settings: which line, which wordings, which prefix and suffix."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_WORDINGS = 64  # of one caption, from its {alternatives}
 
 
 def metadata(path: Path) -> Records:
-    """The records of a fine-tuning metadata file, by the pictures' names, of whose paths the last part counts.
+    """The records of a fine-tuning metadata file, by the last part of the pictures' paths.
 
-    Paths may be written with ``/`` or, as on Windows, with ``\\``; those of another computer lead nowhere here.
+    Paths may be written with ``/`` or, as on Windows, with ``\\``; paths of another computer do not exist here.
 
     Raises:
-        UnnoiseError: it is none.
+        UnnoiseError: the file is no such metadata.
     """
     try:
         record = json.loads(text_of(read_file(path, MAX_RECORD)))
@@ -32,30 +32,30 @@ def metadata(path: Path) -> Records:
         raise UnnoiseError(f"metadata_file {path.name} cannot be read: {error}", "write it anew") from None
     if not isinstance(record, dict):
         raise UnnoiseError(f"metadata_file {path.name} is no JSON object", "write pictures' names with their records")
-    found: dict[str, list[tuple[tuple[str, ...], Any]]] = defaultdict(list)
+    records: dict[str, list[tuple[tuple[str, ...], Any]]] = defaultdict(list)
     for key, value in record.items():
         parts = tuple(re.split(r"[/\\]", key))
-        found[parts[-1]].append((parts, value))
-    return found
+        records[parts[-1]].append((parts, value))
+    return records
 
 
-def tagged(told: Records, place: str) -> str:
-    """Caption and tags of a picture, the tags behind every line.
+def caption_of(records: Records, place: str) -> str:
+    """Caption and tags of a picture, with the tags after every line.
 
-    Of several records for one name that counts which lies in a folder of the picture's own name.
+    Of several records with the picture's file name, the one whose folder has the name of the picture's is used.
 
     Raises:
-        LeftOut: the metadata do not know it, or know several, or its record is none.
+        LeftOut: the metadata have no record of it, or several, or an invalid one.
     """
     *_, folder, name = ("", *place.split("/"))
-    known = told.get(name) or told.get(Path(name).stem) or []
-    if len(known) > 1:
-        known = [(parts, record) for parts, record in known if parts[-2:-1] == (folder,)]
-        if len(known) != 1:
+    matches = records.get(name) or records.get(Path(name).stem) or []
+    if len(matches) > 1:
+        matches = [(parts, record) for parts, record in matches if parts[-2:-1] == (folder,)]
+        if len(matches) != 1:
             raise LeftOut("bad metadata", "the metadata_file has several pictures of its name, in other folders")
-    if not known:
+    if not matches:
         raise LeftOut("bad metadata", "the metadata_file does not name it")
-    record = known[0][1]
+    record = matches[0][1]
     if not isinstance(record, dict):
         raise LeftOut("bad metadata", "its record is no object")
     caption, tags = record.get("caption"), record.get("tags")
@@ -66,18 +66,18 @@ def tagged(told: Records, place: str) -> str:
     return "\n".join(f"{line}, {tags}" for line in caption.splitlines())
 
 
-def wordings(said: str | None, settings: Mapping[str, Any]) -> tuple[str, ...]:
+def wordings(caption: str | None, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The captions of a picture: the first line, or with wildcards every line in every wording.
 
     Raises:
         LeftOut: they are empty, or too many.
     """
-    if said is None:  # no caption: the class tokens stand for it
-        said = settings.get("class_tokens")
-        if said is None:
+    if caption is None:  # no caption: the class tokens stand for it
+        caption = settings.get("class_tokens")
+        if caption is None:
             return ()
     every = settings.get("enable_wildcard", False)
-    lines = list(captions_of([*(said.splitlines() if every else said.splitlines()[:1])]))
+    lines = list(captions_of([*(caption.splitlines() if every else caption.splitlines()[:1])]))
     if every:
         lines = [wording for line in lines for wording in alternatives(line)]
     return captions_of([framed(line, settings) for line in lines])
@@ -97,7 +97,7 @@ def alternatives(line: str) -> list[str]:
 
 
 def framed(line: str, settings: Mapping[str, Any]) -> str:
-    """A caption between prefix and suffix, its separators as the tokens see them in the end."""
+    """A caption with prefix and suffix, and with its separators as the tokenizer sees them in the end."""
     line = " ".join(filter(None, (settings.get("caption_prefix"), line, settings.get("caption_suffix"))))
     if settings.get("keep_tokens_separator"):
         parts = (part.strip(" ,") for part in line.split(settings["keep_tokens_separator"]))

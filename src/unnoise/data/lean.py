@@ -1,7 +1,7 @@
-"""A picture's file without what does not decide its pixels: notes of other programs must not spoil a healthy picture.
+"""Removes parts of a picture's file that do not affect its pixels: metadata must not make a picture unreadable.
 
-Pillow gives up on a whole picture where a text or a colour profile in it is too large, too short, or has a wrong sum.
-Nothing here is decoded: parts of the file are left out before Pillow sees them.
+Pillow refuses a whole picture if a text or a colour profile in it is too large, too short, or has a wrong checksum.
+Nothing is decoded here: parts of the file are removed before Pillow sees them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MAX_TEXTS = 2**25  # bytes of all texts of a picture
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 WAY_UP = ("XML:com.adobe.xmp", "Raw profile type exif")  # texts that may say which side of a picture is its top
-DECIDE = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # what is clear, which side is the top, and whether it moves
+DECIDE = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # transparency, orientation, animation
 
 NO_LENGTH = (0x00, 0x01, *range(0xD0, 0xDB), 0xFF)  # of a JPEG: the start of its pixels, and marks without a body
-WANTED_NOTES = {  # of a JPEG: how they begin and their least length; two say how colours are stored, one what is up
+NEEDED_SEGMENTS = {  # of a JPEG: first bytes and minimal length; two say how colours are stored, one which side is up
     0xE0: ((b"JFIF\0",), 14),
     0xE1: ((b"Exif\0\0", b"http://ns.adobe.com/xap/"), 0),
     0xEE: ((b"Adobe",), 12),
@@ -27,37 +27,37 @@ WANTED_NOTES = {  # of a JPEG: how they begin and their least length; two say ho
 
 
 class Lean(NamedTuple):
-    """``data`` a file that Pillow reads; ``left_out`` what was wanted of it and is too large or damaged."""
+    """``data`` a file that Pillow reads; ``unreadable`` names of requested texts that are too large or damaged."""
 
     data: bytes
-    left_out: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 class Chunk(NamedTuple):
-    """A part of a PNG: its type, and its bytes with length, type and sum as they lie in the file."""
+    """A part of a PNG: its type, and its bytes in the file, with length, type and checksum."""
 
     kind: bytes
     whole: memoryview
 
     @property
     def body(self) -> bytes:
-        """What it says."""
+        """Its content, without length, type and checksum."""
         return bytes(self.whole[8:-4])
 
     @property
     def is_sound(self) -> bool:
-        """Whether its sum is right."""
+        """Whether its checksum is right."""
         return zlib.crc32(self.whole[4:-4]) == int.from_bytes(self.whole[-4:], "big")
 
 
 def lean(data: bytes, texts: Container[str] = WAY_UP) -> Lean:
-    """The file of a PNG or JPEG with what decides its pixels, and of any other kind as it is.
+    """A PNG or JPEG file with only the parts that affect its pixels; any other file unchanged.
 
-    Of a PNG it keeps the critical chunks, ``DECIDE``, and the wanted texts within ``MAX_TEXT`` and ``MAX_TEXTS``; of a
-    JPEG the segments that hold no notes, Exif and XMP. What is damaged beyond that is left to the decoder to refuse.
+    Of a PNG it keeps the critical chunks, ``DECIDE``, and the requested texts within ``MAX_TEXT`` and ``MAX_TEXTS``; of
+    a JPEG the segments that are no metadata, and Exif and XMP. The decoder refuses any other damage.
 
     Args:
-        texts: keys of a PNG's texts that are wanted.
+        texts: keys of the PNG texts to keep.
     """
     if data.startswith(PNG_MAGIC):
         return _lean_png(data, texts)
@@ -65,18 +65,18 @@ def lean(data: bytes, texts: Container[str] = WAY_UP) -> Lean:
 
 
 def _lean_png(data: bytes, texts: Container[str]) -> Lean:
-    kept: list[bytes | memoryview] = [PNG_MAGIC]
-    left_out: list[str] = []
+    parts: list[bytes | memoryview] = [PNG_MAGIC]
+    unreadable: list[str] = []
     budget, depth, colour = MAX_TEXTS, 8, 6
     for chunk in chunks(memoryview(data)):
         kind, name, keep = chunk.kind, chunk.kind.decode(), True
         if kind == b"IHDR" and len(chunk.body) == 13:
             depth, colour = chunk.body[8:10]
-        if not kind or not kind[0] & 0x20:  # what follows the last whole chunk, or a critical one
-            kept.append(chunk.whole)
+        if not kind or not kind[0] & 0x20:  # the rest after the last complete chunk, or a critical one
+            parts.append(chunk.whole)
             continue
         if kind == b"tRNS":
-            kept.append(_clear(chunk, depth, colour))
+            parts.append(_clear(chunk, depth, colour))
             continue
         if kind in TEXTS:
             name = bytes(chunk.whole[8:88]).partition(b"\0")[0].decode("latin-1")
@@ -87,14 +87,14 @@ def _lean_png(data: bytes, texts: Container[str]) -> Lean:
         elif kind not in DECIDE:
             continue
         if keep and chunk.is_sound:
-            kept.append(chunk.whole)
+            parts.append(chunk.whole)
         else:
-            left_out.append(name)
-    return Lean(b"".join(kept), tuple(left_out))
+            unreadable.append(name)
+    return Lean(b"".join(parts), tuple(unreadable))
 
 
 def chunks(data: memoryview) -> Iterator[Chunk]:
-    """The chunks of a PNG to its end mark, and what is no whole chunk before that as one more, without a type."""
+    """The chunks of a PNG up to its end mark; if a chunk is incomplete, the rest of the file as one without a type."""
     at = len(PNG_MAGIC)
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -109,7 +109,7 @@ def chunks(data: memoryview) -> Iterator[Chunk]:
 
 
 def _text_size(chunk: Chunk, budget: int) -> int | None:
-    """How many bytes the text in a chunk has, unpacked; None if more than ``budget``, or than Pillow unpacks."""
+    """The unpacked size of the text in a chunk, in bytes; None if above ``budget``, or above Pillow's limit."""
     if budget < MAX_TEXT or len(chunk.whole) > budget:
         return None
     text, packed = chunk.body.partition(b"\0")[2], b""
@@ -128,9 +128,9 @@ def _text_size(chunk: Chunk, budget: int) -> int | None:
 
 
 def _clear(chunk: Chunk, depth: int, colour: int) -> bytes | memoryview:
-    """A PNG's chunk that names the clear colour, in the numbers that Pillow gives its pixels; empty if it is none.
+    """A PNG's chunk with the transparent colour, scaled as Pillow scales its pixels; empty if it is invalid.
 
-    Pillow widens grey of 2 and 4 bits and narrows colours of 16 bits, but not the clear one among them.
+    Pillow widens grey of 2 and 4 bits and narrows colours of 16 bits, but not the transparent one among them.
     """
     body = chunk.body
     if len(body) not in {0: (2,), 2: (6,), 3: range(257)}.get(colour, ()):  # grey, colours, a palette
@@ -144,15 +144,15 @@ def _clear(chunk: Chunk, depth: int, colour: int) -> bytes | memoryview:
 
 
 def _lean_jpeg(data: bytes) -> bytes:
-    """The same up to the pixels without comments, profiles, previews and the notes of cameras and programs."""
-    kept, at = [data[:2]], 2
+    """The file without comments, profiles, previews and other metadata before the pixels."""
+    parts, at = [data[:2]], 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in NO_LENGTH:
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         is_note = marker == 0xFE or 0xE0 <= marker <= 0xEF
-        heads, least = WANTED_NOTES.get(marker, ((), 0))
+        heads, least = NEEDED_SEGMENTS.get(marker, ((), 0))
         if not is_note or (data.startswith(heads, at + 4) and end - at - 4 >= least):
-            kept.append(data[at:end])
+            parts.append(data[at:end])
         if end < at + 4:
             break
         at = end
-    return b"".join([*kept, data[at:]])
+    return b"".join([*parts, data[at:]])

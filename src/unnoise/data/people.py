@@ -74,7 +74,7 @@ def _skinned(name: str, tone: str) -> list[str]:
 
 
 def hair_captions(a: Attributes) -> list[str]:
-    """A person told by the hair: "man, dark skin tone, red hair", "a man with dark skin and red hair"."""
+    """A person described by the hair: "man, dark skin tone, red hair", "a man with dark skin and red hair"."""
     person, hair = a.person or "", a.hair or ""
     adjective = {"bald": "bald", "beard": "bearded", "curly": "curly-haired"}.get(hair, f"{hair}-haired")
     noun = {"bald": "bald", "beard": "beard"}.get(hair, f"{hair} hair")
@@ -121,13 +121,13 @@ def couple_captions(a: Attributes) -> list[str]:
 
 
 def family_captions(people: Sequence[str]) -> list[str]:
-    """A family told by its members: "family: man, woman, girl", "a family with a man, a woman and a girl"."""
+    """A family described by its members: "family: man, woman, girl", "a family with a man, a woman and a girl"."""
     people = ["adult" if p == "person" else p for p in people]
     counts = Counter(people)
     some = [f"{NUMBERS[n]} {PLURALS[p]}" if n > 1 else article(p) for p, n in counts.items()]
-    listed = " and ".join(filter(None, [", ".join(some[:-1]), some[-1]]))
+    members = " and ".join(filter(None, [", ".join(some[:-1]), some[-1]]))
     bare = " and ".join(filter(None, [", ".join(people[:-1]), people[-1]]))
-    return [f"family: {', '.join(people)}", f"a family with {listed}", f"family of {bare}", f"{listed}, family"]
+    return [f"family: {', '.join(people)}", f"a family with {members}", f"family of {bare}", f"{members}, family"]
 
 
 def article(noun: str) -> str:

@@ -20,11 +20,11 @@ from unnoise.data.intake import (
     inside,
     read_file,
 )
-from unnoise.data.kohya_captions import Records, metadata, tagged
-from unnoise.data.read_metadata import METADATA, Pictures, Told, read_metadata
+from unnoise.data.kohya_captions import Records, caption_of, metadata
+from unnoise.data.read_metadata import METADATA, Outcome, Pictures, read_metadata
 from unnoise.data.read_parquet import look, pictures_in, read_parquet
 from unnoise.data.read_tar import read_tar
-from unnoise.data.sidecars import ENDINGS, MAX_JSON, PROMISED, ending_of, paired, said_in, tell_apart
+from unnoise.data.sidecars import ENDINGS, MAX_JSON, PROMISED, captions_in_file, ending_of, paired, tell_apart
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import POINTER
 
@@ -40,39 +40,43 @@ def read_folder(root: Path, aside: Quarantine) -> Source:
     """Every picture below a folder, and those in its Parquet files and tars, in the order of their names.
 
     A picture's captions are those of a metadata file in its folder or above, or else those of the text beside it, as
-    ``paired`` finds it. Names that begin with a dot are passed over. Links are followed within the folder, and from a
-    snapshot in a cache of Hugging Face's to its blobs.
+    ``paired`` finds it. Names that begin with a dot are skipped. Links are followed within the folder, and from a
+    snapshot in Hugging Face's cache to its blobs.
 
     Args:
         root: the folder; must be resolved.
-        aside: takes what is left out, and counts what is not used.
+        aside: records what is left out, and counts unused files.
     """
-    found = dict(walk(root, aside))
-    tables = {name: path for name, path in found.items() if is_metadata(name, path)}
-    packed = [name for name in found if ending_of(name) in PACKED and name not in tables]
-    texts = [name for name in found if ending_of(name) in ENDINGS]
+    files = dict(walk(root, aside))
+    tables = {name: path for name, path in files.items() if is_metadata(name, path)}
+    packed = [name for name in files if ending_of(name) in PACKED and name not in tables]
+    texts = [name for name in files if ending_of(name) in ENDINGS]
     others = {*tables, *packed, *texts}
-    loose = [name for name in found if name not in others and is_picture(name, found[name], aside)]
+    loose = [name for name in files if name not in others and is_picture(name, files[name], aside)]
     pairs = paired(loose, texts)
-    told = read_metadata(Pictures(root, {name: found[name] for name in loose}), tables, aside)
-    records = {name: record for name in pairs.lonely if (record := record_of(name, found[name])) is not None}
+    captions = read_metadata(Pictures(root, {name: files[name] for name in loose}), tables, aside)
+    records = {name: record for name in pairs.lonely if (record := record_of(name, files[name])) is not None}
     for name, record in records.items():
-        told = recorded(record, [place for place in loose if place not in told], name, aside) | told
+        captions = (
+            captions_from_records(record, [place for place in loose if place not in captions], name, aside) | captions
+        )
     tell_apart(pairs, [name for name in pairs.lonely if name not in records], loose, aside)
-    needed = {text for picture, text in pairs.used.items() if picture not in told}
+    needed = {text for picture, text in pairs.used.items() if picture not in captions}
     for name in sorted({*pairs.used.values()} - needed):
         aside.pass_over(name)
     kohya_like(root, pairs.used, loose, aside)
-    sources = [PACKED[ending_of(name)](found[name], name, aside) for name in packed]
+    sources = [PACKED[ending_of(name)](files[name], name, aside) for name in packed]
 
     def items() -> Iterator[Item]:
         for name in loose:
             try:
-                data = read_file(found[name], MAX_PICTURE, picture=True)  # first: what is no picture needs no caption
-                said: Told = told[name] if name in told else beside(pairs.used.get(name), found, aside)
-                if isinstance(said, LeftOut):
-                    raise said
-                yield Item(name, data, said)
+                data = read_file(
+                    files[name], MAX_PICTURE, picture=True
+                )  # first: without a picture no caption is needed
+                outcome: Outcome = captions[name] if name in captions else beside(pairs.used.get(name), files, aside)
+                if isinstance(outcome, LeftOut):
+                    raise outcome
+                yield Item(name, data, outcome)
             except LeftOut as why:
                 aside.add(name, why)
         for source in sources:
@@ -81,7 +85,7 @@ def read_folder(root: Path, aside: Quarantine) -> Source:
     return Source(len(loose) + sum(source.num_items for source in sources), items())
 
 
-def beside(text: str | None, found: dict[str, Path], aside: Quarantine) -> tuple[str, ...]:
+def beside(text: str | None, files: dict[str, Path], aside: Quarantine) -> tuple[str, ...]:
     """The captions in the text file of a picture.
 
     Raises:
@@ -89,39 +93,39 @@ def beside(text: str | None, found: dict[str, Path], aside: Quarantine) -> tuple
     """
     if text is None:
         return ()
-    said = said_in(text, read_file(found[text], MAX_JSON if ending_of(text) == ".json" else MAX_CAPTIONS))
-    if not said:
+    captions = captions_in_file(text, read_file(files[text], MAX_JSON if ending_of(text) == ".json" else MAX_CAPTIONS))
+    if not captions:
         aside.pass_over(text)
-    return said
+    return captions
 
 
 def record_of(name: str, path: Path) -> Records | None:
     """The records in a file of kohya's fine-tuning metadata that lies in a folder; None if it is no such file."""
     try:
-        found = metadata(path) if ending_of(name) == ".json" and path.stat().st_size <= MAX_PICTURE else {}
+        records = metadata(path) if ending_of(name) == ".json" and path.stat().st_size <= MAX_PICTURE else {}
     except (OSError, UnnoiseError):
         return None
-    records = [record for several in found.values() for _, record in several]
-    return found if records and all(isinstance(r, dict) and {"caption", "tags"} & r.keys() for r in records) else None
+    entries = [record for several in records.values() for _, record in several]
+    return records if entries and all(isinstance(r, dict) and {"caption", "tags"} & r.keys() for r in entries) else None
 
 
-def recorded(record: Records, pictures: Sequence[str], name: str, aside: Quarantine) -> dict[str, Told]:
-    """What such metadata say of the pictures that they name."""
-    told: dict[str, Told] = {}
+def captions_from_records(record: Records, pictures: Sequence[str], name: str, aside: Quarantine) -> dict[str, Outcome]:
+    """The captions in kohya's metadata, or why they cannot be used, of those of the pictures that it names."""
+    captions: dict[str, Outcome] = {}
     for place in pictures:
         try:
             if Path(place).name in record or Path(place).stem in record:
-                told[place] = captions_of([*tagged(record, place).splitlines()])
+                captions[place] = captions_of([*caption_of(record, place).splitlines()])
         except LeftOut as why:
-            told[place] = why
-    aside.note(name, f"read as kohya's metadata: it has {len(told):,} of the pictures")
-    return told
+            captions[place] = why
+    aside.note(name, f"read as kohya's metadata: it has {len(captions):,} of the pictures")
+    return captions
 
 
 def is_picture(name: str, path: Path, aside: Quarantine) -> bool:
-    """Whether a file is to be read as a picture: its name promises one, or else its first bytes do.
+    """Whether a file is to be read as a picture: by its extension, or else by its first bytes.
 
-    What holds pictures in another form is named, what lies there for another purpose is counted.
+    Files that hold pictures in another form are reported by name, all others are counted.
     """
     ending = ending_of(name)
     if ending in PROMISED:
@@ -131,18 +135,18 @@ def is_picture(name: str, path: Path, aside: Quarantine) -> bool:
     except NoPicture as why:
         if ending in HOLDERS:
             aside.add(name, LeftOut("packed", HOLDERS[ending]))
-        elif why.found is not None and why.found.format == POINTER:
+        elif why.actual is not None and why.actual.format == POINTER:
             aside.add(name, why)
         else:
             aside.pass_over(name)
         return False
     except LeftOut:
-        pass  # it begins as a picture and has more than nothing, or cannot be read, which is said when it is
+        pass  # it begins as a picture, or cannot be read, which is reported when it is read
     return True
 
 
 def kohya_like(root: Path, used: dict[str, str], pictures: list[str], aside: Quarantine) -> None:
-    """Says of folders that are called "10_sks dog" that nothing is read from such a name, and how to have it."""
+    """Notes for folders such as "10_sks dog" that such a name is not interpreted, and what to write instead."""
     folders: dict[Path, str] = {}
     for name in pictures:
         folders.setdefault((root / name).parent, name)
@@ -158,7 +162,7 @@ def kohya_like(root: Path, used: dict[str, str], pictures: list[str], aside: Qua
 
 
 def is_metadata(name: str, path: Path) -> bool:
-    """Whether a file is one of captions for the pictures beside it, and no set of its own."""
+    """Whether a file holds captions for the pictures beside it, and is not a set itself."""
     if Path(name).name.lower() not in METADATA:
         return False
     if ending_of(name) != ".parquet":
@@ -181,7 +185,7 @@ def walk(root: Path, aside: Quarantine) -> Iterator[tuple[str, Path]]:
         for name in sorted(name for name in [*below, *files] if name.startswith(".")):
             aside.pass_over((here / name).as_posix(), "hidden")
         below[:] = sorted(name for name in below if not name.startswith("."))
-        if {"blobs", "snapshots"} <= {*below}:  # a cache of Hugging Face's: the snapshots' links lead to the blobs
+        if {"blobs", "snapshots"} <= {*below}:  # Hugging Face's cache: the snapshots' links lead to the blobs
             below.remove("blobs")
         for name in below:
             if os.path.islink(os.path.join(folder, name)):

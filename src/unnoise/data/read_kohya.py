@@ -1,7 +1,7 @@
 """Reads the dataset TOML of kohya's sd-scripts: which folders, which captions, how often.
 
-Keys and defaults as in its ``docs/config_README-en.md`` and ``library/config_util.py``. What belongs to training, such
-as flipping or shuffling tags, is named and left to trainings; a key that it does not know is an error.
+Keys and defaults as in its ``docs/config_README-en.md`` and ``library/config_util.py``. Training settings, such
+as flipping or shuffling tags, are reported and ignored; an unknown key is an error.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from unnoise.data.intake import (
     read_file,
     text_of,
 )
-from unnoise.data.kohya_captions import metadata, tagged, wordings
+from unnoise.data.kohya_captions import caption_of, metadata, wordings
 from unnoise.data.read_folder import is_picture
 from unnoise.data.sidecars import ENDINGS, PROMISED, ending_of, paired, tell_apart
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import parse_toml
 
-# what is carried into a set, with the type that it must have
+# settings that a set uses, with their types
 CARRIED: dict[str, type] = {
     "image_dir": str, "caption_extension": str, "class_tokens": str, "num_repeats": int, "caption_prefix": str,
     "caption_suffix": str, "metadata_file": str, "enable_wildcard": bool, "is_reg": bool,
     "keep_tokens_separator": str, "secondary_separator": str, "caption_separator": str,
 }  # fmt: skip
-RENAMED = {"shuffle_keep_tokens": "keep_tokens"}  # kohya's own names, once
-SPELT = {str: '"a text"', int: "a whole number", bool: "true or false"}
+RENAMED = {"shuffle_keep_tokens": "keep_tokens"}  # kohya's earlier names
+TYPE_NAMES = {str: '"a text"', int: "a whole number", bool: "true or false"}
 SUBSET_ONLY = ("image_dir", "metadata_file", "is_reg")
 _OF_TRAINING = """
     batch_size enable_bucket min_bucket_reso max_bucket_reso bucket_reso_steps bucket_no_upscale network_multiplier
@@ -51,7 +51,7 @@ MAX_REPEATS = 1_000_000
 
 
 class Kohya(NamedTuple):
-    """``source`` of the pictures; ``resolution`` that the file asks for, if one; ``ignored`` keys that it sets."""
+    """``source`` of the pictures; ``resolution`` that the file sets, if any; ``ignored`` training settings in it."""
 
     source: Source
     resolution: int | None
@@ -59,25 +59,25 @@ class Kohya(NamedTuple):
 
 
 def read_kohya(path: Path, aside: Quarantine) -> Kohya:
-    """What a dataset TOML names. Its folders and metadata files must lie below its own folder.
+    """The pictures of a dataset TOML. Its folders and metadata files must lie below its own folder.
 
     Raises:
         UnnoiseError: the file is no TOML, sets an unknown key or a wrong value, or names a folder that is not there.
     """
     root = path.parent.resolve()
-    subsets, resolutions, ignored = parse(path)
-    seen: set[tuple[str, str]] = set()
+    subsets, resolutions, ignored = parse_dataset(path)
+    places: set[tuple[str, str]] = set()
     sources = []
     for settings in subsets:
         place = str(settings.get("metadata_file") or settings["image_dir"])
         key = ("metadata_file" if "metadata_file" in settings else "image_dir", place)
-        if key in seen or settings.get("num_repeats", 1) < 1 or settings.get("is_reg"):
-            why = "it is named twice" if key in seen else "its num_repeats is below 1"
+        if key in places or settings.get("num_repeats", 1) < 1 or settings.get("is_reg"):
+            why = "it is named twice" if key in places else "its num_repeats is below 1"
             aside.add(
                 place, LeftOut("a subset", "its pictures are for regularisation" if settings.get("is_reg") else why)
             )
             continue
-        seen.add(key)
+        places.add(key)
         sources.append(read_subset(root, path.resolve(), settings, aside))
     if len(resolutions) > 1:
         raise UnnoiseError(f"{path} sets several resolutions: {sorted(resolutions)}", "a set has one: leave one")
@@ -86,8 +86,8 @@ def read_kohya(path: Path, aside: Quarantine) -> Kohya:
     return Kohya(Source(count, items), next(iter(resolutions), None), ignored)
 
 
-def parse(path: Path) -> tuple[list[dict[str, Any]], set[int], list[str]]:
-    """(settings of each subset, the lower level winning; resolutions; keys that are left to trainings).
+def parse_dataset(path: Path) -> tuple[list[dict[str, Any]], set[int], list[str]]:
+    """(settings of each subset, where the more specific level wins; resolutions; training settings, which are ignored).
 
     Raises:
         UnnoiseError: as in ``read_kohya``.
@@ -122,7 +122,7 @@ def parse(path: Path) -> tuple[list[dict[str, Any]], set[int], list[str]]:
 
 
 def misfit(path: Path, record: Mapping[str, Any], unknown: set[str]) -> UnnoiseError:
-    """Why a TOML is no dataset TOML of today's."""
+    """Why a TOML is no dataset TOML in kohya's current form."""
     if "dataset" in unknown:
         what = "has a table 'dataset', as kohya's files once had"
         return UnnoiseError(f"{path} {what}", "call it [[datasets]], and [[dataset.subset]] [[datasets.subsets]]")
@@ -145,15 +145,15 @@ def table(path: Path, where: str, value: Any, more: tuple[str, ...], above: bool
     """
     if not isinstance(value, dict):
         raise UnnoiseError(f"{path}: {where} is no table", "write its settings as key = value")
-    known = [*(key for key in CARRIED if not (above and key in SUBSET_ONLY)), *sorted(TRAINING), *more]
+    keys = [*(key for key in CARRIED if not (above and key in SUBSET_ONLY)), *sorted(TRAINING), *more]
     for key, setting in value.items():
-        if key not in known:
-            near = [RENAMED[key]] if key in RENAMED else difflib.get_close_matches(key, known, 1)
+        if key not in keys:
+            near = [RENAMED[key]] if key in RENAMED else difflib.get_close_matches(key, keys, 1)
             hint = f"did you mean {near[0]}?" if near else "remove it"
             raise UnnoiseError(f"{path}: {where} has no setting {key!r}", hint)
         kind = CARRIED.get(key)
         if kind is not None and type(setting) is not kind:
-            raise UnnoiseError(f"{path}: {key} in {where} is {setting!r}", f"write {SPELT[kind]}")
+            raise UnnoiseError(f"{path}: {key} in {where} is {setting!r}", f"write {TYPE_NAMES[kind]}")
         if key == "num_repeats" and setting > MAX_REPEATS:
             raise UnnoiseError(f"{path}: {key} in {where} is too large", f"write at most {MAX_REPEATS:,}")
     return value
@@ -179,36 +179,36 @@ def read_subset(root: Path, toml: Path, settings: Mapping[str, Any], aside: Quar
             f"image_dir {settings['image_dir']!r} is no folder in {root}", "write it relative to the TOML"
         )
     ending = ending_in(settings)
-    told, mine = None, {toml}
+    records, mine = None, {toml}
     if "metadata_file" in settings:
         mine.add(below(root, settings["metadata_file"], "metadata_file"))
-        told = metadata(below(root, settings["metadata_file"], "metadata_file"))
-    found = {place: path for place, path in listed(root, folder, aside) if path not in mine}
-    texts = [place for place in found if place.lower().endswith(ending)]
-    others = [place for place in found if ending_of(place) in ENDINGS and place not in {*texts}]
+        records = metadata(below(root, settings["metadata_file"], "metadata_file"))
+    files = {place: path for place, path in files_in(root, folder, aside) if path not in mine}
+    texts = [place for place in files if place.lower().endswith(ending)]
+    others = [place for place in files if ending_of(place) in ENDINGS and place not in {*texts}]
     spoken = {*texts, *others}
-    names = [place for place in found if place not in spoken and is_picture(place, found[place], aside)]
-    known = {name for place in names for name in (Path(place).name, Path(place).stem)}
-    for key in [key for key in told or () if key not in known]:
+    names = [place for place in files if place not in spoken and is_picture(place, files[place], aside)]
+    keys = {key for place in names for key in (Path(place).name, Path(place).stem)}
+    for key in [key for key in records or () if key not in keys]:
         aside.add(f"{settings['metadata_file']}: {key}", LeftOut("no picture", "there is none of that name"))
     pairs = paired(names, texts, (ending,), loose=False)
-    for place in sorted({*others, *(pairs.used.values() if told is not None else ())}):
+    for place in sorted({*others, *(pairs.used.values() if records is not None else ())}):
         aside.pass_over(place)
     tell_apart(pairs, pairs.lonely, names, aside)
     better = sorted({ending_of(text) for text in paired(names, others, loose=False).used.values()} - {".json"})
-    if better and told is None and not pairs.used:
+    if better and records is None and not pairs.used:
         what = f"no picture has a caption in a file {ending}, and files {' and '.join(better)} lie beside them"
         aside.note(settings["image_dir"], f'{what}: write caption_extension = "{better[0]}"')
 
     def items() -> Iterator[Item]:
         for place in names:
             try:
-                data, text, said = read_file(found[place], MAX_PICTURE, picture=True), pairs.used.get(place), None
-                if told is not None:
-                    said = tagged(told, place)
+                data, text, caption = read_file(files[place], MAX_PICTURE, picture=True), pairs.used.get(place), None
+                if records is not None:
+                    caption = caption_of(records, place)
                 elif text is not None:
-                    said = text_of(read_file(found[text], MAX_CAPTIONS))
-                yield Item(place, data, wordings(said, settings), settings.get("num_repeats", 1))
+                    caption = text_of(read_file(files[text], MAX_CAPTIONS))
+                yield Item(place, data, wordings(caption, settings), settings.get("num_repeats", 1))
             except LeftOut as why:
                 aside.add(place, why)
 
@@ -221,14 +221,14 @@ def ending_in(settings: Mapping[str, Any]) -> str:
     Raises:
         UnnoiseError: it is none.
     """
-    written = settings.get("caption_extension", ".caption")
-    ending = f".{written.strip().lstrip('.').lower()}"
+    setting = settings.get("caption_extension", ".caption")
+    ending = f".{setting.strip().lstrip('.').lower()}"
     if ending in PROMISED or not re.fullmatch(r"\.[^/\\\s]+", ending):
-        raise UnnoiseError(f"caption_extension is {written!r}, no ending of text files", 'write one, such as ".txt"')
+        raise UnnoiseError(f"caption_extension is {setting!r}, no ending of text files", 'write one, such as ".txt"')
     return ending
 
 
-def listed(root: Path, folder: Path, aside: Quarantine) -> Iterator[tuple[str, Path]]:
+def files_in(root: Path, folder: Path, aside: Quarantine) -> Iterator[tuple[str, Path]]:
     """(name relative to ``root``, file) of what lies directly in a folder, sorted by name."""
     for path in sorted(folder.iterdir()):
         place = path.relative_to(root).as_posix()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise import extras
-from unnoise.data.fields import RANK, choose, listed, plain, told_of
+from unnoise.data.fields import RANK, as_captions, choice_note, choose, plain
 from unnoise.data.intake import (
     MAX_PICTURE,
     Item,
@@ -33,9 +33,9 @@ ROWS = 8  # decoded at a time
 def read_parquet(path: Path, name: str, aside: Quarantine) -> Source:
     """The rows of a Parquet file.
 
-    A picture is a column of bytes, or of records with ``bytes``; a row that holds a path or an address alone is put
-    aside: nothing is fetched. Captions are a text or a list of texts, from the column that ``fields.choose`` finds, by
-    name also bytes in UTF-8. Rows are named ``file.parquet#17``, from 0.
+    Pictures come from a column of bytes, or of records with ``bytes``; a row with only a path or an address is left
+    out: nothing is fetched. Captions are a text or a list of texts, from the column that ``fields.choose`` finds; in a
+    column with the name of captions also bytes in UTF-8. Rows are named ``file.parquet#17``, from 0.
     """
     try:
         schema, count = look(path)
@@ -46,17 +46,17 @@ def read_parquet(path: Path, name: str, aside: Quarantine) -> Source:
     picture, *more = pictures
     if more:
         aside.note(name, f"pictures are those of the column {picture}, not of {', '.join(more)}")
-    line = told_of(choice)
+    line = choice_note(choice)
     if line:
-        seen = "" if choice.name else f" (its columns are {', '.join(schema.names)[:300]})"
-        aside.note(name, line + seen)
+        columns = "" if choice.name else f" (its columns are {', '.join(schema.names)[:300]})"
+        aside.note(name, line + columns)
 
     def items() -> Iterator[Item]:
         caption = choice.name
-        wanted = [picture, *([caption] if caption else [])]
-        for row, (shown, said) in enumerate(scalars(path, name, wanted, count, aside)):
+        columns = [picture, *([caption] if caption else [])]
+        for row, (cell, value) in enumerate(scalars(path, name, columns, count, aside)):
             try:
-                yield Item(f"{name}#{row}", bytes_of(shown.as_py()), said_of(caption, said) if caption else ())
+                yield Item(f"{name}#{row}", bytes_of(cell.as_py()), captions_in_cell(caption, value) if caption else ())
             except LeftOut as why:
                 aside.add(f"{name}#{row}", why)
 
@@ -80,7 +80,7 @@ def look(path: Path) -> tuple[pa.Schema, int]:
 def scalars(
     path: Path, name: str, columns: Sequence[str], count: int, aside: Quarantine
 ) -> Iterator[tuple[pa.Scalar, pa.Scalar | None]]:
-    """The values of one column or two, row by row; what is damaged ends them, and is put aside."""
+    """The values of one or two columns, row by row; they end where the file is damaged, which is recorded."""
     row = 0
     try:
         with open_parquet(path) as file:
@@ -94,13 +94,13 @@ def scalars(
 
 
 def damages() -> tuple[type[Exception], ...]:
-    """What pyarrow raises of a damaged file."""
+    """The exceptions that pyarrow raises for a damaged file."""
     pa = extras.load("pyarrow")
     return (pa.ArrowException, OSError, ValueError)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """The file, its footer read and its pages to be checked against their sums where it has them.
+    """The file with its footer read; its pages are checked against their checksums, if it has them.
 
     Raises:
         LeftOut: it is a pointer or a page in its place.
@@ -112,7 +112,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def within(kind: pa.DataType) -> pa.DataType:
-    """The type of what a list or a dictionary holds, of any other the type itself."""
+    """The type of the values in a list or a dictionary; any other type itself."""
     kinds = extras.load("pyarrow.types")
     if kinds.is_dictionary(kind):
         return within(kind.value_type)
@@ -135,12 +135,12 @@ def holds_text(kind: pa.DataType) -> bool:
 
 
 def single(schema: pa.Schema) -> list[str]:
-    """The names of columns that stand for one column each."""
+    """The column names that occur only once."""
     return [name for name in schema.names if schema.names.count(name) == 1]
 
 
 def texts_of(schema: pa.Schema) -> list[str]:
-    """The columns that hold text; of bytes, those whose name is one of captions."""
+    """The columns that hold text, and columns of bytes with the name of captions."""
     kinds = extras.load("pyarrow.types")
 
     def holds(name: str) -> bool:
@@ -151,18 +151,18 @@ def texts_of(schema: pa.Schema) -> list[str]:
 
 
 def pictures_in(schema: pa.Schema) -> list[str]:
-    """The columns with pictures, the one to read first: by ``PICTURES``, else as they come, if not called a text.
+    """The columns with pictures, the best first: in the order of ``PICTURES``, then others without a caption's name.
 
     Raises:
         LeftOut: there is none.
     """
     kinds = extras.load("pyarrow.types")
     full = [name for name in single(schema) if holds_bytes(schema.field(name).type) and plain(name) not in RANK]
-    known = sorted((name for name in full if plain(name) in PICTURES), key=lambda name: PICTURES.index(plain(name)))
+    first = sorted((name for name in full if plain(name) in PICTURES), key=lambda name: PICTURES.index(plain(name)))
     if full:
-        return [*known, *(name for name in full if name not in known)]
-    there = [name for name in single(schema) if holds_text(kind := schema.field(name).type) or kinds.is_struct(kind)]
-    paths = [name for name in there if plain(name) in PICTURES or "url" in plain(name) or plain(name) == "filename"]
+        return [*first, *(name for name in full if name not in first)]
+    others = [name for name in single(schema) if holds_text(kind := schema.field(name).type) or kinds.is_struct(kind)]
+    paths = [name for name in others if plain(name) in PICTURES or "url" in plain(name) or plain(name) == "filename"]
     if paths:
         what = f"its column {paths[0]} has addresses or paths, the pictures are not in the file"
         raise LeftOut("no pictures", f"{what}, and nothing is fetched; fetch them first, as img2dataset does")
@@ -170,12 +170,13 @@ def pictures_in(schema: pa.Schema) -> list[str]:
 
 
 def check_groups(metadata: pq.FileMetaData) -> None:
-    """Sees that no row group would unpack to more than ``MAX_GROUP``.
+    """Ensures that no row group would unpack to more than ``MAX_GROUP``.
 
-    By the groups' own totals: to ask pyarrow for a column's record ends the process if its statistics are damaged.
+    It uses the groups' own totals: asking pyarrow for a column's metadata crashes the process if its statistics are
+    damaged.
 
     Raises:
-        LeftOut: one would.
+        LeftOut: a group would.
     """
     for number in range(metadata.num_row_groups):
         size = metadata.row_group(number).total_byte_size
@@ -184,33 +185,33 @@ def check_groups(metadata: pq.FileMetaData) -> None:
             raise LeftOut("too large", f"{detail}; write it with smaller row groups")
 
 
-def bytes_of(shown: Any) -> bytes:
-    """A picture's file of what a row holds.
+def bytes_of(value: Any) -> bytes:
+    """The bytes of a picture's file in a cell.
 
     Raises:
-        LeftOut: it holds none, several, or more than a picture has.
+        LeftOut: the cell holds none, several, or too many bytes.
     """
-    if isinstance(shown, list) and len(shown) > 1:
-        raise LeftOut("several pictures", f"the row holds {len(shown)}")
-    if isinstance(shown, list):
-        shown = shown[0] if shown else None
-    data = shown.get("bytes") if isinstance(shown, dict) else shown
+    if isinstance(value, list) and len(value) > 1:
+        raise LeftOut("several pictures", f"the row holds {len(value)}")
+    if isinstance(value, list):
+        value = value[0] if value else None
+    data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes) or not data:
         raise LeftOut("not a picture", "the row holds no bytes; a path or an address is not followed")
     return check_picture(data)
 
 
-def said_of(column: str, said: pa.Scalar | None) -> tuple[str, ...]:
-    """The captions of what a row holds; none where that is null, an empty list, or [""], as our own sets have it.
+def captions_in_cell(column: str, scalar: pa.Scalar | None) -> tuple[str, ...]:
+    """The captions in a cell; none if it is null, an empty list, or [""], which our own sets write for no caption.
 
     Raises:
         LeftOut: they are no texts, or empty.
     """
     try:
-        value = None if said is None else said.as_py()
+        value = None if scalar is None else scalar.as_py()
     except (LookupError, UnicodeDecodeError):
         raise LeftOut("bad caption", "it is not UTF-8") from None
-    texts = [text_of(text) if isinstance(text, bytes) else text for text in listed(column, value)]
+    texts = [text_of(text) if isinstance(text, bytes) else text for text in as_captions(column, value)]
     if value == [""]:
         return ()
     return captions_of(texts) if any(text is not None for text in texts) else ()

@@ -1,7 +1,7 @@
 """Reads tars of pictures, as the ``webdataset`` library and people write them: files of one name are one sample.
 
-The headers are gone through first, so that a text is found wherever it lies, before or behind its picture, and no
-member is read whose size or kind was not seen. Nothing is unpacked onto the disk, decoded or unpickled here.
+All headers are read first, so that a text is found before or after its picture, and no
+member is read before its size and kind are known. Nothing is unpacked onto the disk, decoded or unpickled here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from unnoise.data.sidecars import (
     ENDINGS,
     MAX_JSON,
     PROMISED,
+    captions_in_file,
     ending_of,
     paired,
-    said_in,
     sample_of,
     stem_of,
     tell_apart,
@@ -43,14 +43,14 @@ PACKED = {"gzip": rb"\x1f\x8b", "bzip2": rb"BZh.1AY&SY", "xz": rb"\xfd7zXZ|\]\0\
 
 
 class Place(NamedTuple):
-    """Where a member's bytes lie in the tar, and how many they are."""
+    """The position of a member's bytes in the tar, and their number."""
 
     offset: int
     size: int
 
 
 class Bounded:
-    """A file of which no more than ``MAX_HEADER`` bytes are read at once: tar headers say how long they are."""
+    """A file that refuses to read more than ``MAX_HEADER`` bytes at once: tar headers claim their own length."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -66,42 +66,42 @@ class Bounded:
 def read_tar(path: Path, name: str, aside: Quarantine) -> Source:
     """The pictures of an uncompressed tar, each with the captions of the text of its name, as ``paired`` finds it.
 
-    Items are named ``file.tar#stem``. Two pictures of one stem, or one text for several pictures of a sample, are put
-    aside: which is meant is not known.
+    Items are named ``file.tar#stem``. Two pictures of one stem, or several pictures of a sample with one text, are left
+    out: they are ambiguous.
     """
     members = survey(path, name, aside)
     texts = [member for member in members if ending_of(member) in ENDINGS]
-    shown = [member for member in members if ending_of(member) in PROMISED]
-    pairs = paired(shown, texts)
-    shown = alone(shown, pairs.crowded, name, aside)
-    extra = other_views(shown, pairs.used)
-    for member in [member for member in shown if member in extra]:
+    pictures = [member for member in members if ending_of(member) in PROMISED]
+    pairs = paired(pictures, texts)
+    pictures = without_doubles(pictures, pairs.crowded, name, aside)
+    extra = other_views(pictures, pairs.used)
+    for member in [member for member in pictures if member in extra]:
         aside.pass_over(f"{name}#{member}", "further pictures of samples")
-    tell_apart(pairs, pairs.lonely, shown, aside, f"{name}#")
-    shown = [member for member in shown if member not in extra]
+    tell_apart(pairs, pairs.lonely, pictures, aside, f"{name}#")
+    pictures = [member for member in pictures if member not in extra]
 
     def items() -> Iterator[Item]:
         with path.open("rb") as file:
-            for member in shown:
+            for member in pictures:
                 try:
-                    data, text = check_picture(taken(file, members[member])), pairs.used.get(member)
-                    said: tuple[str, ...] = ()
+                    data, text = check_picture(bytes_at(file, members[member])), pairs.used.get(member)
+                    captions: tuple[str, ...] = ()
                     if text is not None:
                         limit = MAX_JSON if ending_of(text) == ".json" else MAX_CAPTIONS
-                        said = said_in(text, taken(file, members[text], limit))
-                        if not said:
+                        captions = captions_in_file(text, bytes_at(file, members[text], limit))
+                        if not captions:
                             aside.pass_over(f"{name}#{text}")
-                    yield Item(f"{name}#{stem_of(member)}", data, said)
+                    yield Item(f"{name}#{stem_of(member)}", data, captions)
                 except LeftOut as why:
                     aside.add(f"{name}#{stem_of(member)}", why)
 
-    return Source(len(shown), items())
+    return Source(len(pictures), items())
 
 
-def alone(shown: list[str], crowded: list[str], name: str, aside: Quarantine) -> list[str]:
-    """The pictures without those that share a stem, or the one text of a sample, which are put aside."""
+def without_doubles(pictures: list[str], crowded: list[str], name: str, aside: Quarantine) -> list[str]:
+    """The pictures without those that share a stem, or the one text of a sample, which are left out by name."""
     stems: dict[str, list[str]] = defaultdict(list)
-    for member in shown:
+    for member in pictures:
         stems[stem_of(member)].append(member)
     samples: dict[str, list[str]] = defaultdict(list)
     for member in dict.fromkeys(crowded):
@@ -111,18 +111,18 @@ def alone(shown: list[str], crowded: list[str], name: str, aside: Quarantine) ->
         if not gone.issuperset(several):
             aside.add(f"{name}#{stem}", LeftOut("several pictures", f"the sample holds {', '.join(several)}"))
         gone.update(several)
-    return [member for member in shown if member not in gone]
+    return [member for member in pictures if member not in gone]
 
 
-def other_views(shown: list[str], used: dict[str, str]) -> set[str]:
+def other_views(pictures: list[str], used: dict[str, str]) -> set[str]:
     """Pictures without a text that lie beside the picture of their sample, as ``a.mask.png`` does beside ``a.jpg``.
 
-    A name that goes on with a number, as dates and versions do, is a picture of its own.
+    A name that continues with a number, as dates and versions do, is a separate picture.
     """
-    whole = {stem_of(member) for member in shown if stem_of(member) == sample_of(member)}
+    whole = {stem_of(member) for member in pictures if stem_of(member) == sample_of(member)}
     return {
         member
-        for member in shown
+        for member in pictures
         if member not in used
         and (sample := sample_of(member)) in whole
         and stem_of(member) != sample
@@ -131,41 +131,41 @@ def other_views(shown: list[str], used: dict[str, str]) -> set[str]:
 
 
 def survey(path: Path, name: str, aside: Quarantine) -> dict[str, Place]:
-    """The places of the members to read, in their order; what is not to be read, and damage, is put aside."""
-    found: dict[str, Place] = {}
+    """The places of the members to read, in their order; other members, and damage, are recorded."""
+    places: dict[str, Place] = {}
     try:
         check_not_instead(head_of(path))
         with path.open("rb") as file:
             check_plain(file)
             with tarfile.open(fileobj=Bounded(file), mode="r:") as tar:  # type: ignore[call-overload]
                 for member in tar:
-                    tar.members = []  # it would keep all that it has seen
+                    tar.members = []  # tarfile would keep every member in memory
                     if member.isdir():
                         continue
                     place = posixpath.normpath(member.name)
                     try:
-                        if check_member(member, place, found, name, aside):
-                            if place in found:
+                        if check_member(member, place, places, name, aside):
+                            if place in places:
                                 raise LeftOut("a doubled name", "the first member of that name is read")
-                            same = found.get(posixpath.normpath(member.linkname)) if member.islnk() else None
-                            found[place] = same or Place(member.offset_data, member.size)
+                            same = places.get(posixpath.normpath(member.linkname)) if member.islnk() else None
+                            places[place] = same or Place(member.offset_data, member.size)
                     except LeftOut as why:
                         aside.add(f"{name}#{member.name}", why)
-                    if len(found) > MAX_MEMBERS:
+                    if len(places) > MAX_MEMBERS:
                         raise LeftOut("too large", f"only the first {MAX_MEMBERS:,} files are read; make smaller tars")
                 check_end(file, tar.offset)
     except LeftOut as why:
         aside.add(name, why)
     except (tarfile.TarError, OSError, ValueError) as error:
         aside.add(name, LeftOut("damaged", f"no whole tar: {error}"))
-    return found
+    return places
 
 
 def check_plain(file: IO[bytes]) -> None:
-    """Sees that a file does not begin as a compressed one.
+    """Ensures that a file is not compressed, by its first bytes.
 
     Raises:
-        LeftOut: it does.
+        LeftOut: it is.
     """
     head = file.read(10)
     file.seek(0)
@@ -174,8 +174,8 @@ def check_plain(file: IO[bytes]) -> None:
             raise LeftOut("compressed", f"by {kind}; unpack it into a plain .tar first")
 
 
-def check_member(member: tarfile.TarInfo, place: str, found: dict[str, Place], name: str, aside: Quarantine) -> bool:
-    """Whether a member is a picture or a text, or the second name of one that was ``found``; else it is counted.
+def check_member(member: tarfile.TarInfo, place: str, places: dict[str, Place], name: str, aside: Quarantine) -> bool:
+    """Whether a member is a picture or a text, or the second name of one in ``places``; all others are counted.
 
     Raises:
         LeftOut: it is no file of a size to read, or its name leads out.
@@ -183,7 +183,7 @@ def check_member(member: tarfile.TarInfo, place: str, found: dict[str, Place], n
     if posixpath.basename(place).startswith("."):
         aside.pass_over(f"{name}#{place}", "hidden")
         return False
-    second = member.islnk() and posixpath.normpath(member.linkname) in found
+    second = member.islnk() and posixpath.normpath(member.linkname) in places
     if member.issym():
         raise LeftOut("unreadable", "a member that is a link; make the tar with links followed (tar -h)")
     if member.issparse() or not (member.isfile() or second):
@@ -199,10 +199,10 @@ def check_member(member: tarfile.TarInfo, place: str, found: dict[str, Place], n
 
 
 def check_end(file: IO[bytes], offset: int) -> None:
-    """Sees that the headers ended where the archive does; tarfile takes a damaged header for the end.
+    """Ensures that the headers end at the end mark; tarfile takes a damaged header for the end.
 
     Raises:
-        LeftOut: something else stands there.
+        LeftOut: other bytes follow.
     """
     file.seek(offset)
     block = file.read(512)
@@ -210,7 +210,7 @@ def check_end(file: IO[bytes], offset: int) -> None:
         raise LeftOut("damaged", f"no header at byte {offset:,}; what follows is not read")
 
 
-def taken(file: IO[bytes], place: Place, limit: int = MAX_PICTURE) -> bytes:
+def bytes_at(file: IO[bytes], place: Place, limit: int = MAX_PICTURE) -> bytes:
     """A member's bytes.
 
     Raises:

@@ -19,8 +19,8 @@ NONCHARACTER = "\U0010fffe"  # no font maps it, so that it shows what a missing 
 def sequences() -> list[str]:
     """All fully-qualified emoji sequences that the ``emoji`` package knows, sorted by code points."""
     emoji = extras.load("emoji")
-    wanted = emoji.STATUS["fully_qualified"]
-    return sorted(s for s, record in emoji.EMOJI_DATA.items() if record["status"] == wanted)
+    status = emoji.STATUS["fully_qualified"]
+    return sorted(s for s, record in emoji.EMOJI_DATA.items() if record["status"] == status)
 
 
 def code_points(sequence: str) -> str:
@@ -58,8 +58,8 @@ class Renderer:
         width = max(SIZE, round(self.cell))
         ink = Image.new("RGBA", (width, SIZE), (0, 0, 0, 0))
         ImageDraw.Draw(ink).text((0, 0), sequence, font=self.font, embedded_color=True)
-        left = (width - SIZE) // 2
-        ink = ink.crop((left, 0, left + SIZE, SIZE))
+        margin = (width - SIZE) // 2
+        ink = ink.crop((margin, 0, margin + SIZE, SIZE))
         picture = Image.new("RGB", (SIZE, SIZE), "white")
         picture.paste(ink, mask=ink.getchannel("A"))
         return picture

@@ -1,4 +1,4 @@
-"""What a person should know of how a set was built from their pictures: as a record, and in a few lines."""
+"""The report on how a set was built from a user's pictures: as a record, and in a few lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOW = "put a text of its name beside each (a.txt beside a.png), or one metadata.
 
 
 def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str], keep_back: float) -> dict[str, Any]:
-    """What was left out and why, duplicates, pictures without a caption, what lay beside and was not used."""
+    """Files left out and why, duplicates, pictures without a caption, unused files."""
     same: dict[Any, list[str]] = defaultdict(list)
     near: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -37,7 +37,7 @@ def report_of(rows: Sequence[Row], aside: Quarantine, ignored: list[str], keep_b
     }
 
 
-def summary(report: Mapping[str, Any], shown: int = 5) -> Iterable[str]:
+def summary(report: Mapping[str, Any], limit: int = 5) -> Iterable[str]:
     """The report in a few lines, the first few names of each kind; those of older sets have fewer."""
     yield from warning(report)
     if report.get("keep_back") and not report["kept_back"]:
@@ -52,24 +52,24 @@ def summary(report: Mapping[str, Any], shown: int = 5) -> Iterable[str]:
     for entry in report.get("notes", ()):
         notes[entry["note"]].append(entry["name"])
     for place, (note, names) in enumerate(notes.items()):
-        if place == shown:
-            yield f"and {len(notes) - shown:,} more notes"
+        if place == limit:
+            yield f"and {len(notes) - limit:,} more notes"
             break
-        yield f"{names[0] if len(names) == 1 else _some(names, shown)}: {note}"
+        yield f"{names[0] if len(names) == 1 else _some(names, limit)}: {note}"
     kinds: dict[str, list[str]] = defaultdict(list)
     for entry in report["left_out"]:
         kinds[entry["kind"]].append(f"{entry['name']} ({entry['detail']})" if entry["detail"] else entry["name"])
     for kind, names in sorted(kinds.items(), key=lambda pair: -len(pair[1])):
-        yield f"left out, {kind}: {_some(names, shown)}"
+        yield f"left out, {kind}: {_some(names, limit)}"
     if report.get("not_used"):
         yield f"not used: {unused(report['not_used'])}"
     for what in ("identical", "near"):
         groups = [" = ".join(group[:3]) + (" = ..." if len(group) > 3 else "") for group in report[what]]
         if groups:
-            named = {"identical": "equal pictures", "near": "nearly equal pictures"}[what]
-            yield f"{named}: {_some(groups, shown)}"
+            title = {"identical": "equal pictures", "near": "nearly equal pictures"}[what]
+            yield f"{title}: {_some(groups, limit)}"
     if report["without_caption"]:
-        yield f"without a caption: {_some(report['without_caption'], shown)}"
+        yield f"without a caption: {_some(report['without_caption'], limit)}"
     if report["settings_left_to_training"]:
         yield f"set in the TOML, and left to trainings: {', '.join(report['settings_left_to_training'])}"
 
@@ -80,13 +80,13 @@ def warning(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"NO CAPTIONS were found, pictures without one: {report['pictures']:,}; {HOW}"
 
 
-def unused(kinds: Sequence[Mapping[str, Any]], shown: int = 8) -> str:
-    """What lay beside the pictures, counted by kind, each with an example."""
+def unused(kinds: Sequence[Mapping[str, Any]], limit: int = 8) -> str:
+    """The unused files beside the pictures, counted by kind, each kind with an example."""
     kinds = sorted(kinds, key=lambda entry: -entry["count"])
-    more = f", and {len(kinds) - shown:,} more kinds" if len(kinds) > shown else ""
-    return ", ".join(f"{each['count']:,} {each['kind']} (such as {each['example']})" for each in kinds[:shown]) + more
+    more = f", and {len(kinds) - limit:,} more kinds" if len(kinds) > limit else ""
+    return ", ".join(f"{each['count']:,} {each['kind']} (such as {each['example']})" for each in kinds[:limit]) + more
 
 
-def _some(names: Sequence[str], shown: int) -> str:
-    more = f", and {len(names) - shown:,} more" if len(names) > shown else ""
-    return f"{len(names):,}: {', '.join(names[:shown])}{more}"
+def _some(names: Sequence[str], limit: int) -> str:
+    more = f", and {len(names) - limit:,} more" if len(names) > limit else ""
+    return f"{len(names):,}: {', '.join(names[:limit])}{more}"

@@ -41,10 +41,10 @@ def contact_sheet(
 
 
 def fitting(line: str, width: float, length: Callable[[str], float]) -> str:
-    """As much of a line's beginning as fits, found by halving; of what is very long only the beginning is measured.
+    """The longest beginning of a line that fits, by bisection; of a very long line only the beginning is measured.
 
     Args:
-        length: of a text, in the unit of ``width``; it takes the longer the longer the text is.
+        length: of a text, in the unit of ``width``; measuring long texts takes long.
     """
     line = line[: 8 * max(1, round(width))]
     fits, too_long = 0, len(line) + 1

@@ -1,4 +1,4 @@
-"""What a picture set holds, in figures and on a contact sheet."""
+"""Describes a picture set in figures and on a contact sheet."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from unnoise.data.sheet import contact_sheet
 from unnoise.data.store import PictureSet
 from unnoise.errors import UnnoiseError
 
-TITLED = 400  # up to so many pictures are shown at their own size, above their captions
-SHOWN = 6000  # of more, so many are shown, evenly chosen
+TITLED = 400  # up to this number pictures are shown at their own size, above their captions
+MAX_SHOWN = 6000  # of more pictures this number is shown, evenly chosen
 
 
 def figures(pictures: PictureSet) -> dict[str, str]:
     """The rows of the table of ``unnoise data show``."""
     pixels = pictures.pictures()
-    said = [caption for captions in pictures.captions for caption in captions if caption]
-    words = sorted(len(caption.split()) for caption in said)
-    silent = sum(not any(captions) for captions in pictures.captions)
+    captions = [caption for texts in pictures.captions for caption in texts if caption]
+    words = sorted(len(caption.split()) for caption in captions)
+    silent = sum(not any(texts) for texts in pictures.captions)
     families = Counter(pictures.family).values()
     own = pictures.manifest.get("origin", {}).get("kind") == "folder"
     table = {
@@ -29,8 +29,8 @@ def figures(pictures: PictureSet) -> dict[str, str]:
         "groups of near duplicates" if own else "tone families": f"{sum(n > 1 for n in families)}, "
         f"{sum(n == 1 for n in families)} single",
         "identical to another": f"{sum(n for n in Counter(pictures.identical).values() if n > 1)}",
-        "captions": f"{len(said)}, {len(said) / max(1, len(pictures)):.1f} a picture",
-        "different captions": f"{len(set(said))}",
+        "captions": f"{len(captions)}, {len(captions) / max(1, len(pictures)):.1f} a picture",
+        "different captions": f"{len(set(captions))}",
         "words a caption": f"median {words[len(words) // 2]}, longest {words[-1]}" if words else "none",
     }
     if silent:
@@ -39,8 +39,8 @@ def figures(pictures: PictureSet) -> dict[str, str]:
         table["repeats"] = f"{min(pictures.repeats)} to {max(pictures.repeats)}, {sum(pictures.repeats)} in all"
     table["trained by the autoencoder"] = f"{len(pictures.select('autoencoder'))}"
     table["trained by the denoiser"] = f"{len(pictures.select('denoiser'))}"
-    held = Counter(place for place in zip(pictures.tier, pictures.part, strict=True) if place[1] != "train")
-    table |= {f"  {tier}, {part}": f"{n}" for (tier, part), n in sorted(held.items())}
+    held_out = Counter(place for place in zip(pictures.tier, pictures.part, strict=True) if place[1] != "train")
+    table |= {f"  {tier}, {part}": f"{n}" for (tier, part), n in sorted(held_out.items())}
     return table
 
 
@@ -57,10 +57,10 @@ def sizes(pictures: PictureSet) -> dict[str, str]:
     }
 
 
-def report_lines(path: Path, shown: int = 5) -> list[str]:
-    """What the set's report tells, if it has one: left out, duplicates, no captions."""
+def report_lines(path: Path, limit: int = 5) -> list[str]:
+    """The lines of the set's report, if it has one: files left out, duplicates, missing captions."""
     try:
-        return list(summary(json.loads((path / REPORT).read_text("utf-8")), shown))
+        return list(summary(json.loads((path / REPORT).read_text("utf-8")), limit))
     except FileNotFoundError:
         return []
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
@@ -74,7 +74,7 @@ def write_sheet(pictures: PictureSet, target: Path) -> int:
         UnnoiseError: it cannot be written.
     """
     count = len(pictures)
-    items = range(count) if count <= SHOWN else [place * count // SHOWN for place in range(SHOWN)]
+    items = range(count) if count <= MAX_SHOWN else [place * count // MAX_SHOWN for place in range(MAX_SHOWN)]
     few = count <= TITLED
     titles = [pictures.captions[i][0] or "-" for i in items] if few else ()
     columns, size = (max(1, min(12, round((1.5 * count) ** 0.5))), 128) if few else (60, 48)

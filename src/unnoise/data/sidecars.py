@@ -13,15 +13,15 @@ from unnoise.data.fields import RANK, plain, texts_in
 from unnoise.data.intake import MAX_CAPTIONS, LeftOut, Quarantine, captions_in, captions_of, text_of
 
 ENDINGS = (".txt", ".caption", ".cap", ".captions", ".text", ".json")  # of several beside a picture the first is used
-# endings that promise a picture: what bears one and is none is left out by name, what bears another is counted
+# extensions of pictures: a file with one that is no picture is left out by name, files with others are counted
 _PROMISED = ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ico .svg .psd .heic .heif .avif .jxl .jp2"
 PROMISED = frozenset(_PROMISED.split())
 MAX_JSON = 16 * MAX_CAPTIONS  # bytes of one picture's .json, which has more than captions
 
 
 class Pairs(NamedTuple):
-    """``used`` the text of each picture that has one; ``second`` texts that came second to another of their picture;
-    ``lonely`` those of no picture; ``crowded`` the pictures of a sample with one text for several of them."""
+    """``used`` maps pictures to their texts; ``second`` texts of pictures that have a better one; ``lonely`` texts
+    without a picture; ``crowded`` pictures of samples with one text for several of them."""
 
     used: dict[str, str]
     second: list[str]
@@ -30,17 +30,17 @@ class Pairs(NamedTuple):
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name, with its dot and in small letters; empty where there is none."""
+    """The extension of a file's name, with its dot and in lower case; empty if there is none."""
     return posixpath.splitext(name)[1].lower()
 
 
 def stem_of(name: str) -> str:
-    """A name without its ending, its folders kept."""
+    """A name without its extension, with its folders."""
     return posixpath.splitext(name)[0]
 
 
 def folded(name: str) -> str:
-    """A name as file systems see it that tell neither capitals apart nor the two ways to write an accent."""
+    """A name as file systems see it that ignore case and the two ways to write an accent."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -55,15 +55,15 @@ def paired(
 ) -> Pairs:
     """Pairs text files with pictures.
 
-    A picture ``x/a.b.png`` has the text ``x/a.b.png.txt``, else ``x/a.b.txt``. For what is left then, if ``loose``: the
-    text whose name differs in capitals or in the spelling of accents alone; and the text of the picture's WebDataset
-    sample, all that begins with ``x/a.``, if its name says no more than the sample or the kind of text.
+    A picture ``x/a.b.png`` has the text ``x/a.b.png.txt``, else ``x/a.b.txt``. Then, if ``loose``, the others get a
+    text whose name differs only in case or in the spelling of accents; or a text of the picture's WebDataset sample
+    (all files that begin with ``x/a.``) whose name adds nothing but the kind of text to the sample.
 
     Args:
         pictures: names, with ``/`` between folders.
-        texts: names of files with one of the endings, in whatever case.
-        endings: with dots, in small letters; of several texts for one picture the first ending wins.
-        loose: whether to look further than equal names.
+        texts: names of files with one of the endings, in any case.
+        endings: with dots, in lower case; of several texts for one picture the first ending wins.
+        loose: whether to accept more than equal names.
     """
     ranks = {text: next(at for at, ending in enumerate(endings) if text.lower().endswith(ending)) for text in texts}
     order = sorted(ranks, key=lambda text: (ranks[text], text))
@@ -77,10 +77,10 @@ def paired(
             if text not in claimed or not alone:
                 by_stem[key(stems[text])].append(text)
         bare = {p: dict.fromkeys((key(p), key(stem_of(p)))) for p in pictures if p not in used}
-        wanted = Counter(stem for wants in bare.values() for stem in wants)
-        for picture, wants in bare.items():
-            for stem in wants:
-                if stem in by_stem and (wanted[stem] == 1 or not alone):
+        claims = Counter(stem for stems_of_picture in bare.values() for stem in stems_of_picture)
+        for picture, stems_of_picture in bare.items():
+            for stem in stems_of_picture:
+                if stem in by_stem and (claims[stem] == 1 or not alone):
                     used.setdefault(picture, by_stem[stem][0])
                     claimed.update(by_stem[stem])
 
@@ -109,30 +109,32 @@ def paired(
 
 
 def _without(order: Sequence[str], claimed: set[str], used: dict[str, str], second: bool) -> list[str]:
-    taken = set(used.values())
-    return sorted(text for text in order if text not in taken and (text in claimed) is second)
+    in_use = set(used.values())
+    return sorted(text for text in order if text not in in_use and (text in claimed) is second)
 
 
 def _akin(text: str, picture: str, sample: str) -> bool:
     """Whether a text of a picture's sample is the picture's.
 
-    As ``a.txt`` and ``a.caption.txt`` are of ``a.x.png``, and ``2024.05.01.txt`` is not of ``2024.05.02.png``.
+    ``a.txt`` and ``a.caption.txt`` are texts of ``a.x.png``; ``2024.05.01.txt`` is no text of ``2024.05.02.png``.
     """
-    told, shown = stem_of(text), stem_of(picture)
+    text_stem, picture_stem = stem_of(text), stem_of(picture)
     return (
-        f"{shown}.".startswith(f"{told}.") or f"{told}.".startswith(f"{shown}.") or plain(told[len(sample) :]) in RANK
+        f"{picture_stem}.".startswith(f"{text_stem}.")
+        or f"{text_stem}.".startswith(f"{picture_stem}.")
+        or plain(text_stem[len(sample) :]) in RANK
     )
 
 
 def tell_apart(
     pairs: Pairs, lonely: Sequence[str], pictures: Iterable[str], aside: Quarantine, before: str = ""
 ) -> None:
-    """Counts the texts that came second, and names those of no picture; their names begin with ``before``."""
+    """Counts the ``second`` texts, and reports those without a picture, with ``before`` in front of their names."""
     elsewhere = {posixpath.basename(stem_of(picture)): picture for picture in pictures}
     for text in pairs.second:
         aside.pass_over(before + text)
     for text in lonely:
-        if ending_of(text) == ".json":  # any settings or tables are called so
+        if ending_of(text) == ".json":  # it may be any settings or table
             aside.pass_over(before + text)
             continue
         far = elsewhere.get(posixpath.basename(stem_of(text)))
@@ -140,12 +142,12 @@ def tell_apart(
         aside.add(before + text, LeftOut("no picture", f"a caption, and no picture{more}"))
 
 
-def said_in(name: str, data: bytes) -> tuple[str, ...]:
-    """The captions in a text file beside a picture: its lines, or what an object in ``.json`` has for them,
-    or a ``.json`` that is a text or a list of texts.
+def captions_in_file(name: str, data: bytes) -> tuple[str, ...]:
+    """The captions in a text file beside a picture: its lines; or, in ``.json``, the field for captions of an object,
+    a text, or a list of texts. A ``.json`` without a field for captions has none.
 
     Raises:
-        LeftOut: it is no text, or what stands there says nothing; a .json without a field for captions is none of them.
+        LeftOut: it is no text, or all captions are empty.
     """
     if ending_of(name) != ".json":
         return captions_in(data)

@@ -2,8 +2,8 @@
 
 Tier 1 is a person, a role and a skin tone of which other tones are trained; tier 2 is a person and a role in all
 tones, of which the role is trained with another person; both are held out of everything. Pictures without a tone
-family would be unlearnable if held out, so that a few are held out of the autoencoder alone. The shares are of the
-whole Noto set. A picture's hash alone decides, never its neighbours, but for the two guarantees named below.
+family would be unlearnable if held out, so a few of them are held out of the autoencoder only. The shares are of the
+whole Noto set. Only a picture's hash decides, never its neighbours, except for the two guarantees named below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SALT = "unnoise emoji 38"  # of forty, the one whose shares came out nearest to 8, 3 and 2 % and most even
+SALT = "unnoise emoji 38"  # of forty, the one with the shares nearest to 8, 3 and 2 % and most even
 # thresholds on a hash in [0, 1): only some pictures are eligible, so these exceed the shares that they yield
 TIER1, TIER2, AUTOENCODER = 0.165, 0.09, 0.05
 FACING_RIGHT = "-200d-27a1-fe0f"
@@ -21,7 +21,7 @@ FACING_RIGHT = "-200d-27a1-fe0f"
 
 @dataclass(frozen=True)
 class Member:
-    """What a split needs to know of a picture.
+    """The properties of a picture that decide its split.
 
     ``id`` code points; ``family`` the same without tones; ``concept`` the family without its person, None where it
     has no exchangeable person; ``tones`` how many tones it shows; ``identical`` number of its group of equal pictures.
@@ -35,9 +35,9 @@ class Member:
 
 
 def fraction(text: str, purpose: str) -> float:
-    """A number in [0, 1) that SHA-256 draws from the code points, another one for every purpose.
+    """A number in [0, 1) derived by SHA-256 from the code points, a different one for every purpose.
 
-    "Facing right" is the mirror image of a picture: both share a number, and so a side of the split.
+    "Facing right" is the mirror image of a picture: both share a number, and therefore a side of the split.
     """
     bare = text.replace(FACING_RIGHT, "").replace(FACING_RIGHT.removesuffix("-fe0f"), "")
     digest = hashlib.sha256(f"{SALT}/{purpose}/{bare}".encode()).digest()
@@ -63,11 +63,11 @@ def split(members: Sequence[Member]) -> list[tuple[str, str]]:
         elif groups[m.identical] > 1:
             result.append(("train", "train"))
         elif len(family) == 1:
-            held = fraction(m.id, "autoencoder") < AUTOENCODER
-            result.append(("autoencoder", _part(m.id)) if held else ("train", "train"))
+            is_held_out = fraction(m.id, "autoencoder") < AUTOENCODER
+            result.append(("autoencoder", _part(m.id)) if is_held_out else ("train", "train"))
         else:
-            held = m.tones > 0 and m.id != _kept(family) and fraction(m.id, "tier1") < TIER1
-            result.append(("tier1", _part(m.id)) if held else ("train", "train"))
+            is_held_out = m.tones > 0 and m.id != _never_held_out(family) and fraction(m.id, "tier1") < TIER1
+            result.append(("tier1", _part(m.id)) if is_held_out else ("train", "train"))
     return result
 
 
@@ -78,14 +78,14 @@ def _tier2(families: dict[str, list[Member]], groups: dict[int, int]) -> set[str
         toned = len(family) > 1 and max(m.tones for m in family) == 1
         if toned and family[0].concept is not None and all(groups[m.identical] == 1 for m in family):
             by_concept[family[0].concept].append(name)
-    held: set[str] = set()
+    names_held_out: set[str] = set()
     for names in by_concept.values():
         names.sort(key=lambda name: fraction(name, "tier2"))
-        held |= {name for name in names[: len(names) // 2] if fraction(name, "tier2") < TIER2}
-    return held
+        names_held_out |= {name for name in names[: len(names) // 2] if fraction(name, "tier2") < TIER2}
+    return names_held_out
 
 
-def _kept(family: Sequence[Member]) -> str:
+def _never_held_out(family: Sequence[Member]) -> str:
     """The toned picture of a family that tier 1 never takes: the one with the largest hash."""
     return max((m for m in family if m.tones), key=lambda m: fraction(m.id, "tier1"), default=family[0]).id
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 64_000_000  # of one picture: half a gigabyte while it is decoded
-MIN_SIDE = 16  # pixels; less says nothing at any size
+MIN_SIDE = 16  # pixels; smaller pictures show nothing at any size
 PNG_END = b"IEND\xaeB`\x82"  # type and sum of a PNG's last chunk
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 Fit = Literal["crop", "pad"]
@@ -41,11 +41,11 @@ class Squarer:
 
     Args:
         size: side of the squares in pixels, a multiple of 8, at most 2048.
-        fit: "crop" takes the middle, "pad" keeps all and fills the rest with the background.
-        background: a colour by name ("white") or number ("#ffcc00"), also behind what is transparent.
+        fit: "crop" takes the middle, "pad" keeps the whole picture and pads it with the background.
+        background: a colour by name ("white") or number ("#ffcc00"), also behind transparent parts.
 
     Raises:
-        UnnoiseError: one of them is wrong.
+        UnnoiseError: an argument is wrong.
     """
 
     def __init__(self, size: int = 128, fit: Fit = "crop", background: str = "white") -> None:
@@ -85,8 +85,8 @@ class Squarer:
         width, height = image.size
         side = min(width, height)
         if self.fit == "crop":
-            left, top = (width - side) / 2, (height - side) / 2
-            box, into = (left, top, left + side, top + side), (self.size, self.size)
+            x, y = (width - side) / 2, (height - side) / 2
+            box, into = (x, y, x + side, y + side), (self.size, self.size)
         else:
             scale = self.size / max(width, height)
             box, into = None, (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -98,7 +98,7 @@ class Squarer:
 
 
 def decoded(data: bytes, use: Callable[[Image.Image], T]) -> T:
-    """What ``use`` makes of a picture that was opened and checked, but not decoded yet.
+    """The result of ``use`` for a picture that was opened and checked, but not decoded yet.
 
     Raises:
         LeftOut: it is no whole PNG, JPEG or WebP, too large, too small, or an animation.
@@ -107,12 +107,12 @@ def decoded(data: bytes, use: Callable[[Image.Image], T]) -> T:
     check_webp(data[:30])
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd palettes and the like; sizes are checked here
+            warnings.simplefilter("ignore")  # about odd palettes and the like; sizes are checked here
             with opened(data) as image:
                 return use(image)
     except (LeftOut, MemoryError):
         raise
-    except Exception as error:  # decoders fail in every way there is, and the cure is the same
+    except Exception as error:  # decoders raise all kinds of errors, and the remedy is the same
         raise LeftOut("damaged", " ".join(str(error).split()) or type(error).__name__) from None
 
 
@@ -136,7 +136,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The picture of a PNG, JPEG or WebP file in RGB, upright; what is clear becomes white.
+    """The picture of a PNG, JPEG or WebP file in RGB, upright; transparent parts become white.
 
     Raises:
         UnnoiseError: there is none, or it cannot be used; the same limits as for pictures of a set.
@@ -145,7 +145,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def open_unchanged(path: Path) -> Image.Image:
-    """The picture of a PNG, JPEG or WebP file, upright, in the mode that it has.
+    """The picture of a PNG, JPEG or WebP file, upright, in the file's own mode.
 
     Raises:
         UnnoiseError: there is none, or it cannot be used; the same limits as for pictures of a set.
@@ -158,30 +158,30 @@ def open_unchanged(path: Path) -> Image.Image:
         way, image = decoded(data, lambda image: (way_up(image), upright(image)))
     except LeftOut as why:
         raise UnnoiseError(f"{path} cannot be used: {why}", "save it as PNG, JPEG or WebP again") from None
-    if not way or lean(data).left_out:
-        _tell_of_top(path)
+    if not way or lean(data).unreadable:
+        _warn_of_orientation(path)
     return image
 
 
 @cache
-def _tell_of_top(path: Path) -> None:
+def _warn_of_orientation(path: Path) -> None:
     """Once for each file."""
-    say(f"note: what {path} says of its top is damaged or too large; the picture is taken as it lies")
+    say(f"note: the orientation in {path} is damaged or too large; the picture is used without turning it")
 
 
 def way_up(image: Image.Image) -> int:
-    """Which side of a picture is its top, as EXIF counts it, 1 to 8; 1 where nothing says, 0 where that is damaged."""
-    if image.format not in ("JPEG", "MPO"):  # else the notes lie before the pixels
+    """The EXIF orientation of a picture, 1 to 8; 1 if it has none, 0 if that is damaged."""
+    if image.format not in ("JPEG", "MPO"):  # these have their metadata before the pixels
         image.load()
     try:
-        found = image.getexif().get(0x0112)
-    except Exception:  # notes fail in every way there is, and none of them is the picture's fault
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged metadata raise all kinds of errors, and the picture may still be good
         return 0
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A copy, decoded and turned so that its top is up; of its notes it keeps what is clear alone."""
+    """A copy, decoded and turned upright; of its metadata it keeps only the transparent colour."""
     from PIL import Image
 
     turn = Image.Transpose
@@ -193,7 +193,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A picture of any mode in RGB; what is clear becomes white."""
+    """A picture of any mode in RGB; transparent parts become white."""
     from PIL import Image
 
     image = rgb(image)
@@ -203,7 +203,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """The picture as RGB, or RGBA where something is transparent; 16 bits of grey are divided, not clipped."""
+    """The picture as RGB, or RGBA if some of it is transparent; 16-bit grey is divided, not clipped."""
     import numpy as np
     from PIL import Image
 
@@ -213,16 +213,16 @@ def rgb(image: Image.Image) -> Image.Image:
         if (clear := image.info.get("transparency")) is not None:
             grey.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
         return grey.convert("RGB" if clear is None else "RGBA")
-    if image.mode == "La":  # which Pillow takes no other way
+    if image.mode == "La":  # Pillow converts it in no other way
         image = image.convert("LA")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def check_size(width: int, height: int) -> None:
-    """Sees that a picture's size, as its header has it, is one to decode.
+    """Ensures that a picture's size, according to its header, may be decoded.
 
     Raises:
-        LeftOut: it is not.
+        LeftOut: it is too large or too small.
     """
     if width * height > MAX_PIXELS:
         raise LeftOut("too large", f"{width} x {height} pixels, more than {MAX_PIXELS:,}; make it smaller")
@@ -231,12 +231,12 @@ def check_size(width: int, height: int) -> None:
 
 
 def check_webp(head: bytes) -> None:
-    """``check_size`` from the first 30 bytes of a WebP file (RFC 9649, sections 2.5 to 2.7); of no other file.
+    """``check_size`` from the first 30 bytes of a WebP file (RFC 9649, sections 2.5 to 2.7); ignores other files.
 
-    Opening one makes its decoder take the memory of the whole canvas, so that Pillow's own size comes too late.
+    On opening, the WebP decoder allocates the whole canvas, so the size that Pillow reports comes too late.
 
     Raises:
-        LeftOut: it is too large or small, or its header is none.
+        LeftOut: it is too large or small, or its header is invalid.
     """
     if head[8:12] != b"WEBP":
         return

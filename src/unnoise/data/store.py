@@ -50,7 +50,7 @@ def open_set(path: Path | str) -> PictureSet:
             raise damaged
         return PictureSet(path, manifest, table)
     except (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError):
-        raise damaged from None  # its hash is right, and it is another table or none
+        raise damaged from None  # its hash is right, but it is another table or none
 
 
 class PictureSet:
@@ -59,8 +59,8 @@ class PictureSet:
     ``ids`` code points or other names; ``captions`` the canonical one first, [""] where there is none; ``attributes``
     dictionaries of the same keys; ``family`` tone family or group of near duplicates of each, for sampling with
     p ~ 1 / sqrt(its size); ``identical`` index of the first picture with the same pixels; ``tier`` and ``part`` of the
-    held-out set; ``repeats`` how often each is trained for once that others are; ``sha256`` (hex) of pixels, captions,
-    attributes and split; ``pictures_sha256`` of ids and pixels alone; ``manifest`` all that was recorded.
+    held-out set; ``repeats`` how often each is trained for each time that others are trained once; ``sha256`` (hex) of
+    pixels, captions, attributes and split; ``pictures_sha256`` only of ids and pixels; ``manifest`` the whole manifest.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], table: pa.Table) -> None:
@@ -84,7 +84,7 @@ class PictureSet:
     def pictures(self, indices: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
         """RGB pictures, uint8 (n, 3, height, width), in [0, 255]; all of them, or those of the indices.
 
-        Decoded once and kept in memory; without indices the kept tensor itself, which callers must not change.
+        Decoded once and kept in memory; without indices this is the kept tensor itself, which callers must not change.
         """
         if indices is None:
             return self._pictures
@@ -98,8 +98,7 @@ class PictureSet:
         return [i for i, tier in enumerate(self.tier) if tier in tiers[trained_by]]
 
     def held_out(self, tier: str, part: str) -> list[int]:
-        """Indices of a held-out tier (tier1, tier2, autoencoder): the part for choosing (validation) or for the report
-        (test)."""
+        """Indices of a held-out tier (tier1, tier2, autoencoder) and part (validation to choose by, test to report)."""
         if tier not in TIERS[1:] or part not in PARTS[1:]:
             raise ValueError(f"no held-out set {tier!r}, {part!r}")
         return [i for i, is_in in enumerate(zip(self.tier, self.part, strict=True)) if is_in == (tier, part)]

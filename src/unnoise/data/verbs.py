@@ -17,19 +17,19 @@ def emoji(out: Path = Path("data/emoji"), font: Path | None = None) -> None:
 
     Args:
         out: the folder to make; one that already holds this set is left as it is.
-        font: a font file with CBDT bitmaps, such as NotoColorEmoji.ttf; searched for if left out.
+        font: a font file with CBDT bitmaps, such as NotoColorEmoji.ttf; by default it is searched for.
     """
     from unnoise.data.emoji import build_emoji
 
     before = (out / "manifest.json").exists()
     with progress("drawing", "pictures") as line:
         task = line.add_task("", total=None)
-        manifest = build_emoji(out, font, lambda done, total: line.update(task, completed=done, total=total))
-    held = sum(n for name, n in manifest["splits"].items() if name.startswith("tier"))
+        manifest = build_emoji(out, font, lambda count, total: line.update(task, completed=count, total=total))
+    held_out = sum(n for name, n in manifest["splits"].items() if name.startswith("tier"))
     record = manifest["origin"]["font"]
     tell(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures, "
-        f"{manifest['captions']} captions, {held} held out, {manifest['skipped']} sequences that the font lacks"
+        f"{manifest['captions']} captions, {held_out} held out, {manifest['skipped']} sequences that the font lacks"
     )
     tell(f"{record['family']}, {record['version'].split(';')[0]}, SHA-256 {record['sha256']}")
 
@@ -47,14 +47,14 @@ def folder(
 
     Args:
         path: a folder with text files or a metadata.jsonl beside its pictures, a kohya TOML, a .parquet or a .tar.
-        out: the folder to make; data/ and the name of the pictures' folder if left out.
-        size: side of the square pictures in pixels; 128, or the TOML's resolution, if left out.
-        fit: crop takes the middle, pad keeps all and fills up with the background.
-        background: a colour, "white" or "#ffcc00", for padding and behind what is transparent.
-        keep_back: share of the pictures that is kept for validation.
-        near: how far apart nearly equal pictures may be, in levels of 255; they stay on one side of the split.
+        out: the folder to make; by default data/ and the name of the pictures' folder.
+        size: side of the square pictures in pixels; by default 128, or the TOML's resolution.
+        fit: crop takes the middle, pad keeps the whole picture and pads it with the background.
+        background: a colour, "white" or "#ffcc00", for padding and behind transparent parts.
+        keep_back: share of the pictures held out for validation.
+        near: largest colour difference of near duplicates, in levels of 255; they stay on one side of the split.
     """
-    from unnoise.data.folder import Settings, build_folder
+    from unnoise.data.folder import FolderSettings, build_folder
     from unnoise.data.report import REPORT
     from unnoise.data.show import report_lines
 
@@ -63,13 +63,13 @@ def folder(
     before = (out / "manifest.json").exists()
     with progress("reading", "pictures") as line:
         task = line.add_task("", total=None)
-        settings = Settings(size, fit, background, keep_back, near)
-        manifest = build_folder(path, out, settings, lambda done, n: line.update(task, completed=done, total=n))
-    side, held = manifest["origin"]["settings"]["size"], manifest["splits"].get("tier1/validation", 0)
+        settings = FolderSettings(size, fit, background, keep_back, near)
+        manifest = build_folder(path, out, settings, lambda count, n: line.update(task, completed=count, total=n))
+    side, held_out = manifest["origin"]["settings"]["size"], manifest["splits"].get("tier1/validation", 0)
     idle = manifest["not_used"]
     tell(
         f"{out}: {'already there, ' if before else ''}{manifest['pictures']} pictures of {side} x {side}, "
-        f"{manifest['captions']} captions, {held} kept back, {manifest['left_out']} left out"
+        f"{manifest['captions']} captions, {held_out} kept back, {manifest['left_out']} left out"
         + (f", {idle} {'file' if idle == 1 else 'files'} not used" if idle else "")
     )
     for each in report_lines(out):
@@ -83,7 +83,7 @@ def show(path: Path = Path("data/emoji"), sheet: Path | None = None) -> None:
 
     Args:
         path: the folder of the set.
-        sheet: the PNG file to write; beside the folder if left out.
+        sheet: the PNG file to write; by default beside the folder.
     """
     from rich.console import Console
     from rich.table import Table

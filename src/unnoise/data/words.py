@@ -1,14 +1,14 @@
-"""The tables of words behind the captions: what names leave out, and what people say instead."""
+"""The tables of words for captions: words that names leave out, and words that people use instead."""
 
 from __future__ import annotations
 
 
-def _listed(text: str) -> frozenset[str]:
-    """The phrases of a text, parted by commas."""
+def _phrases(text: str) -> frozenset[str]:
+    """The phrases of a text, separated by commas."""
     return frozenset(" ".join(phrase.split()) for phrase in text.split(","))
 
 
-# roles as names spell them -> as a sentence has them
+# roles as in names -> as in sentences
 PHRASES = {
     "bouncing ball": "bouncing a ball",
     "feeding baby": "feeding a baby",
@@ -64,7 +64,7 @@ SYNONYMS = {
 }
 
 # aliases and Unicode names that mislead, insult, say too little, or name what the picture does not show
-DROPPED = _listed(
+DROPPED = _phrases(
     """a, ab, abc, abcd, accept, anticlockwise downwards and upwards open circle arrows, art, artificial satellite, b,
     back, bamboo, barber, basketball and hoop, beetle, boat, bow, bullettrain front, bullettrain side, calling,
     capital abcd, chart, chart with upwards trend and yen sign, circled latin capital letter m, city sunrise, cl,
@@ -90,7 +90,7 @@ DROPPED = _listed(
 )
 
 # nouns that take no article, though they do not end in s
-UNCOUNTED = _listed(
+UNCOUNTED = _phrases(
     """bacon, badminton, baseball, basketball, bowling, bread, broccoli, butter, camping, cheese, children, coffee,
     construction, coral, corn, cricket, dna, eyes, fingers, fire, fog, food, football, garlic, ginger, green, hands,
     hockey, ice, jewelry, joy, lacrosse, laughing, lightning, love, luggage, lungs, mate, men, milk, money, notes,
@@ -99,7 +99,7 @@ UNCOUNTED = _listed(
 )
 
 # things of which a person would name the colour, if it is measured; bananas and lemons do without
-COLOURED = _listed(
+COLOURED = _phrases(
     """backpack, balloon, basketball, bat, beanie, bear, beetle, bell pepper, bikini, billed cap, bird, bison, boar,
     bookmark, boxing glove, brain, briefcase, bucket, bug, cactus, clutch bag, coat, coin, crab, crayon, crocodile,
     cucumber, dolphin, donkey, door, dress, droplet, eggplant, elephant, fish, flamingo, flashlight, footprints,
@@ -110,7 +110,7 @@ COLOURED = _listed(
 )
 
 # countries and regions whose name takes "the"
-WITH_THE = _listed(
+WITH_THE = _phrases(
     """Bahamas, British Indian Ocean Territory, British Virgin Islands, Canary Islands, Caribbean Netherlands, Cayman
     Islands, Central African Republic, Cocos Islands, Comoros, Cook Islands, Dominican Republic, EU, European Union,
     Falkland Islands, Faroe Islands, French Southern Territories, Gambia, Isle of Man, Maldives, Marshall Islands,

@@ -1,4 +1,4 @@
-"""Writes a picture set: one Parquet file and a manifest, in a folder that appears whole or not at all."""
+"""Writes a picture set: one Parquet file and a manifest, in a folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Row:
     ``id`` unlike all others; ``image`` the encoded file; ``pixels`` SHA-256 (hex) of its RGB bytes; ``captions`` the
     canonical one first; ``attributes`` the same keys in every row; ``family`` whose members share a sampling weight;
     ``identical`` the index of the first row with the same pixels; ``tier`` and ``part`` as in ``splits``; ``repeats``
-    how often it is trained for once that others are.
+    how often it is trained for each time that others are trained once.
     """
 
     id: str
@@ -71,7 +71,7 @@ def existing_set(
     """The manifest of the same set if ``out`` already holds it, None if ``out`` is free.
 
     Raises:
-        UnnoiseError: ``out`` is a file, holds something else, or a set of another origin, which is told as ``other``.
+        UnnoiseError: ``out`` is a file, holds something else, or a set of another origin, described by ``other``.
     """
     manifest = manifest_at(out)
     if manifest is None:
@@ -92,7 +92,7 @@ def write_set(
 ) -> dict[str, Any]:
     """Write rows to the folder ``out``, which must be new or empty, and files ``beside`` them; return the manifest.
 
-    All is written to a folder beside it, flushed to the disk and renamed, so that a failure leaves nothing behind.
+    Everything is written to a scratch folder beside it, flushed and renamed, so that a failure leaves nothing behind.
     """
     out = Path(os.path.abspath(out))
     if out.is_dir() and not any(out.iterdir()):
@@ -110,13 +110,13 @@ def write_set(
 def content_hashes(table: pa.Table) -> dict[str, str]:
     """``pictures_sha256`` of ids and pixels, ``sha256`` of these with captions, attributes and split.
 
-    Of what the rows say, so that another compression or encoder of the same pictures changes nothing.
+    They cover the rows' content, so that another compression or encoder of the same pictures changes nothing.
     """
     columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "image"}
-    told = [name for name in sorted(columns) if name != "identical"]  # which follows from the pixels
+    names = [name for name in sorted(columns) if name != "identical"]  # which follows from the pixels
     return {
         "pictures_sha256": _digest(zip(columns["id"], columns["pixels_sha256"], strict=True)),
-        "sha256": _digest(zip(*(columns[name] for name in told), strict=True)),
+        "sha256": _digest(zip(*(columns[name] for name in names), strict=True)),
     }
 
 
@@ -137,7 +137,7 @@ def _table(rows: Sequence[Row]) -> pa.Table:
     }
     if any(r.attributes for r in rows):  # Parquet knows no record without fields
         columns["attributes"] = pa.array([r.attributes for r in rows])
-    if any(r.repeats != 1 for r in rows):  # a set without has no such column, and the hash that it always had
+    if any(r.repeats != 1 for r in rows):  # without the column older sets keep their hash
         columns["repeats"] = pa.array([r.repeats for r in rows], pa.int32())
     # the `datasets` library takes the features named here as they are and infers the others from their types
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
@@ -153,7 +153,7 @@ def _manifest(table: pa.Table, parquet_sha256: str, extra: dict[str, Any]) -> di
     return {
         "format": FORMAT,
         "pictures": len(table),
-        "captions": sum(1 for said in captions for caption in said if caption),
+        "captions": sum(1 for texts in captions for caption in texts if caption),
         "splits": dict(sorted(Counter(f"{t}/{p}" for t, p in zip(tiers, parts, strict=True)).items())),
         "parquet_sha256": parquet_sha256,
         **content_hashes(table),

@@ -59,8 +59,8 @@ class JudgeFeed(CaptionFeed):
         batch["pictures"] = disturb(batch["pictures"], draws.uniform("disturb", 10).float())
         return batch
 
-    def chosen(self, u: Tensor) -> Tensor:
-        """As ``CaptionFeed.chosen``: the first caption in half of the rows."""
+    def choice(self, u: Tensor) -> Tensor:
+        """As ``CaptionFeed.choice``: the first caption in half of the rows."""
         return (2 * u - 1).clamp_min(0)
 
 
