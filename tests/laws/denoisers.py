@@ -16,7 +16,7 @@ from unnoise.core.prediction import Prediction
 
 
 class Watched(Path):
-    """A path that remembers the last level that was asked of it."""
+    """A path that remembers the last level that it returned."""
 
     def __init__(self, inner: Path) -> None:
         self.inner, self.last = inner, NoiseLevel(1.0, 0.0)

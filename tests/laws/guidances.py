@@ -77,7 +77,7 @@ def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) 
 
 
 def agree(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
-    """Everyone says the same, whatever is asked: strong and weak, with and without prompt, edited or not."""
+    """All calls answer alike: strong and weak, with and without prompt, edited or not."""
     return {name: world(1).estimate(x, here) for name in asks}
 
 
@@ -197,10 +197,10 @@ def keeps_to_its_rows(guidance: Guidance) -> None:
     x = torch.stack([draw(2, 4, 4, seed=i) * (i + 1) for i in range(3)])
 
     def answer(rows: slice, here: NoiseLevel) -> Estimate:
-        asked = guide(guidance, evaluate=lambda x, here, there, asks: {n: shift(n, x) for n in asks})
-        call = asked.step(None)
+        bound = guide(guidance, evaluate=lambda x, here, there, asks: {n: shift(n, x) for n in asks})
+        call = bound.step(None)
         first = call(x[rows], here)
-        again = asked.step(call.memory)(0.5 * x[rows], here)
+        again = bound.step(call.memory)(0.5 * x[rows], here)
         return Estimate(torch.cat([first.x0, again.x0]), torch.cat([first.eps, again.eps]))
 
     def shift(name: str, x: Tensor) -> Estimate:  # two answers of unlike size and direction, row by row

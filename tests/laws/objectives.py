@@ -28,36 +28,36 @@ def counts_x0_alike(weighting: Any) -> None:
     for name in index("paths"):
         level = levels(path(name))
         found = {}
-        for told in index("predictions"):
-            prediction = find("predictions", told)()
+        for meaning in index("predictions"):
+            prediction = find("predictions", meaning)()
             a, b = prediction.target(level)
             per_x0 = (torch.as_tensor(a) - torch.as_tensor(b) * level.alpha / level.sigma) ** 2  # d eps = -a/s d x0
-            found[told] = weighting.weight(level, prediction) * per_x0
-        for told, each in found.items():
-            assert torch.allclose(each / found["noise"], torch.ones_like(each), rtol=1e-10), (name, told)
+            found[meaning] = weighting.weight(level, prediction) * per_x0
+        for meaning, each in found.items():
+            assert torch.allclose(each / found["noise"], torch.ones_like(each), rtol=1e-10), (name, meaning)
 
 
 def is_finite_at_the_ends(weighting: Any) -> None:
     """At SNR 0 and near the data no weight is infinite, negative or not a number."""
-    for told in index("predictions"):
-        if told == "noise":
+    for meaning in index("predictions"):
+        if meaning == "noise":
             continue  # says nothing at alpha = 0, and is refused there
         level = NoiseLevel(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), torch.tensor([1.0, 80.0, 1e-3]).double())
-        weight = weighting.weight(level, find("predictions", told)())
-        assert torch.isfinite(weight).all(), told
-        assert (weight >= 0).all(), told
+        weight = weighting.weight(level, find("predictions", meaning)())
+        assert torch.isfinite(weight).all(), meaning
+        assert (weight >= 0).all(), meaning
 
 
 def is_the_velocity_s_error(kind: Callable[..., Any]) -> None:
     """weight x |output - target|^2 is |velocity - (eps - x0)|^2, whatever is said; capped where it would explode."""
     x0, eps, wrong = torch.randn(3, 200, generator=torch.Generator().manual_seed(0)).double()
     level = NoiseLevel(1 - torch.linspace(0.1, 0.9, 200).double(), torch.linspace(0.1, 0.9, 200).double())
-    for told in index("predictions"):
-        prediction = find("predictions", told)()
+    for meaning in index("predictions"):
+        prediction = find("predictions", meaning)()
         output = prediction.encode(x0, eps, level) + wrong
         x0_hat, eps_hat = prediction.decode(output, level.mix(x0, eps), level)
         error = kind(0.05).weight(level, prediction) * wrong**2
-        assert torch.allclose(error, (eps_hat - x0_hat - (eps - x0)) ** 2, rtol=1e-9), told
+        assert torch.allclose(error, (eps_hat - x0_hat - (eps - x0)) ** 2, rtol=1e-9), meaning
     ends = NoiseLevel(torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 0.0]).double())
     assert torch.allclose(kind(0.05).weight(ends, find("predictions", "noise")()), torch.tensor([400.0, 1.0]).double())
     assert torch.allclose(kind(0.05).weight(ends, find("predictions", "data")()), torch.tensor([1.0, 400.0]).double())
@@ -69,12 +69,12 @@ def min_snr_is_as_published(kind: Callable[..., Any]) -> None:
     level, gamma = levels(path("ddpm-linear")), 5.0
     snr = (level.alpha / level.sigma) ** 2
     capped = torch.clamp(snr, max=gamma)
-    for told, wanted in (("data", capped), ("noise", capped / snr), ("v", capped / (snr + 1))):
-        found = kind(gamma).weight(level, find("predictions", told)())
-        assert torch.allclose(found, wanted, rtol=1e-10), told
+    for meaning, wanted in (("data", capped), ("noise", capped / snr), ("v", capped / (snr + 1))):
+        found = kind(gamma).weight(level, find("predictions", meaning)())
+        assert torch.allclose(found, wanted, rtol=1e-10), meaning
     dark = NoiseLevel(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
-    for told, limit in (("data", 0.0), ("noise", 1.0), ("v", 0.0)):
-        assert float(kind(gamma).weight(dark, find("predictions", told)())) == limit, told
+    for meaning, limit in (("data", 0.0), ("noise", 1.0), ("v", 0.0)):
+        assert float(kind(gamma).weight(dark, find("predictions", meaning)())) == limit, meaning
     for bad in (0.0, -1.0):
         with pytest.raises(UnnoiseError):
             kind(bad)

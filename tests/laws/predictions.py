@@ -37,10 +37,10 @@ def decode_inverts_encode(prediction: Prediction) -> None:
     x0, eps = draw(5, 3, 2, seed=1), draw(5, 3, 2, seed=2)
     for level in admissible(prediction):
         x = level.mix(x0, eps)
-        told = prediction.decode(prediction.encode(x0, eps, level), x, level)
+        decoded = prediction.decode(prediction.encode(x0, eps, level), x, level)
         scale = max(1.0, float(level.sigma)) / abs(determinant(prediction, level))  # of rounding
-        assert (told[0] - x0).abs().max() < 1e-13 * max(10.0, scale)
-        assert (told[1] - eps).abs().max() < 1e-13 * max(10.0, scale)
+        assert (decoded[0] - x0).abs().max() < 1e-13 * max(10.0, scale)
+        assert (decoded[1] - eps).abs().max() < 1e-13 * max(10.0, scale)
 
 
 def halves_make_the_state(prediction: Prediction) -> None:

@@ -237,7 +237,7 @@ def inconsistent_estimates_are_honoured(solver: Solver) -> None:
     """A step from x with an estimate of other halves is the step from ``here.mix(x0, eps)``, the state they make."""
     levels = ladder(path("ddpm-linear"), 4)
 
-    def told(first: Estimate) -> Callable[[Tensor, NoiseLevel, NoiseLevel], Estimate]:
+    def answering(first: Estimate) -> Callable[[Tensor, NoiseLevel, NoiseLevel], Estimate]:
         calls: list[int] = []
 
         def denoise(x: Tensor, here: NoiseLevel, there: NoiseLevel) -> Estimate:
@@ -250,8 +250,8 @@ def inconsistent_estimates_are_honoured(solver: Solver) -> None:
     for index, (here, there) in enumerate(pairwise(levels[:4])):
         e = Estimate(Gaussian().estimate(x, here).x0, Gaussian(mean=0.5).estimate(x, here).eps)
         noise = noise_for([1, 2], 3)
-        move = solver.step(told(e), x, here, there, state, noise.at(index))
-        same = solver.step(told(e), here.mix(e.x0, e.eps), here, there, state, noise.at(index))
+        move = solver.step(answering(e), x, here, there, state, noise.at(index))
+        same = solver.step(answering(e), here.mix(e.x0, e.eps), here, there, state, noise.at(index))
         assert torch.allclose(move.x, same.x, rtol=1e-12, atol=1e-12)
         x, state = move.x, move.state
 

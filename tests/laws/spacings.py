@@ -34,7 +34,7 @@ SETTINGS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # for those that
     "curve": [lambda n: {}, lambda n: {"times": [1, 0.9, 0.3, 0.2]}],
     "kl-optimal": [lambda n: {}, lambda n: {"std": 0.5}],
 }
-STARTS_LOWER = {"leading": "by design", "custom": "as it is told"}
+STARTS_LOWER = {"leading": "by design", "custom": "as its list has it"}
 COUNTS = (1, 2, 7, 13, 50)
 SHAPE = (3, 16, 16)
 

@@ -57,9 +57,9 @@ def makes(e: Estimate, x: Tensor, here: NoiseLevel = HERE) -> bool:
 
 
 def test_apg_without_its_three_parts_is_cfg() -> None:
-    x, told = parts()
-    found, _ = APG(4.0, eta=1.0, momentum=0.0).combine(told, x, HERE, None)
-    wanted, _ = CFG(4.0).combine(told, x, HERE, None)
+    x, estimates = parts()
+    found, _ = APG(4.0, eta=1.0, momentum=0.0).combine(estimates, x, HERE, None)
+    wanted, _ = CFG(4.0).combine(estimates, x, HERE, None)
     assert torch.allclose(found.x0, wanted.x0, rtol=0, atol=1e-12)
     assert torch.allclose(found.eps, wanted.eps, rtol=0, atol=1e-12)
 
@@ -69,10 +69,10 @@ def apg_pushes_across_the_conditional_picture(kind: Callable[..., Guidance]) -> 
     for cap in (math.inf, 0.5):
         memory = None
         for step in range(3):
-            x, told = parts(step)
-            found, memory = kind(5.0, eta=0.0, momentum=-0.5, cap=cap).combine(told, x, HERE, memory)
-            push = found.x0 - told["cond"].x0
-            assert dot(push, told["cond"].x0).abs().max() < 1e-10
+            x, estimates = parts(step)
+            found, memory = kind(5.0, eta=0.0, momentum=-0.5, cap=cap).combine(estimates, x, HERE, memory)
+            push = found.x0 - estimates["cond"].x0
+            assert dot(push, estimates["cond"].x0).abs().max() < 1e-10
             assert (dot(push, push).sqrt() <= 4.0 * cap * (1 + 1e-12)).all()
             assert makes(found, x)
 
@@ -86,9 +86,9 @@ def test_apg_pushes_across() -> None:
 
 def test_cfg_zero_takes_the_nearest_multiple() -> None:
     """v = s v_u + w (v_c - s v_u), with v_c - s v_u orthogonal to v_u: no other s leaves less."""
-    x, told = parts()
-    found, _ = CFGZero(3.0, zero_steps=0).combine(told, x, HERE, None)
-    v, v_c, v_u = (e.eps - e.x0 for e in (found, told["cond"], told["uncond"]))
+    x, estimates = parts()
+    found, _ = CFGZero(3.0, zero_steps=0).combine(estimates, x, HERE, None)
+    v, v_c, v_u = (e.eps - e.x0 for e in (found, estimates["cond"], estimates["uncond"]))
     rest = (v - v_c) / 2  # (w - 1) (v_c - s v_u)
     assert dot(rest, v_u).abs().max() < 1e-10
     s = dot(v_c - rest, v_u) / dot(v_u, v_u)
@@ -135,12 +135,12 @@ def test_cfg_plus_plus() -> None:
 
 def test_wrappers_keep_the_state_that_guidance_left() -> None:
     """A picture that is changed after CFG++ is changed in CFG++'s state, not in the one before it."""
-    x, told = parts(scale=3.0)
-    left, _ = CFGPlusPlus(0.6).combine(told, x, HERE, None)
+    x, estimates = parts(scale=3.0)
+    left, _ = CFGPlusPlus(0.6).combine(estimates, x, HERE, None)
     state = HERE.mix(left.x0, left.eps)
     assert not makes(left, x)
     for outer in (Rescale(CFGPlusPlus(0.6)), Threshold(CFGPlusPlus(0.6))):
-        e, _ = outer.combine(told, x, HERE, None)
+        e, _ = outer.combine(estimates, x, HERE, None)
         assert not torch.allclose(e.x0, left.x0, rtol=0, atol=1e-3)
         assert makes(e, state)
 
@@ -150,10 +150,12 @@ def test_wrappers_keep_the_state_that_guidance_left() -> None:
 
 def test_threshold_is_imagen_s() -> None:
     """Also as diffusers has it where its own cap on s is out of the way."""
-    x, told = parts(scale=2.0)
-    told = {name: e._replace(x0=e.x0 * torch.tensor([0.1, 1.0, 4.0]).reshape(3, 1, 1, 1)) for name, e in told.items()}
-    guided, _ = CFG(3.0).combine(told, x, HERE, None)
-    found, _ = Threshold(CFG(3.0), 0.9).combine(told, x, HERE, None)
+    x, estimates = parts(scale=2.0)
+    estimates = {
+        name: e._replace(x0=e.x0 * torch.tensor([0.1, 1.0, 4.0]).reshape(3, 1, 1, 1)) for name, e in estimates.items()
+    }
+    guided, _ = CFG(3.0).combine(estimates, x, HERE, None)
+    found, _ = Threshold(CFG(3.0), 0.9).combine(estimates, x, HERE, None)
     theirs = diffusers.DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=1e6)
     assert torch.allclose(found.x0, theirs._threshold_sample(guided.x0), rtol=0, atol=1e-12)
     for row in range(3):
@@ -161,7 +163,7 @@ def test_threshold_is_imagen_s() -> None:
         assert torch.allclose(found.x0[row], guided.x0[row].clamp(-s, s) / s, rtol=0, atol=1e-12)
     assert (found.x0.abs() <= 1).all()
     assert makes(found, HERE.mix(guided.x0, guided.eps))
-    within, _ = Threshold(CFG(3.0), 0.9, bound=100.0).combine(told, x, HERE, None)
+    within, _ = Threshold(CFG(3.0), 0.9, bound=100.0).combine(estimates, x, HERE, None)
     assert torch.equal(within.x0, guided.x0), "what lies in its range is left alone"
     for bad in ({"quantile": 0.0}, {"quantile": 1.5}, {"bound": 0.0}):
         with pytest.raises(UnnoiseError):
@@ -169,16 +171,16 @@ def test_threshold_is_imagen_s() -> None:
 
 
 def test_mimic_takes_the_extent_of_the_lower_scale() -> None:
-    x, told = parts()
-    low, high = (CFG(scale).combine(told, x, HERE, None)[0].x0.flatten(2) for scale in (4.0, 12.0))
-    found = Mimic(12.0, 4.0).combine(told, x, HERE, None)[0]
+    x, estimates = parts()
+    low, high = (CFG(scale).combine(estimates, x, HERE, None)[0].x0.flatten(2) for scale in (4.0, 12.0))
+    found = Mimic(12.0, 4.0).combine(estimates, x, HERE, None)[0]
     flat = found.x0.flatten(2)
     off, off_low, off_high = (part - part.mean(2, keepdim=True) for part in (flat, low, high))
     assert torch.allclose(off.abs().amax(2), off_low.abs().amax(2), rtol=1e-12)
     assert torch.allclose(flat.mean(2), high.mean(2), rtol=1e-9)
     assert torch.allclose(off / off.abs().amax(2, keepdim=True), off_high / off_high.abs().amax(2, keepdim=True))
     assert makes(found, x)
-    clipped = Mimic(12.0, 4.0, quantile=0.8).combine(told, x, HERE, None)[0].x0.flatten(2)
+    clipped = Mimic(12.0, 4.0, quantile=0.8).combine(estimates, x, HERE, None)[0].x0.flatten(2)
     at_the_edge = (clipped - high.mean(2, keepdim=True)).abs() >= off_low.abs().amax(2, keepdim=True) * (1 - 1e-9)
     assert (at_the_edge.sum(2) >= 3).all(), "a fifth of the cells is clipped"
 
@@ -234,7 +236,7 @@ def test_autoguidance_asks_the_weak_network_the_same() -> None:
 
 
 def test_ramp_is_a_scale_that_moves() -> None:
-    x, told = parts()
+    x, estimates = parts()
     for shape, rule in SHAPES.items():
         assert abs(sum(rule((i + 0.5) / 1000) for i in range(1000)) / 1000 - 1) < 1e-6, "the mean strength stays"
         for t in (0.0, 0.2, 0.5, 0.9):
@@ -243,9 +245,9 @@ def test_ramp_is_a_scale_that_moves() -> None:
             if t == 0:
                 assert Ramp(CFG(4.0), shape).strength(here) == r
                 continue
-            told = {name: Estimate.of(x, e.x0, here) for name, e in told.items()}
-            found, _ = Ramp(CFG(4.0), shape).combine(told, x, here, None)
-            wanted, _ = CFG(1 + 3 * r).combine(told, x, here, None)
+            estimates = {name: Estimate.of(x, e.x0, here) for name, e in estimates.items()}
+            found, _ = Ramp(CFG(4.0), shape).combine(estimates, x, here, None)
+            wanted, _ = CFG(1 + 3 * r).combine(estimates, x, here, None)
             assert torch.allclose(found.x0, wanted.x0, rtol=0, atol=1e-12)
     rising, table = Ramp(CFG(4.0)), path("ddpm-linear")
     assert rising.asks(CONDS, NoiseLevel(0.0, 1.0)).keys() == {"cond"}, "no strength, no second call"

@@ -12,6 +12,7 @@ from torch import Tensor
 from laws import guidances, objectives, paths, spacings, test_guidance_truth
 from laws.world import red
 from networks.test_edits import blurs_as_a_gaussian_does
+from unnoise.core.edit import Around
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Parts
 from unnoise.core.level import NoiseLevel, Scalar
@@ -119,8 +120,8 @@ def test_batchwide_extents() -> None:
 class TurnedRound(BlurredQueries):
     """diffusers' condition: the mean where a Gaussian is asked for, and the other way round."""
 
-    def __call__(self, site: str, value: Tensor) -> Tensor:
-        return BlurredQueries(self.sites, math.inf if self.blur < math.inf else 1e5)(site, value)
+    def within(self, site: str, value: Tensor, around: Around) -> Tensor:
+        return BlurredQueries(self.sites, math.inf if self.blur < math.inf else 1e5).within(site, value, around)
 
 
 def test_seg() -> None:

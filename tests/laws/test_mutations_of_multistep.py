@@ -60,7 +60,7 @@ class WrongExponent(DEIS):
 
 
 class KeepsPureNoise(LMS):
-    """What was said at alpha = 0, where sigma/alpha is infinite, taken for a point of the polynomial."""
+    """What was predicted at alpha = 0, where sigma/alpha is infinite, taken for a point of the polynomial."""
 
     def step(self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: Any) -> Move:
         move = super().step(denoise, x, here, there, state, noise)

@@ -79,10 +79,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "settings"), REFUSED)
 def test_bad_settings_are_refused_by_name(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(UnnoiseError) as told:
+    with pytest.raises(UnnoiseError) as refusal:
         find("solvers", name)(**settings)
     key, value = next(iter(settings.items()))
-    assert key in str(told.value) or str(value) in str(told.value)
+    assert key in str(refusal.value) or str(value) in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", NOISY)
@@ -116,10 +116,10 @@ class Listening(NoiseSource):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.asked: list[float] = []
+        self.steps: list[float] = []
 
     def at(self, index: float) -> NoiseSource:
-        self.asked.append(index)
+        self.steps.append(index)
         return super().at(index)
 
 
@@ -128,9 +128,9 @@ def test_steps_within_a_step_draw_their_own_noise() -> None:
     levels = [path("flow").at(1 - i / 4) for i in range(5)]
     source = Listening([1, 2], (3,), torch.float64)
     steps = list(sample(mixture_of_three, HalfSteps(), levels, draw(2, 3), source))
-    assert len(source.asked) == len(set(source.asked)) == len(steps)
-    assert source.asked == sorted(source.asked)
-    assert {n for n in source.asked if n == int(n)} == {0, 1, 2, 3}, "at levels of the run the number is the level's"
+    assert len(source.steps) == len(set(source.steps)) == len(steps)
+    assert source.steps == sorted(source.steps)
+    assert {n for n in source.steps if n == int(n)} == {0, 1, 2, 3}, "at levels of the run the number is the level's"
     assert len(steps) == 8
     for step in steps[:-1]:
         again = list(sample(mixture_of_three, HalfSteps(), levels, draw(2, 3), Listening([1, 2], (3,)), step.run))
@@ -146,5 +146,5 @@ def test_ordinary_runs_number_their_steps() -> None:
     levels = [path("flow").at(1 - i / 5) for i in range(6)]
     source = Listening([1], (3,), torch.float64)
     finish(mixture_of_three, find("solvers", "euler-a")(), levels, draw(1, 3), source)
-    assert source.asked == [0, 1, 2, 3, 4]
-    assert all(isinstance(n, int) for n in source.asked)
+    assert source.steps == [0, 1, 2, 3, 4]
+    assert all(isinstance(n, int) for n in source.steps)

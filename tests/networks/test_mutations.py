@@ -93,7 +93,7 @@ def no_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_check_of_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers.Network, "check_size", lambda self, rows, columns: None)
+    monkeypatch.setattr(layers.Network, "check_size", lambda self, *cells: None)
 
 
 FAULTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[str], None]]] = [

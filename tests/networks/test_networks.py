@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from tiny import lively
+from unnoise.core import registry
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.registry import find, index
 from unnoise.errors import UnnoiseError
+from unnoise.networks.unet import UNet, UNetConfig
 
 ROWS, WORDS, LENGTH = 3, 5, 12
 # Of the largest number of an output, where the same sums are added in another order: a float32 sum rounds by 2^-24 of
 # its terms' size, some 40 layers hand that on, and their roundings add up as a root: 4e-7, and a few times that at the
 # worst of thousands of numbers. A fault is off by 1e-3 or more.
 NEAR = 1e-5
+TINY = 100_000  # weights, at most
 
 
 class Call(NamedTuple):
@@ -162,7 +165,7 @@ def edits_act(name: str) -> None:
 
 
 def reads_change_nothing(name: str) -> None:
-    """Reading brings what was asked for; maps sum to 1 and give masked tokens nothing."""
+    """Reading returns every named site; maps sum to 1 and give masked tokens nothing."""
     args = call(network(name))
     places, maps = sites(name)
     plain = answer(name, *args)
@@ -232,8 +235,8 @@ def takes_any_size(name: str) -> None:
         shifted = answer(name, x.roll(m, -1), label, cond)
         assert not torch.allclose(shifted.roll(-m, -1), output, atol=1e-3 * output.abs().max()), "places matter"
     if m > 1:
-        for cells in ((own + 1, own), (own, own - 1)):
-            with pytest.raises(UnnoiseError, match=f"multiple of {m} cells; give"):
+        for cells in ((own + 1, own), (own, own + 1)):
+            with pytest.raises(UnnoiseError, match=f"is no multiple of {m}; give {own}"):
                 net(*call(net, 1, cells))
 
 
@@ -267,6 +270,34 @@ LAWS = [
     takes_any_size,
     joins_prompts_of_other_lengths,
 ]
+
+
+class Huge(UNet):
+    """In its default shape it would be of a thousand billion weights."""
+
+    @dataclass(frozen=True)
+    class Config(UNetConfig):
+        width: int = 2**18
+        heads: int = 2**12
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config or self.Config())
+
+
+def test_laws_cost_a_large_network_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._LIVE, ("networks", "huge"), Huge)
+    for law in (has_the_shape_of_its_input, begins_at_zero, works_without_prompt, lists_its_sites):
+        law("huge")
+    assert sum(p.numel() for p in network("huge").parameters()) < TINY
+    with torch.device("meta"):
+        assert sum(p.numel() for p in Huge().parameters()) > 1e12
+
+
+@pytest.mark.parametrize("kind", ["networks", "autoencoders", "encoders"])
+def test_all_have_a_tiny_shape(kind: str) -> None:
+    for name in index(kind):
+        cls = find(kind, name)
+        assert sum(p.numel() for p in cls(cls.Config.tiny()).parameters()) < TINY, name
 
 
 @pytest.mark.parametrize("name", index("networks"))

@@ -1,4 +1,4 @@
-"""What a picture is asked to be."""
+"""What steers a network toward a picture."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Condition:
 
     @property
     def count(self) -> int:
-        """How many rows it has; 0 where it says nothing."""
+        """The number of rows; 0 where it has no field."""
         return next((len(v) for v in (getattr(self, f.name) for f in fields(self)) if v is not None), 0)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:
@@ -133,7 +133,7 @@ def _padded(values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[l
 def _with_zeros(values: Sequence[Tensor | None], conditions: Sequence[Condition]) -> list[Tensor]:
     """The values, and zeros for the rows of conditions that have none."""
     if any(c.count == 0 for c in conditions):
-        raise ValueError("a condition that says nothing has no number of rows, and cannot join others")
+        raise ValueError("a condition with no field has no number of rows, and cannot join others")
     like = next(value for value in values if value is not None)
     return [
         like.new_zeros(c.count, *like.shape[1:]) if value is None else value

@@ -20,20 +20,20 @@ class Around(NamedTuple):
 
     Attributes:
         cond: the condition of the call, row for row with the value.
-        cells: (rows, columns) of the call's state; None for a square.
+        cells: of the call's state along each axis, such as (rows, columns); None for a square.
         look: where a prompt was attended to: ``look(tokens, mask)`` is what the queries that found the value find in
             another prompt, (B, L, D) tokens and (B, L) bool or None.
     """
 
     cond: Condition | None = None
-    cells: tuple[int, int] | None = None
+    cells: tuple[int, ...] | None = None
     look: Look | None = None
 
-    def grid(self, count: int) -> tuple[int, int]:
-        """(rows, columns) of a map of ``count`` cells, in the state's proportions."""
-        rows, columns = self.cells or (1, 1)
-        side = math.isqrt(count * rows // columns)
-        return side, count // side
+    def grid(self, count: int) -> tuple[int, ...]:
+        """The cells along each axis of a map of ``count`` cells, in the state's proportions."""
+        cells = self.cells or (math.isqrt(count),) * 2
+        shrink = round((math.prod(cells) / count) ** (1 / len(cells)))
+        return tuple(each // shrink for each in cells)
 
 
 NOTHING_AROUND = Around()

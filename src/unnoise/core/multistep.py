@@ -25,11 +25,11 @@ from unnoise.core.level import NoiseLevel
 from unnoise.core.solver import Denoise, Move
 
 Form = Literal["x0", "eps", "slope"]
-Told = tuple[NoiseLevel, Tensor]  # what was said at a level: x0 in form "x0", eps in the others
+Value = tuple[NoiseLevel, Tensor]  # what was predicted at a level: x0 in form "x0", eps in the others
 Weigh = Callable[[Sequence[float], float], list[float]]
 Rest = Callable[[Denoise, Estimate], Tensor]  # what is left of a step after its first call: to the state at its end
-FAR = 1.5  # how many times as much as even steps at their worst a step may magnify what its values are wrong by
-NEAR = 1.0  # the same where noise is drawn, in which old values differ from the newest by more than they are wrong by
+FAR = 1.5  # how many times as much as even steps at their worst a step may magnify the errors of its values
+NEAR = 1.0  # the same where noise is drawn: old values differ from the newest by more than their errors
 
 
 def phi(k: int, z: float) -> float:
@@ -105,33 +105,33 @@ def _linear(form: Form, here: NoiseLevel, there: NoiseLevel) -> tuple[float, flo
     return (sigma_next / sigma, alpha_next * h, -h) if form == "x0" else (alpha_next / alpha, -sigma_next * h, h)
 
 
-def _places(form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told]) -> list[float]:
-    """Where values were told, in steps from the start of this one: 0 is ``here``, 1 ``there``."""
+def _places(form: Form, here: NoiseLevel, there: NoiseLevel, values: Sequence[Value]) -> list[float]:
+    """Where the values lie, in steps from the start of this one: 0 is ``here``, 1 ``there``."""
     start, end, *places = (
         float(level.sigma_hat if form == "slope" else level.log_snr)
-        for level in (here, there, *(level for level, _ in told))
+        for level in (here, there, *(level for level, _ in values))
     )
     return [(place - start) / (end - start) for place in places]
 
 
 def steady_part(
-    form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
-) -> tuple[Told, ...]:
+    form: Form, here: NoiseLevel, there: NoiseLevel, values: Sequence[Value], weigh: Weigh = weights
+) -> tuple[Value, ...]:
     """The newest of the values: as many as a step from ``here`` to ``there`` may look at; see ``reach``."""
     z = _linear(form, here, there)[2]
-    return tuple(told[: reach(_places(form, here, there, told), z, weigh)])
+    return tuple(values[: reach(_places(form, here, there, values), z, weigh)])
 
 
 def integral(
-    form: Form, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
+    form: Form, here: NoiseLevel, there: NoiseLevel, values: Sequence[Value], weigh: Weigh = weights
 ) -> tuple[float, Tensor]:
-    """(carry, gained): x at ``there`` is ``carry * x + gained`` if the estimate is the polynomial through ``told``.
+    """(carry, gained): x at ``there`` is ``carry * x + gained`` if the estimate is the polynomial through ``values``.
 
     Both levels need a finite log-SNR, ``there`` in form "slope" excepted, which reaches sigma = 0.
     """
     carry, gain, z = _linear(form, here, there)
-    nodes = _places(form, here, there, told)
-    parts = [gain * w * value for w, (_, value) in zip(weigh(nodes, z), told, strict=True)]
+    nodes = _places(form, here, there, values)
+    parts = [gain * w * value for w, (_, value) in zip(weigh(nodes, z), values, strict=True)]
     gained = parts[0]
     for part in parts[1:]:
         gained = gained + part
@@ -139,10 +139,10 @@ def integral(
 
 
 def advance(
-    form: Form, x: Tensor, here: NoiseLevel, there: NoiseLevel, told: Sequence[Told], weigh: Weigh = weights
+    form: Form, x: Tensor, here: NoiseLevel, there: NoiseLevel, values: Sequence[Value], weigh: Weigh = weights
 ) -> Tensor:
     """The state at ``there``, from x at ``here``; see ``integral``."""
-    carry, gained = integral(form, here, there, told, weigh)
+    carry, gained = integral(form, here, there, values, weigh)
     return carry * x + gained
 
 
@@ -150,7 +150,7 @@ def advance(
 
 
 def bears(step: Rest, here: NoiseLevel, there: NoiseLevel, calls: int) -> bool:
-    """Whether the rest of a step that has its first estimate, of ``calls`` in all, bears what these are wrong by.
+    """Whether the rest of a step that has its first estimate, of ``calls`` in all, bears the errors of these.
 
     As in ``reach``, but by trying: the step is taken once with estimates of 0 that are wrong by 1, each in a direction
     of its own. Networks are wrong about pictures; where x0 is wrong by d, eps is by d alpha/sigma, and that is much
@@ -169,16 +169,16 @@ def bears(step: Rest, here: NoiseLevel, there: NoiseLevel, calls: int) -> bool:
 
 def stages(
     denoise: Denoise, e: Estimate, here: NoiseLevel, there: NoiseLevel, form: Form, order: Literal[1, 2, 3]
-) -> list[Told]:
-    """What a single step of this order is told: at its start, and at 1/2, or at 1/3 and 2/3, of its log-SNR.
+) -> list[Value]:
+    """The values of a single step of this order: at its start, and at 1/2, or at 1/3 and 2/3, of its log-SNR.
 
     Lu et al. 2022 (arXiv 2206.00927), algorithms 1 and 2. Makes ``order - 1`` calls.
     """
-    x, told = here.mix(e.x0, e.eps), [(here, pick(form, e))]
+    x, values = here.mix(e.x0, e.eps), [(here, pick(form, e))]
     for i in range(1, order):
         level = here.between(there, i / order)
-        told.append((level, pick(form, denoise(advance(form, x, here, level, told), level, there))))
-    return told
+        values.append((level, pick(form, denoise(advance(form, x, here, level, values), level, there))))
+    return values
 
 
 def single_step(
@@ -202,8 +202,8 @@ def single_step(
 
         if not bears(rest, here, there, order):
             return single_step(denoise, e, here, there, form, 2 if order == 3 else 1, steady)
-    told = stages(denoise, e, here, there, form, order)
-    kept = told if order == 1 else [told[1]] if order == 2 else [told[0], told[2]]
+    values = stages(denoise, e, here, there, form, order)
+    kept = values if order == 1 else [values[1]] if order == 2 else [values[0], values[2]]
     return advance(form, here.mix(e.x0, e.eps), here, there, kept)
 
 
@@ -214,11 +214,11 @@ class Past(NamedTuple):
     """What a multistep run remembers.
 
     Attributes:
-        told: what was said at the levels passed, the newest first.
+        values: what was predicted at the levels passed, the newest first.
         left: steps to clean data, the one to come included; infinite where that is not to be looked at.
     """
 
-    told: tuple[Told, ...] = ()
+    values: tuple[Value, ...] = ()
     left: float = math.inf
 
     @classmethod
@@ -228,11 +228,11 @@ class Past(NamedTuple):
 
     def then(self, here: NoiseLevel, value: Tensor, points: int) -> Past:
         """With one value more, of ``points`` in all. Pure noise has no log-SNR to extrapolate from: nothing is kept."""
-        return self._replace(told=() if here.alpha == 0 else ((here, value), *self.told)[:points])
+        return self._replace(values=() if here.alpha == 0 else ((here, value), *self.values)[:points])
 
-    def usable(self) -> tuple[Told, ...]:
+    def usable(self) -> tuple[Value, ...]:
         """The values that this step may look at."""
-        return self.told[: int(min(self.left, len(self.told)))]
+        return self.values[: int(min(self.left, len(self.values)))]
 
     def after(self) -> Past:
         """The same, one step on."""
@@ -265,8 +265,8 @@ def multistep(
     past = (past or Past()).then(here, pick(form, e), points)
     if here.alpha == 0 or (there.sigma == 0 and not to_data):
         return Move(there.mix(e.x0, e.eps), e, past.after())
-    if singlestep_start and len(past.told) < points - 1 and there.sigma != 0:
+    if singlestep_start and len(past.values) < points - 1 and there.sigma != 0:
         return Move(single_step(denoise, e, here, there, "x0", 3), e, past.after())
-    told = past.usable()
-    told = steady_part(form, here, there, told, weigh) if steady else told
-    return Move(advance(form, here.mix(e.x0, e.eps), here, there, told, weigh), e, past.after())
+    values = past.usable()
+    values = steady_part(form, here, there, values, weigh) if steady else values
+    return Move(advance(form, here.mix(e.x0, e.eps), here, there, values, weigh), e, past.after())

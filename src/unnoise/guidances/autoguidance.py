@@ -17,7 +17,7 @@ from unnoise.errors import UnnoiseError
 
 @register("autoguidance", "bad-version")
 class AutoGuidance(Guidance):
-    """Autoguidance: away from what a weaker network says of the same prompt, ``weak + scale (strong - weak)``.
+    """Autoguidance: away from a weaker network's estimate for the same prompt, ``weak + scale (strong - weak)``.
 
     Karras et al. 2024 (arXiv 2406.02507). The weak network is smaller or less trained, on the same data;
     it need not share the path or the prediction of the run's own. Steers quality apart from the prompt.

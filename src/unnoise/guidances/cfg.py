@@ -35,7 +35,7 @@ class CFG(Guidance):
         return {"cond": Ask(conds["cond"]), "uncond": Ask(conds["uncond"])}
 
     def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
-        if "cond" not in parts or "uncond" not in parts:  # others may be there, that an outer guidance asked for
+        if "cond" not in parts or "uncond" not in parts:  # there may be others, for an outer guidance
             return parts["cond" if "cond" in parts else "uncond"], memory
         c, u = parts["cond"], parts["uncond"]
         x0 = u.x0 + self.scale * (c.x0 - u.x0)

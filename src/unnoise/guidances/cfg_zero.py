@@ -24,7 +24,7 @@ class CFGZero(Guidance):
 
         v = s v_u + scale (v_c - s v_u)          v = 0 in the first ``zero_steps`` steps
 
-    The paper is about flow networks. This velocity does not depend on the path or on what the network says, so the same
+    The paper is about flow networks. This velocity depends neither on the path nor on the prediction, so the same
     lines serve all; to stand still is what it is on the flow path, x0 = eps = x / (alpha + sigma).
 
     Args:

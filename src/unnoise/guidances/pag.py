@@ -31,7 +31,7 @@ class IdentityMap(Edit):
 
 @register("pag", "perturbed-attention")
 class PAG(Guidance):
-    """Perturbed-attention guidance: away from what the network says when its cells cannot look at one another.
+    """Perturbed-attention guidance: away from the estimate of a network whose cells cannot see one another.
 
     Ahn et al. 2024 (arXiv 2403.17377): ``inner + strength (c - perturbed)``, where in the perturbed
     call the chosen self-attention maps are the identity. Needs no empty prompt: ``PAG(Plain())`` works without CFG.

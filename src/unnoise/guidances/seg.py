@@ -50,7 +50,7 @@ class BlurredQueries(Edit):
 
 @register("seg", "smoothed-energy")
 class SEG(Guidance):
-    """Smoothed energy guidance: away from what the network says when its queries are blurred.
+    """Smoothed energy guidance: away from the estimate of a network with blurred queries.
 
     Hong 2024 (arXiv 2408.00760): ``inner + strength (c - perturbed)``. Blurring the queries blurs the logits over the
     cells that ask, since these are linear in the query; without end, all cells ask the mean question.

@@ -51,7 +51,7 @@ class Inside:
     Args:
         edits, read: as the network is called with.
         cond: the condition of the call.
-        cells: (rows, columns) of the state; None for a square.
+        cells: of the state along each axis; None for a square.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Inside:
         edits: Sequence[Edit] = (),
         read: Sequence[str] = (),
         cond: Condition | None = None,
-        cells: tuple[int, int] | None = None,
+        cells: tuple[int, ...] | None = None,
     ) -> None:
         self.edits, self.read = tuple(edits), frozenset(read)
         self.around = Around(cond, cells)
@@ -108,16 +108,16 @@ class Network(nn.Module):
         if edits or read:
             check_sites(self.sites(), edits, read)
 
-    def check_size(self, rows: int, columns: int) -> None:
-        """Ensures that it takes states of rows x columns cells.
+    def check_size(self, *cells: int) -> None:
+        """Ensures that it takes states of so many cells along each axis: rows, then columns.
 
         Raises:
             UnnoiseError: it does not; the nearest sizes that it takes are named.
         """
-        for axis, count in (("rows", rows), ("columns", columns)):
+        for count in cells:
             if count < 1 or count % self.multiple:
-                hint = f"give {nearest(count, self.multiple)}"
-                raise UnnoiseError(f"a state of {count} {axis} is no multiple of {self.multiple} cells", hint)
+                what = f"a state of {' x '.join(map(str, cells))} cells: {count} is no multiple of {self.multiple}"
+                raise UnnoiseError(what, f"give {nearest(count, self.multiple)}")
 
     def begin(
         self,
@@ -130,7 +130,7 @@ class Network(nn.Module):
         """The top of every forward.
 
         Args:
-            x: (B, C, h, w) state.
+            x: (B, C, ...) state.
             noise_label, cond, edits, read: as the network is called with.
 
         Returns:
@@ -140,12 +140,12 @@ class Network(nn.Module):
         Raises:
             UnnoiseError: it has no such site, or does not take states of that size.
         """
-        rows, columns = x.shape[2:]
-        self.check_size(rows, columns)
+        cells = tuple(x.shape[2:])
+        self.check_size(*cells)
         self.check_sites(edits, read)
         if self.training and torch.is_grad_enabled():
             cond = without_padding(cond)
-        inside = Inside(edits, read, cond, (rows, columns))
+        inside = Inside(edits, read, cond, cells)
         prompt = cond if cond is not None and cond.tokens is not None and self.config.text_width > 0 else None
         e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
         if prompt is not None and prompt.pooled is not None:

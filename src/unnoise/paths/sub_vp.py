@@ -16,7 +16,7 @@ class SubVP(Path):
     """The sub-VP path: the data fades as on `vp`, with less noise on it at every time. Made for likelihoods.
 
     Song et al. 2021 (arXiv 2011.13456), equation 29: alpha = exp(-B/2), sigma = 1 - exp(-B). So sigma/alpha is
-    2 sinh(B/2), and a level tells its time in closed form. *sigma* is the deviation: it is `vp`'s variance.
+    2 sinh(B/2), and a level gives its time in closed form. *sigma* is the deviation: it is `vp`'s variance.
 
     Args:
         beta_min, beta_max: the rate at t = 0 and at t = 1.

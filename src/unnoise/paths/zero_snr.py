@@ -19,7 +19,7 @@ class ZeroSNR(Path):
 
     Lin et al. 2023 (arXiv 2305.08891), algorithm 1: alpha is shifted until it ends at 0 and scaled until the first
     level is what it was. Done here on the inner path itself, so that the levels between those of the table move with
-    them; below the first level nothing changes. Noise prediction says nothing at the new end: use v.
+    them; below the first level nothing changes. Noise prediction carries nothing at the new end: use v.
 
     Args:
         inner: a path with a table (`ddpm-linear`, `scaled-linear`, `cosine`); Stable Diffusion's where None.

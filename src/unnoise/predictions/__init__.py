@@ -1,1 +1,1 @@
-"""What networks are trained to say, one a file."""
+"""What the output of a network means, one a file."""

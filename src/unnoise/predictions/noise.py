@@ -7,7 +7,7 @@ from unnoise.core.registry import register
 
 @register("noise", "epsilon", "eps")
 class Noise(Prediction):
-    """The noise itself: a = 0, b = 1. DDPM (arXiv 2006.11239), equation 14; says nothing of the data at alpha = 0."""
+    """The noise itself: a = 0, b = 1. DDPM (arXiv 2006.11239), equation 14; no data in it at alpha = 0."""
 
     def target(self, level: NoiseLevel) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""What ancestral solvers share: down to a lower level than was asked for, then up again with fresh noise."""
+"""What ancestral solvers share: down to a lower level than the step's end, then up again with fresh noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unnoise.solvers.reverse import ancestral, refresh
 
 
 class Ancestral(Solver):
-    """A solver that is told how to step down, and adds the noise itself.
+    """A solver whose ``down`` takes the step down, and which adds the noise itself.
 
     Args:
         eta: how much of the noise is fresh, in [0, 1]; 0 is the step down alone.

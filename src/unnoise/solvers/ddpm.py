@@ -25,7 +25,7 @@ class DDPM(Solver):
 
     Args:
         variance: of the fresh noise: "small", the posterior's for data of one point; "large", the forward step's;
-            "learned", between them as the network says; "auto", learned where the network says one, else small.
+            "learned", between them as the network predicts; "auto", learned where it predicts one, else small.
     """
 
     order = 1

@@ -77,9 +77,9 @@ class DPMAdaptive(Solver):
         for _ in range(100):
             whole = control.h >= left - 1e-5  # what would be left over is not worth a step
             reached = there if whole else here.between(there, control.h / left)
-            told = stages(denoise, e, here, reached, "eps", self.high)
-            low = advance("eps", x, here, reached, told[: self.high - 1], halved) / float(reached.alpha)
-            high = advance("eps", x, here, reached, [told[0], told[2]] if self.high == 3 else told[1:])
+            values = stages(denoise, e, here, reached, "eps", self.high)
+            low = advance("eps", x, here, reached, values[: self.high - 1], halved) / float(reached.alpha)
+            high = advance("eps", x, here, reached, [values[0], values[2]] if self.high == 3 else values[1:])
             error = self._error(low, high / float(reached.alpha), before)
             accepted, control = self._judge(control, error) if math.isfinite(error) else (True, control)
             if accepted:  # also what is not finite, for the run to report

@@ -23,8 +23,8 @@ class DPMSolver(Solver):
         order: 1, 2 or 3.
         predicts: the half that is followed: "eps", or "x0", which makes it DPM-Solver++'s single steps (Lu et al. 2022,
             arXiv 2211.01095).
-        steady: lower the order of a step in which noise said near its clean end would magnify what estimates are wrong
-            by: of order 2 and for eps, where sigma/alpha falls by more than a factor of 7.
+        steady: lower the order of a step in which noise predicted near its clean end would magnify the errors of the
+            estimates: of order 2 and for eps, where sigma/alpha falls by more than a factor of 7.
     """
 
     order = 2
@@ -38,7 +38,7 @@ class DPMSolver(Solver):
         self.order = self.evaluations = checks.whole("order", order, 1, 3)
         checks.choice("predicts", predicts, "eps", "x0")
         self.predicts: Literal["eps", "x0"] = predicts
-        self.stages: Literal[1, 2, 3] = self.order  # type: ignore[assignment]  # which was seen to be one of them
+        self.stages: Literal[1, 2, 3] = self.order  # type: ignore[assignment]  # checked above
 
     def step(
         self, denoise: Denoise, x: Tensor, here: NoiseLevel, there: NoiseLevel, state: Any, noise: NoiseSource

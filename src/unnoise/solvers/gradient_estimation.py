@@ -15,7 +15,7 @@ from unnoise.core.solver import Denoise, Move, Solver
 
 @register("gradient-estimation", "gradient_estimation", "ge")
 class GradientEstimation(Solver):
-    """Gradient estimation: Euler with the noise pushed on from what was said before. One call, no order claimed.
+    """Gradient estimation: Euler with the noise extrapolated from the step before. One call, no order claimed.
 
     Permenter and Yuan 2023 (arXiv 2306.04848): gamma eps + (1 - gamma) eps_before. With 1 it is Euler, with
     3/2 Adams's second-order weights for even steps. The steps from pure noise and to clean data are Euler's.

@@ -37,5 +37,5 @@ class IPNDM(Solver):
 
 
 def even(nodes: Sequence[float], z: float) -> list[float]:
-    """Weights as if the values had been told at even distances: 3/2, -1/2; 23/12, -16/12, 5/12; and so on."""
+    """Weights as if the values lay at even distances: 3/2, -1/2; 23/12, -16/12, 5/12; and so on."""
     return weights([-float(i) for i in range(len(nodes))], 0.0)

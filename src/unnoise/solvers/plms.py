@@ -22,7 +22,7 @@ class PLMS(Solver):
     with ``skip_prk_steps``. The paper's own start, by Runge and Kutta, halves steps in t; a solver here sees no t.
 
     Args:
-        steady: take Euler's first step where Heun's would magnify what estimates are wrong by, as in heun.
+        steady: take Euler's first step where Heun's would magnify the errors of the estimates, as in heun.
     """
 
     use = "only to draw again what the first Stable Diffusion drew"
@@ -37,9 +37,8 @@ class PLMS(Solver):
         e = denoise(x, here, there)
         if here.alpha == 0:
             return Move(there.mix(e.x0, e.eps), e, Past())
-        x, first = here.mix(e.x0, e.eps), not (state and state.told)
+        x, first = here.mix(e.x0, e.eps), not (state and state.values)
         past = (state or Past()).then(here, e.eps, 4)
         if first and there.sigma != 0:
             return Move(heun(denoise, e, here, there, self.steady), e, past)
-        told = past.told
-        return Move(advance("slope", x, here, there, told, even), e, past)
+        return Move(advance("slope", x, here, there, past.values, even), e, past)

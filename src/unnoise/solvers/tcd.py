@@ -20,7 +20,7 @@ class TCD(Solver):
 
     Zheng et al. 2024 (arXiv 2402.19159), strategic stochastic sampling: to (1 - eta) t', then forward to t'. For
     networks that were distilled to jump along their trajectory. The times are those of the path that the network was
-    trained on, the one thing that a noise level does not tell.
+    trained on, the one thing that a noise level does not carry.
 
     Args:
         eta: the paper's gamma, in [0, 1]: 0 is deterministic (Euler's step), 1 renoises all as lcm does.

@@ -7,16 +7,16 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.level import NoiseLevel
-from unnoise.core.multistep import Past, Told, halved, integral, line, pick, single_step, steady_part
+from unnoise.core.multistep import Past, Value, halved, integral, line, pick, single_step, steady_part
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import register
 from unnoise.core.solver import Denoise, Move, Solver
 
 
 class Promise(NamedTuple):
-    """The last step: what it was told, and what its integral was then. It is taken again with one value more."""
+    """The last step: the values it was made of, and its integral. It is taken again with one value more."""
 
-    told: tuple[Told, ...]
+    values: tuple[Value, ...]
     gained: Tensor
 
 
@@ -77,18 +77,18 @@ class UniPC(Solver):
         value, (past, promise) = pick(self.predicts, e), state or Memory(Past(), None)
         x = here.mix(e.x0, e.eps)
         if promise is not None:  # by the difference, so that halves that guidance changed are kept
-            before, told = promise.told[0][0], (*promise.told, (here, value))
-            x = x + integral(self.predicts, before, here, told, self._weigh)[1] - promise.gained
+            before, values = promise.values[0][0], (*promise.values, (here, value))
+            x = x + integral(self.predicts, before, here, values, self._weigh)[1] - promise.gained
         past = past.then(here, value, self.points)
         if here.alpha == 0 or there.sigma == 0:
             x = there.mix(e.x0, e.eps) if here.alpha == 0 else self._to_data(x, value, here, there)
             return Move(x, e, Memory(past.after(), None))
-        if self.singlestep_start and self.points == 3 and len(past.told) == 1:
+        if self.singlestep_start and self.points == 3 and len(past.values) == 1:
             return Move(single_step(denoise, e, here, there, "x0", 3), e, Memory(past.after(), None))
-        told = past.usable()
-        told = steady_part(self.predicts, here, there, told, self._weigh) if self.steady else told
-        carry, gained = integral(self.predicts, here, there, told, self._weigh)
-        return Move(carry * x + gained, e, Memory(past.after(), Promise(told, gained)))
+        values = past.usable()
+        values = steady_part(self.predicts, here, there, values, self._weigh) if self.steady else values
+        carry, gained = integral(self.predicts, here, there, values, self._weigh)
+        return Move(carry * x + gained, e, Memory(past.after(), Promise(values, gained)))
 
     def _weigh(self, nodes: Sequence[float], z: float) -> list[float]:
         """Exact, but for two values, where the paper's systems are cut short and the slope counts B / 2."""

@@ -38,7 +38,7 @@ def ends(path: Path, sigma_min: float | None, sigma_max: float | None) -> tuple[
 
 
 def with_start(path: Path, levels: list[NoiseLevel], sigma_max: float | None) -> list[NoiseLevel]:
-    """The levels, begun at the path's own end where that is pure noise and no other start was asked for."""
+    """The levels, begun at the path's own end where that is pure noise and no other start is set."""
     if sigma_max is None and path.at(1.0).alpha == 0:
         return [path.at(1.0), *levels[1:]]
     return levels
