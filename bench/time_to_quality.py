@@ -52,7 +52,7 @@ from unnoise.study.measure import noise_error
 from unnoise.training.plan import Training
 from unnoise.training.report import clock
 from unnoise.training.trainer import machine as computer
-from unnoise.weights.model import read_record
+from unnoise.weights.record import read_record
 
 PARTS = 8  # of a run; after each it is saved and measured
 DRAWN = (1, 2, 4, 8)

@@ -22,7 +22,9 @@ from unnoise.engine.load import PARTS, default_model, default_pictures, model_fo
 from unnoise.errors import UnnoiseError
 from unnoise.recipes.begin import same_latents
 from unnoise.study.nearest import build, save
-from unnoise.weights.model import load_model, read_file, save_model
+from unnoise.weights.model import load_model, save_model
+from unnoise.weights.record import read_file
+from unnoise.weights.verify import verify_model
 
 CARD = Path(__file__).resolve().parent.parent / "docs" / "model-card.md"
 CARD_NAME = "MODEL_CARD.md"
@@ -78,24 +80,26 @@ def install_index(data: Path) -> None:
 def without_links(card: str) -> str:
     """A page of docs as it may stand elsewhere: a link to a file of the repository becomes its path there."""
 
-    def told(link: re.Match[str]) -> str:
+    def as_text(link: re.Match[str]) -> str:
         text, target = link.groups()
         path = posixpath.normpath(posixpath.join("docs", target.partition("#")[0]))
         return path if text in target else f"{text} ({path})"
 
-    return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)", told, card)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)", as_text, card)
 
 
 def install_model(run: Path, changes: dict[str, Any], autoencoder: Path | None = None) -> None:
     """Writes the model's folder."""
     folder = model_folder(run)
+    verify_model(folder)
     modules, record = load_model(folder, PARTS)
     if autoencoder is not None:
-        other, told = load_model(model_folder(autoencoder), ["autoencoder"])
+        verify_model(model_folder(autoencoder))
+        other, theirs = load_model(model_folder(autoencoder), ["autoencoder"])
         if not same_latents(modules["autoencoder"], other["autoencoder"]):
             raise UnnoiseError(f"{autoencoder} makes other latents than {run} knows", "train it with --keep-latents")
         modules["autoencoder"] = other["autoencoder"]
-        record["trained"]["autoencoder"] = told["trained"]["autoencoder"]
+        record["trained"]["autoencoder"] = theirs["trained"]["autoencoder"]
     defaults = record["defaults"] | {name: value for name, value in changes.items() if value is not None}
     info = {"name": "unnoise-emoji", "trained": record["trained"], "defaults": defaults}
     kept = [name for name in record["files"] if not name.endswith((".safetensors", CARD_NAME))]

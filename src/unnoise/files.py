@@ -155,8 +155,8 @@ def write_json(path: Path, value: Any) -> None:
     path.write_bytes(json_bytes(value))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors as one safetensors file. Names are kept; storage that two names share is written twice.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors as one safetensors file, with strings in its header; storage that two share is written twice.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -165,7 +165,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, path)
+        save_file(
+            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()},
+            path,
+            dict(metadata) if metadata else None,
+        )
         path.chmod(0o644)  # the library makes files that their owner alone can read
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))

@@ -11,10 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unnoise.errors import UnnoiseError
+
 
 def to_bytes(x: Tensor) -> Tensor:
-    """uint8 pictures from floats in about [-1, 1], clipped and rounded; any shape."""
-    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    """uint8 pictures from floats in about [-1, 1], clipped and rounded; any shape.
+
+    Raises:
+        UnnoiseError: a number of them is infinite or NaN, as damaged weights make them.
+    """
+    x = x.float()
+    if not math.isfinite(x.sum()) and not torch.isfinite(x).all():
+        hint = "verify the model with `unnoise inspect MODEL --verify`, or draw with --dtype float32"
+        raise UnnoiseError("a picture has numbers that are not finite", hint)
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_bytes(pictures: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 
@@ -15,6 +14,7 @@ from unnoise.data.colours import dominant_colour
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.load import default_model
+from unnoise.weights.record import read_record
 
 TONE = re.compile(r"\b(light|medium-light|medium|medium-dark|dark)([ -]skin| skin tone)|\bone (light|medium|dark)")
 
@@ -128,6 +128,6 @@ def test_colour_words(rgb: tuple[int, int, int], word: str | None) -> None:
 def test_the_shipped_model_reads_every_caption_whole(emoji_set: PictureSet) -> None:
     """Longer ones would lose their last words in training, with a warning."""
     text = (default_model() / "tokenizer.json").read_text("utf-8")
-    length = json.loads((default_model() / "model.json").read_text("utf-8"))["components"]["text"]["config"]["length"]
+    length = read_record(default_model())["parts"]["text"]["config"]["length"]
     captions = [caption for captions in emoji_set.captions for caption in captions]
     assert Tokenizer(text, length)(captions).shape == (len(captions), length)

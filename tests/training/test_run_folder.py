@@ -127,13 +127,13 @@ def test_longer_than_planned(world: Path, tmp_path: Path) -> None:
     """A finished training is told a greater length: it goes on, the model is a new one, and it is remembered."""
     out = tmp_path / "run"
     assert unnoise(*command("emoji-text", world, out)) == 0
-    before = (out / "model" / "weights-01-of-01.safetensors").read_bytes()
+    before = (out / "model" / "text-01-of-01.safetensors").read_bytes()
     assert unnoise("train", "--resume", out, "--train.samples", 80, "--train.keep", 1, "--run.minutes", 0) == 130
     assert len(rows(out)) == 13
     assert unnoise("train", "--resume", out) == 0
     assert len(rows(out)) == 20
     assert [c.name for c in checkpoint.checkpoints(out / "checkpoints")] == ["step-00000020"]
-    assert (out / "model" / "weights-01-of-01.safetensors").read_bytes() != before
+    assert (out / "model" / "text-01-of-01.safetensors").read_bytes() != before
     assert not list(out.glob(".partial*"))
     whole = tmp_path / "whole"
     assert unnoise(*command("emoji-text", world, whole, samples=80)) == 0

@@ -52,7 +52,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_absurd_settings_are_refused_before_anything_is_allocated(case: str, hostile: Hostile) -> None:
     part, name, value = SETTINGS[case]
-    hostile.change(lambda record: record["components"][part]["config"].update({name: value}))
+    hostile.change(lambda record: record["parts"][part]["config"].update({name: value}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     hostile.refused(r"model\.json|do not fit")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes"
@@ -84,14 +84,14 @@ def test_only_names_of_the_registry_are_taken(name: str, hostile: Hostile) -> No
     modules = set(sys.modules)
     for part, field in PLACES:
         (hostile.path / "model.json").write_text(good)
-        hostile.change(lambda record, part=part, field=field: record["components"][part].update({field: name}))  # type: ignore[misc]
-        hostile.refused("is called|unknown noise label")
+        hostile.change(lambda record, part=part, field=field: record["parts"][part].update({field: name}))  # type: ignore[misc]
+        hostile.refused("is called|unknown noise label|name is missing|too long")
     assert not {m for m in set(sys.modules) - modules if not m.startswith(("unnoise.", "torch"))}
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [], {}, {"name": "unet"}, {"name": "clip-text", "config": {}}])
 def test_components_that_are_no_records_are_refused(value: Any, hostile: Hostile) -> None:
-    hostile.change(lambda record: record["components"].update(denoiser=value))
+    hostile.change(lambda record: record["parts"].update(denoiser=value))
     hostile.refused(r"model\.json|no network is called")
 
 
@@ -118,7 +118,7 @@ def test_parts_of_two_models_do_not_load_as_one(hostile: Hostile) -> None:
     """Each part is whole, but the denoiser's prompts are of another width than the text tower's."""
 
     def narrow(record: dict[str, Any]) -> None:
-        record["components"]["text"] = {**record["components"]["text"], "name": "image-conv", "config": {}}
+        record["parts"]["text"] = {**record["parts"]["text"], "name": "image-conv", "config": {}}
 
     hostile.change(narrow)
     hostile.refused("do not fit")
@@ -139,6 +139,9 @@ RECORDS = {
     "a text as format": b'{"format": "1", "components": {}, "files": {}}',
     "format 0": b'{"format": 0, "components": {}, "files": {}}',
     "format infinity": b'{"format": Infinity, "components": {}, "files": {}}',
+    "format 1 without components": b'{"format": 1, "files": {}}',
+    "format 2 without parts": b'{"format": 2, "components": {}, "files": {}}',
+    "parts in a list": b'{"format": 2, "parts": [], "files": {}}',
     "huge": b'{"format": 1, "components": {}, "files": {}}' + b" " * 2**21,
 }
 
@@ -150,5 +153,5 @@ def test_damaged_records_are_refused(case: str, hostile: Hostile) -> None:
 
 
 def test_records_of_a_newer_format_are_refused(hostile: Hostile) -> None:
-    hostile.change(lambda record: record.update(format=2))
-    hostile.refused("format 2, this program reads up to 1; update")
+    hostile.change(lambda record: record.update(format=3))
+    hostile.refused("format 3, this program reads up to 2; update")

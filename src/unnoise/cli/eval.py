@@ -56,7 +56,7 @@ def evaluate(
     from unnoise.study.judge import examine
     from unnoise.study.lab import told
     from unnoise.study.leaderboard import Board, choose_prompts
-    from unnoise.weights.model import read_record
+    from unnoise.weights.record import read_record
 
     checks.whole("--prompts", prompts, 2, 1000)
     checks.whole("--seeds", seeds, 1, 16)

@@ -13,6 +13,7 @@ from unnoise.foreign import quoted
 from unnoise.inspection.answer import Answer
 from unnoise.inspection.look import look
 from unnoise.weights.header import Header
+from unnoise.weights.record import read_record
 
 SHOWN, PARTS = 200, 40  # facts and strings, and parts of a model, that are printed
 
@@ -20,25 +21,47 @@ SHOWN, PARTS = 200, 40  # facts and strings, and parts of a model, that are prin
 def inspect(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     depth: int = 2,
+    verify: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Tell what a file or folder is: weights by their header, adapters, configurations, pictures, workflows and more.
 
     Nothing is loaded and nothing in it is run. The status is 1 if it is damaged, is not what its name says, or would
-    run code.
+    run code. A model folder of unnoise is read whole with --verify alone.
 
     Args:
         file: any file, or a folder.
         depth: how many words of a tensor's name make a part, 1 or more.
+        verify: read a model folder whole: each file must have the SHA-256 in model.json, each weight must be finite.
         as_json: print it as JSON on the standard output.
     """
-    answer = look(file)
+    answer = verified(file) if verify else look(file)
     if as_json:
         print(json.dumps(summary(answer, max(1, depth))))
     else:
         show(file, answer, max(1, depth))
     if answer.fault:
         raise UnnoiseError(f"{file}: {answer.fault}", answer.mend)
+
+
+def verified(file: Path) -> Answer:
+    """The answer for a model folder, or a finished training's, that is read whole; "default" is unnoise's own model.
+
+    Raises:
+        UnnoiseError: there is no model folder, or what ``look`` raises.
+    """
+    from unnoise.engine.load import model_folder  # these import torch
+    from unnoise.weights.verify import verify_model
+
+    folder = model_folder(file)
+    read_record(folder)  # refused where it is no model
+    answer = look(folder)
+    try:
+        found = verify_model(folder)
+    except UnnoiseError as error:
+        return answer._replace(fault=error.what, mend=error.hint)
+    text = f"{found.files} files by SHA-256; {found.numbers:,} numbers in {found.parts} parts are finite"
+    return answer._replace(facts={**answer.facts, "verified": text})
 
 
 def summary(answer: Answer, depth: int) -> dict[str, Any]:
@@ -56,10 +79,8 @@ def show(file: Path, answer: Answer, depth: int) -> None:
     """Prints it for people; strings from the file are spelt out, so that they cannot command a terminal."""
     print(f"{quoted(file, 4096)}: {quoted(answer.what)} ({quoted(answer.format)})")
     for key, value in list(answer.facts.items())[:SHOWN]:
-        said = (
-            f"{value:,}" if type(value) is int and abs(value) < 2**200 and key not in ("seed",) else quoted(value, 400)
-        )
-        print(f"  {quoted(key, 60)}: {said}")
+        number = type(value) is int and abs(value) < 2**200 and key != "seed"
+        print(f"  {quoted(key, 60)}: {f'{value:,}' if number else quoted(value, 400)}")
     if answer.note:
         print(f"  note: {quoted(answer.note, 1000)}")
     if answer.header is not None:

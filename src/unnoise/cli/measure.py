@@ -39,11 +39,12 @@ def measure(
     from unnoise.engine.load import default_model, model_folder, read_tokenizer
     from unnoise.recipes.latent import check_size
     from unnoise.study import measure as study
-    from unnoise.weights.model import load_model, read_record
+    from unnoise.weights.model import load_model
+    from unnoise.weights.record import read_record
 
     checks.whole("--prompts", prompts, 2, 1000)
     folder = model_folder(model) if model else default_model()
-    parts = list(read_record(folder)["components"])
+    parts = list(read_record(folder)["parts"])
     pictures = open_set(data)
     if "denoiser" in parts:
         check_size(pictures)

@@ -69,7 +69,7 @@ def study(
     from unnoise.study.page import record, write
     from unnoise.study.prompts import choose
     from unnoise.training.trainer import machine
-    from unnoise.weights.model import read_record
+    from unnoise.weights.record import read_record
 
     pictures = open_set(data)
     chosen = choose(pictures, part, prompts)

@@ -20,7 +20,8 @@ from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.kernels.compiled import compile_network
 from unnoise.kernels.forked import check_threads
-from unnoise.weights.model import MODEL, load_model, read_file
+from unnoise.weights.model import load_model
+from unnoise.weights.record import MODEL, read_file
 
 PARTS = ("autoencoder", "text", "denoiser")
 

@@ -30,7 +30,7 @@ from unnoise.kernels.forked import check_threads
 from unnoise.pictures import from_bytes, from_image, to_bytes, to_images
 from unnoise.text import clean
 from unnoise.weights.config import from_json
-from unnoise.weights.model import MODEL
+from unnoise.weights.record import MODEL
 
 SIZE = 128
 BATCH = 16

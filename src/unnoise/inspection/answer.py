@@ -1,4 +1,4 @@
-"""What is told of a file or a folder."""
+"""What was found out about a file or a folder."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ def scheduler(value: Mapping[str, Any], name: str) -> Answer:
     keys = ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "timestep_spacing", "steps_offset",
             "set_alpha_to_one", "shift", "sigma_min", "sigma_max", "sigma_data", "use_dynamic_shifting",
             "rescale_betas_zero_snr", "use_karras_sigmas")  # fmt: skip
-    said = str(value.get("prediction_type", "epsilon, which is what is meant where nothing is said"))
-    facts = {"prediction": PREDICTIONS.get(said, said)} | {key: value[key] for key in keys if key in value}
+    prediction = str(value.get("prediction_type", "epsilon, which is what is meant where nothing is said"))
+    facts = {"prediction": PREDICTIONS.get(prediction, prediction)} | {key: value[key] for key in keys if key in value}
     note = ""
     if name.startswith("EDM"):
-        facts["prediction"] = f"{said} by its word, in EDM's preconditioning: not as Stable Diffusion has it"
+        facts["prediction"] = f"{prediction} by its word, in EDM's preconditioning: not as Stable Diffusion has it"
         note = "a model with this must not be sampled as Stable Diffusion XL is, whatever its network looks like"
     elif "FlowMatch" in name:
         facts["prediction"] = "flow"

@@ -20,10 +20,10 @@ from unnoise.weights.kinds import kind_of_tensors
 FOLDER = "a folder"
 MAX_ENTRIES = 10_000
 MAX_RECORD = 2**20  # bytes of a record that is read
-LOOKED_AT = 12  # files whose kind is told one by one
+LOOKED_AT = 12  # files whose kinds are shown one by one
 MODEL, RUN, SET = "model.json", "run.json", "manifest.json"  # as their writers have them, which import torch
 PIPELINE, PEFT, CONFIG = "model_index.json", "adapter_config.json", "config.json"
-SAID = ("path", "prediction", "noise_label")
+SETTINGS, MAX_PARTS = ("dtype", "path", "prediction", "noise_label"), 40  # of a part, and parts, that are shown
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = (".txt", ".caption", ".cap")
@@ -53,8 +53,8 @@ def describe_folder(folder: Path, look: Callable[[Path], Answer]) -> Answer:
             return read_folder(folder)
     if SET in entries and "pictures.parquet" in entries:
         record = record_of(folder / SET)
-        told = ("pictures", "size", "origin", "format")
-        return Answer("a picture set of unnoise", FOLDER, {str(key): record[key] for key in told if key in record})
+        shown = ("pictures", "size", "origin", "format")
+        return Answer("a picture set of unnoise", FOLDER, {str(key): record[key] for key in shown if key in record})
     inner = {name for name, is_folder in entries.items() if is_folder}
     for who, known in (("ComfyUI", COMFY), ("AUTOMATIC1111 or Forge", WEBUI)):
         if len(inner & known) >= 2:
@@ -64,7 +64,7 @@ def describe_folder(folder: Path, look: Callable[[Path], Answer]) -> Answer:
 
 
 def record_of(path: Path) -> dict[str, Any]:
-    """The record in a JSON file; empty where there is none or it is damaged: weights are told all the same."""
+    """The record in a JSON file; empty where there is none or it is damaged: weights are described all the same."""
     try:
         value = parse_json(read(path, MAX_RECORD))
     except (UnnoiseError, ValueError):
@@ -75,26 +75,32 @@ def record_of(path: Path) -> dict[str, Any]:
 def our_model(folder: Path) -> Answer:
     """A model folder of unnoise, by its weights' headers and its record."""
     whole = shards(sorted(folder.glob("*.safetensors"))[:1000])
-    record = record_of(folder / MODEL).get("components")
-    made_of = (
-        {part: said for part, said in record.items() if isinstance(said, dict)} if isinstance(record, dict) else {}
+    record = record_of(folder / MODEL)
+    parts = record.get("parts", record.get("components"))  # as today's format calls them, and as the first did
+    entries = (
+        {part: entry for part, entry in parts.items() if isinstance(entry, dict)} if isinstance(parts, dict) else {}
     )
     facts = {
         str(part): ", ".join(
-            [str(said.get("name")), *(f"{key.replace('_', ' ')} {said[key]}" for key in SAID if key in said)]
+            [str(entry.get("name")), *(f"{key.replace('_', ' ')} {entry[key]}" for key in SETTINGS if key in entry)]
         )
-        for part, said in list(made_of.items())[:20]
+        for part, entry in list(entries.items())[:MAX_PARTS]
     }
-    return Answer(kind_of_tensors(whole.tensors, whole.metadata).what, FOLDER, facts, header=whole)
+    what = kind_of_tensors(whole.tensors, whole.metadata).what
+    return Answer("an unnoise model" if what == "unknown" else what, FOLDER, facts, header=whole)
 
 
 def shards(files: list[Path]) -> Header:
-    """The headers of several files as one."""
-    headers = [read_header(file) for file in files]
+    """The headers of several files as one, without the digests that tell one of our shards from another."""
+    headers = {file.name: read_header(file) for file in files}
+    tensors: dict[str, tuple[str, tuple[int, ...] | None]] = {}
+    for file, header in headers.items():  # parts text.a and text.a.b may both have a tensor text.a.b.weight
+        tensors |= {f"{file}: {name}" if name in tensors else name: each for name, each in header.tensors.items()}
+    metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
     return Header(
-        {name: tensor for header in headers for name, tensor in header.tensors.items()},
-        {key: value for header in headers for key, value in header.metadata.items()},
-        sum(header.size for header in headers),
+        tensors,
+        {key: value for key, value in metadata.items() if key != "sha256"},
+        sum(header.size for header in headers.values()),
     )
 
 
@@ -115,15 +121,15 @@ def diffusers(folder: Path) -> Answer:
     record = record_of(folder / PIPELINE)
     about = describe(record, folder / PIPELINE)
     facts, missing = {}, []
-    for part, said in list(record.items())[:40]:
-        if not isinstance(said, list) or len(said) != 2 or not said[1]:
+    for part, entry in list(record.items())[:40]:
+        if not isinstance(entry, list) or len(entry) != 2 or not entry[1]:
             continue
         held = (
             [name for name, _ in files_of(folder / part)] if Path(part).name == part and part not in ("", "..") else []
         )
         weights = [name for name in held if name.endswith(WEIGHTS)]
-        facts[str(part)] = f"{said[1]}, {f'{len(weights)} files of weights' if weights else f'{len(held)} files'}"
-        wants = not re.search("Scheduler|Tokenizer|Processor|Extractor", str(said[1]))
+        facts[str(part)] = f"{entry[1]}, {f'{len(weights)} files of weights' if weights else f'{len(held)} files'}"
+        wants = not re.search("Scheduler|Tokenizer|Processor|Extractor", str(entry[1]))
         if not held or (wants and not weights):
             missing.append(part)
     note = f"incomplete: nothing to load for {names(missing)}; download it again" if missing else ""

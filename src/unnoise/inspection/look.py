@@ -122,9 +122,9 @@ def of_tensors(found: Found, form: str, header: Header) -> Answer:
 def gguf(path: Path) -> Answer:
     """The answer for a GGUF file."""
     header = read_gguf(path)
-    told = {k: v for k, v in header.metadata.items() if k in ("GGUF version", "general.architecture", "general.name")}
+    labels = {k: v for k, v in header.metadata.items() if k in ("GGUF version", "general.architecture", "general.name")}
     found = kind_of_tensors(header.tensors, {})
-    facts = told | dict(found.facts)
+    facts = labels | dict(found.facts)
     return of_tensors(found._replace(facts=facts, note="this program reads no GGUF weights yet"), "GGUF", header)
 
 
@@ -173,7 +173,7 @@ def pickled(path: Path, file: TorchFile) -> Answer:
 
 
 def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
-    """What the tensors in a file with pickles are, and what else is to be told of it."""
+    """What the tensors in a file with pickles are, and what else people should know of it."""
     if file.listed:
         what = f"a list of {len(file.tensors):,} tensors without names"
         old = len(file.tensors) >= 8 and all(shape and len(shape) in (2, 4) for _, shape in file.tensors.values())

@@ -57,10 +57,10 @@ def describe_picture(path: Path, name: str) -> Answer:
         return Answer(f"a {name} picture", name, facts, "only its first parts were looked at, of more than 100,000")
     if not whole:
         return Answer(f"a {name} picture", name, facts, "", "it is cut short", "download it again")
-    return told(path, Answer(f"a {name} picture", name, facts, note), (width, height))
+    return with_texts(path, Answer(f"a {name} picture", name, facts, note), (width, height))
 
 
-def told(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
+def with_texts(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
     """The answer with what the picture's words say of how it was made."""
     try:
         texts = texts_at(path)

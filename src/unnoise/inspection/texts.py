@@ -28,7 +28,7 @@ YAML = (  # (what it is, patterns that must all be in it)
     ("a control network", (r"target: [\w.]{0,80}ControlLDM",)),
     ("an autoencoder", (r"target: [\w.]{0,80}AutoencoderKL",)),
 )
-LINES = {  # what is told of it: the line that says so
+LINES = {  # a fact, and the line that states it
     "prediction": r"^ {1,40}parameterization: \"?(\w{1,20})", "context": r"^ {1,40}context_dim: ([\d, \[\]]{1,60})",
     "scale of latents": r"^ {1,40}scale_factor: ([\d.]{1,20})", "shift": r"^ {1,40}shift: ([\d.]{1,20})",
 }  # fmt: skip
@@ -71,7 +71,7 @@ def yaml(text: str) -> Answer | None:
     embedders = re.findall(r"^[ -]{1,40}input_key: (\w{1,60})", head, re.M)
     if embedders:
         facts["conditioned on"] = f"{len(embedders)}: {names(embedders)}"
-    note = "" if len(text) > 400 else "everything else must be told by the weights"
+    note = "" if len(text) > 400 else "the weights must tell everything else"
     return Answer(f"an original configuration: {what}", "YAML", facts, note)
 
 

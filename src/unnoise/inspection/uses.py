@@ -17,11 +17,11 @@ def server_error(value: Any, path: Path) -> Answer | None:
     """A server's answer to a request that failed, saved as a file."""
     if not isinstance(value, dict) or not 1 <= len(value) <= 6:
         return None
-    said = next((value[key] for key in ERRORS if value.get(key)), None)
+    message = next((value[key] for key in ERRORS if value.get(key)), None)
     known = {*ERRORS, "status", "statusCode", "code", "success", "type", "path", "timestamp", "request_id", "requestId"}
-    if said is None or not set(value) <= known:
+    if message is None or not set(value) <= known:
         return None
-    fault = f"it is a server's answer to a request that failed: {str(said)[:200]}"
+    fault = f"it is a server's answer to a request that failed: {str(message)[:200]}"
     return Answer(
         "a server's error message", JSON, {}, "", fault, "download it again, logged in if its site asks for that"
     )
@@ -31,12 +31,10 @@ def unnoises(value: Any, path: Path) -> Answer | None:
     """Our own records."""
     if not isinstance(value, dict):
         return None
-    if isinstance(value.get("components"), dict) and isinstance(value.get("files"), dict):
-        return Answer(
-            "the record of an unnoise model",
-            JSON,
-            {"format": value.get("format"), "components": names(value["components"])},
-        )
+    parts = value.get("parts", value.get("components"))  # as today's format calls them, and as the first did
+    if isinstance(parts, dict) and isinstance(value.get("files"), dict):
+        facts = {"format": value.get("format"), "parts": names(parts)}
+        return Answer("the record of an unnoise model", JSON, facts)
     if isinstance(value.get("recipe"), str) and "arguments" in value:
         return Answer("the record of an unnoise training", JSON, {"recipe": value["recipe"][:80]})
     return None
@@ -68,17 +66,17 @@ def workflow(value: Any, path: Path) -> Answer | None:
         )
     if isinstance(value, dict) and isinstance(value.get("nodes"), list) and isinstance(value.get("edges"), list):
         return Answer("a workflow of InvokeAI", JSON, {"nodes": len(value["nodes"])})
-    asked = value.get("generate") if isinstance(value, dict) else None
-    asked = asked if isinstance(asked, dict) else value
+    settings = value.get("generate") if isinstance(value, dict) else None
+    settings = settings if isinstance(settings, dict) else value
     if (
-        isinstance(asked, dict)
-        and isinstance(asked.get("prompt"), str)
-        and {"steps", "cfg_scale", "negative_prompt", "sampler_name", "sampler_index"} & set(asked)
+        isinstance(settings, dict)
+        and isinstance(settings.get("prompt"), str)
+        and {"steps", "cfg_scale", "negative_prompt", "sampler_name", "sampler_index"} & set(settings)
     ):
         facts = {
-            key: asked[key]
+            key: settings[key]
             for key in ("prompt", "negative_prompt", "steps", "cfg_scale", "sampler_name", "width", "height", "seed")
-            if key in asked
+            if key in settings
         }
         return Answer("settings for AUTOMATIC1111's or SD.Next's interface for programs", JSON, facts)
     return None

@@ -11,16 +11,18 @@ from torch import nn
 
 from unnoise.engine.load import model_folder
 from unnoise.errors import UnnoiseError
-from unnoise.weights.model import describe, load_model, read_file
+from unnoise.weights.model import load_model
+from unnoise.weights.parts import describe
+from unnoise.weights.record import read_file
 
 
 def begin_from(init: Path, modules: Mapping[str, nn.Module], part: str, tokenizer: str | None = None) -> list[Any]:
-    """Takes over the weights of a trained folder; returns how that was trained, as it tells.
+    """Takes over the weights of a trained folder; returns how its part was trained, as its record has it.
 
     Args:
         init: a model folder or that of a finished training.
         modules: the components to take, by their names in the folder.
-        part: whose history is asked for.
+        part: whose history is returned.
         tokenizer: the tokenizer.json that the modules are for, where they read captions.
 
     Raises:
@@ -47,6 +49,6 @@ def same_latents(one: nn.Module, other: nn.Module) -> bool:
 
 
 def history(record: Mapping[str, Any], part: str) -> list[Any]:
-    """The trainings that a part of a model went through, as its record tells; empty where it does not."""
-    told = record.get("trained", {})
-    return list(told.get(part, [])) if isinstance(told, dict) else []
+    """The trainings that a part of a model went through, by its record; empty where it has no such list."""
+    trained = record.get("trained", {})
+    return list(trained.get(part, [])) if isinstance(trained, dict) else []

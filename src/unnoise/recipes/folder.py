@@ -23,7 +23,8 @@ from unnoise.recipes.latent import latent_training
 from unnoise.recipes.terms import Terms
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-from unnoise.weights.model import build, read_record
+from unnoise.weights.parts import build
+from unnoise.weights.record import read_record
 
 NONE = Path("none")
 SCALES = {"tiny": (1, 1, 2), "small": (2, 2, 4), "medium": (4, 2, 6), "large": (6, 3, 8)}  # scale, blocks, depth
@@ -103,9 +104,9 @@ def beginning(folder: Path, size: str) -> tuple[Denoiser, Mapping[str, Any]]:
     if size != "own":
         raise UnnoiseError(f"a model that is trained further keeps its size, and is not made {size}", "add --init none")
     record = read_record(folder)
-    if "denoiser" not in record["components"]:
+    if "denoiser" not in record["parts"]:
         raise UnnoiseError(f"the model at {folder} has no denoiser", "name a whole model with --init, or none")
-    begun = build("denoiser", record["components"]["denoiser"])
+    begun = build("denoiser", record["parts"]["denoiser"])
     assert isinstance(begun, Denoiser)
     return begun, record.get("defaults", FLOW_DEFAULTS)
 
@@ -136,7 +137,7 @@ def fresh(size: str, autoencoder: Path | None, text: Path | None) -> Denoiser:
 def _part(path: Path, part: str) -> Any:
     """A component of a model folder, without weights."""
     folder = model_folder(path)
-    components = read_record(folder)["components"]
-    if part not in components:
+    parts = read_record(folder)["parts"]
+    if part not in parts:
         raise UnnoiseError(f"the model at {folder} has no {part}", "name another folder")
-    return build(part, components[part])
+    return build(part, parts[part])

@@ -36,7 +36,8 @@ from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
 from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-from unnoise.weights.model import describe, load_model
+from unnoise.weights.model import load_model
+from unnoise.weights.parts import describe
 
 PREVIEW_PROMPTS = (
     "red apple",

@@ -23,7 +23,7 @@ from unnoise.study.distances import Figure
 from unnoise.study.memorisation import copied, singled_out, thumbnails
 from unnoise.training.trainer import TrainData
 from unnoise.training.watch import FEWEST, KeptBack
-from unnoise.weights.model import read_file, read_record
+from unnoise.weights.record import read_file, read_record
 
 LONG = 24  # characters of a word in a note: a text without blanks is one
 WATCHED = 64  # pictures on either side, at most

@@ -195,7 +195,7 @@ def inversion_names(names: set[str]) -> str:
         ("kohya's", {"emb_params"}),
         ("ComfyUI's and kohya's for SDXL", {"clip_l", "clip_g"}),
         (
-            "those of Replicate's trainer; which words they stand for is told by special_params.json",
+            "those of Replicate's trainer; special_params.json has the words that they stand for",
             {"text_encoders_0"},
         ),
         ("oss-roettger's", {"emb", "emb2"}),

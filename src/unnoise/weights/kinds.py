@@ -1,7 +1,7 @@
 """What tensors are, by their names and shapes: models, their parts, adapters, textual inversions. A table.
 
 Facts come from the loaders of diffusers, ComfyUI, InvokeAI and stable-diffusion.cpp. What tensors cannot tell apart is
-told as such: Stable Diffusion 1.4 from 1.5, SDXL from its Turbo and Lightning, Flux.1 dev from Kontext and Krea.
+named so: Stable Diffusion 1.4 from 1.5, SDXL from its Turbo and Lightning, Flux.1 dev from Kontext and Krea.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ UNETS = {
     768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL",
     1280: "the refiner of Stable Diffusion XL",
 }  # fmt: skip
-OURS = r"^denoiser\.network\.|^autoencoder\.latent_mean|^text\.token\.weight|^pair\."
+OURS = r"^denoiser\.network\.|^autoencoder\.latent_mean|^text(\.[\w-]+)?\.token\.weight|^pair\."
 TINY = "a tiny autoencoder of the TAESD family"
 # (what it is, patterns of which each must be found in some name), the most special first; ^ is a name's beginning
 MODELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an unnoise model: autoencoder, text tower and denoiser",
-     (r"^denoiser\.network\.", r"^text\.token\.", r"^autoencoder\.")),
+     (r"^denoiser\.network\.", r"^text(\.[\w-]+)?\.token\.", r"^autoencoder\.")),
     ("a part of an unnoise model", (OURS,)),
     ("an IP-Adapter", (r"^image_proj\.|^ip_adapter_proj_model\.", r"ip_adapter\.|to_k_ip|processor\.ip_adapter")),
     ("a Control-LoRA", (r"lora_controlnet",)),
@@ -89,7 +89,7 @@ QUANTISED = (  # (how the numbers are packed, what a name holds)
     ("bitsandbytes nf4", r"quant_state\.bitsandbytes__"),
     ("nunchaku (SVDQuant)", r"\.(qweight|wscales|smooth_factor)$"),
 )
-TOLD = {  # what trainers write of themselves: {key: what it is}
+LABELS = {  # what trainers write of themselves: {key: what it is}
     "modelspec.title": "title", "modelspec.architecture": "architecture by its header",
     "modelspec.prediction_type": "prediction by its header", "ss_base_model_version": "base model by its header",
     "ss_sd_model_name": "trained on", "ss_network_module": "trained by", "ss_training_comment": "comment",
@@ -112,14 +112,16 @@ def kind_of_tensors(tensors: Shapes, metadata: Mapping[str, str]) -> Found:
         found = found._replace(note=f"{stray} modules of an adapter lie in it too, left over from a merge")
     found = found or as_adapter(tensors, metadata) or as_inversion(tensors) or as_model(tensors, text)
     if found is None:
-        return Found("unknown", told(metadata))
+        return Found("unknown", labels(metadata))
     packed = [how for how, pattern in QUANTISED if re.search(pattern, text, re.M)]
-    return found._replace(facts={**found.facts, **({"packed": ", ".join(packed)} if packed else {}), **told(metadata)})
+    return found._replace(
+        facts={**found.facts, **({"packed": ", ".join(packed)} if packed else {}), **labels(metadata)}
+    )
 
 
-def told(metadata: Mapping[str, str]) -> dict[str, str]:
+def labels(metadata: Mapping[str, str]) -> dict[str, str]:
     """What a header says of the file in the words of those who made it."""
-    return {what: metadata[key] for key, what in TOLD.items() if metadata.get(key) not in (None, "", "None")}
+    return {what: metadata[key] for key, what in LABELS.items() if metadata.get(key) not in (None, "", "None")}
 
 
 def as_model(tensors: Shapes, text: str) -> Found | None:

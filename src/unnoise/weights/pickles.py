@@ -264,9 +264,9 @@ def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: in
                 machine.step(op.name, arg)
             stopped = op.name == "STOP"
     except (LookupError, ValueError, OverflowError, TypeError) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         missing = "it reads what it never kept" if isinstance(error, KeyError) else "it takes what is not there"
-        fault = missing if isinstance(error, LookupError) else f"it is cut short or damaged ({said[:120]})"
+        fault = missing if isinstance(error, LookupError) else f"it is cut short or damaged ({reason[:120]})"
     if not stopped and not fault:
         fault = "it ends before its end"
     called, inner = dict(machine.called), False

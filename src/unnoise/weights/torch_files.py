@@ -124,7 +124,7 @@ def read_zip(path: Path) -> tuple[TorchFile | None, list[str]]:
 
 
 def check_directory(path: Path) -> None:
-    """Sees that a zip's directory, which is read whole, is no larger than it is for a file of weights.
+    """Ensures that a zip's directory, which is read whole, is no larger than that of a file of weights.
 
     Raises:
         ValueError: it is, or there is none.
