@@ -29,7 +29,7 @@ LETTERS = list(COLOURS)
 class Colours:
     """A tokenizer of one word, which names a colour."""
 
-    length = 3
+    length, room = 3, 1
 
     def cut(self, caption: str) -> str:
         return caption.split()[0]

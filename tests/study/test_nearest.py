@@ -111,7 +111,7 @@ def test_what_is_no_copy_is_far() -> None:
 
 
 def test_a_blank_picture_has_a_description() -> None:
-    assert torch.isfinite(nearest.weighed(describe(torch.full((2, 3, 64, 64), 255, dtype=torch.uint8)))).all()
+    assert torch.isfinite(nearest.weighted(describe(torch.full((2, 3, 64, 64), 255, dtype=torch.uint8)))).all()
 
 
 def test_the_shipped_index_is_whole_and_small() -> None:

@@ -1,21 +1,21 @@
-"""Which levels a run should visit, by how far its law may be off: Align Your Steps' criterion, minimised exactly.
+"""Chooses the levels of a run by minimising Align Your Steps' bound on the error of its distribution, exactly.
 
 Sabour et al. 2024 (arXiv 2404.14507), section 3. With T = (alpha / sigma)^2 and y = T x / alpha, sampling with fresh
 noise is dy = D dT + dB with D the predicted picture (Montanari 2023, arXiv 2305.10690), and ``euler-a`` is the same
-with D kept over a step. Girsanov's theorem gives the Kullback-Leibler divergence of the one law of whole trajectories
-from the other, which the divergence of their ends cannot exceed. It is the paper's bound, KLUB:
+with D constant over a step. Girsanov's theorem gives the Kullback-Leibler divergence between the two distributions of
+whole trajectories, which the divergence of their ends cannot exceed. It is the paper's bound, KLUB:
 
     1/2 sum_i int_(T_i)^(T_(i+1)) E|D(x_T) - D(x_(T_i))|^2 dT
 
 The paper draws states for each expectation and moves one level at a time. Here one more fact is used. Noisier states
-know nothing that cleaner ones do not, so that for a perfect denoiser D(x_(T_i)) is the mean of D(x_T) given x_(T_i),
+hold no information that cleaner ones lack, so for a perfect denoiser D(x_(T_i)) is the mean of D(x_T) given x_(T_i),
 and by Pythagoras the expectation is a difference of losses, L(T) = E|x0 - D(x_T)|^2:
 
     1/2 sum_i int_(T_i)^(T_(i+1)) (L(T_i) - L(T)) dT
 
-that is a staircase above the curve of the loss, less the curve. The area under the curve is the information that states
-hold of the picture (Guo, Shamai and Verdu 2005, arXiv cs/0412108, theorem 2). So all that is to be known of data and
-network is the loss at each level, and since the bound is a sum over steps, dynamic programming finds its least value.
+which is the area between a staircase and the curve of the loss. The area under the curve is the information that states
+hold about the picture (Guo, Shamai and Verdu 2005, arXiv cs/0412108, theorem 2). So only the loss at each level is
+needed, and since the bound is a sum over steps, dynamic programming finds its minimum.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def losses(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x0: Tensor, e
     """(N + 1,) float64 mean over pictures of |x0 - D|^2, summed over a picture, at each level; one call a level.
 
     Args:
-        denoise: as for ``sample``; without guidance, since guided pictures are no means.
+        denoise: as for ``sample``; without guidance, since guided estimates are no means.
         levels: from the noisiest on, all with noise.
         x0: (B, ...) pictures, of the data or drawn by the network itself.
         eps: (B, ...) standard normal noise, the same at all levels so that the curve is smooth.
     """
-    told = [denoise(level.mix(x0, eps), level, level).x0 for level in levels]
-    return torch.stack([(x0 - d).double().pow(2).flatten(1).sum(1).mean() for d in told])
+    estimates = [denoise(level.mix(x0, eps), level, level).x0 for level in levels]
+    return torch.stack([(x0 - d).double().pow(2).flatten(1).sum(1).mean() for d in estimates])
 
 
 def bounds(levels: Sequence[NoiseLevel], loss: Tensor) -> Tensor:
-    """(N, N + 1) float64: what a step from level i to j adds to the bound, in nats; infinite where j is not below i.
+    """(N, N + 1) float64: the contribution of a step from level i to j to the bound, in nats; infinite unless j > i.
 
-    Between levels the loss is taken for a straight line in T, so that the grid should be fine. A loss that rises toward
-    the data, as an estimate may, is replaced by the least before it.
+    Between levels the loss is interpolated linearly in T, so the grid should be fine. A loss that rises toward
+    the data, as an estimate may, is replaced by the smallest before it.
 
     Args:
         levels: N + 1 of them, from the noisiest (pure noise may be one) to the last with noise.
@@ -73,10 +73,10 @@ def bounds(levels: Sequence[NoiseLevel], loss: Tensor) -> Tensor:
 
 
 def aligned(levels: Sequence[NoiseLevel], loss: Tensor, num_steps: int) -> list[NoiseLevel]:
-    """``num_steps + 1`` levels with the least bound among all that the grid allows; the last is data.
+    """``num_steps + 1`` levels of the grid with the smallest bound; the last is data.
 
-    The bound is counted down to the grid's last level, which is not visited: the last step goes past it to the picture
-    that it predicts. Arguments are those of ``bounds``.
+    The bound covers the run down to the grid's last level, which is not visited: the last step goes past it to the
+    predicted picture. Arguments are those of ``bounds``.
 
     Raises:
         UnnoiseError: as ``bounds``; or more steps than the grid has, or none.

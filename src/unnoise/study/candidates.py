@@ -1,8 +1,7 @@
-"""Among which captions a judge must find the right one: a pure function of the picture set, with a revision.
+"""The wrong captions among which a judge must find the right one: a pure function of the picture set, with a revision.
 
-It is a function and not a file: a file would fit one set alone, and the set is drawn on each user's computer with the
-font found there. What a change of either would do to the figures is caught by hashes: a test pins that of a small set,
-and every report bears that of its own list.
+It is a function and not a file: a file would fit only one set, and each user's computer draws the set with its own
+font. Hashes reveal any change: a test pins the hash of a small set's list, and every report shows that of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SMALL |= {*PEOPLE, *TONES.values()}
 
 
 def draw(*key: object) -> int:
-    """A number below 2^64 that SHA-256 draws from the key: the same on every computer, with any version of torch."""
+    """A number below 2^64 derived by SHA-256 from the key: the same on every computer, with any version of torch."""
     text = "/".join(str(part) for part in ("unnoise candidates", REVISION, *key))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
@@ -38,10 +37,10 @@ def nouns(caption: str) -> frozenset[str]:
 class Candidates:
     """The captions that are wrong for each picture, the hardest first.
 
-    ``HARD`` come in turn from three kinds: the same thing in another tone, the same person and tone in another role,
-    and a shared noun; within a kind those first that share most words, ties by hash. ``RANDOM`` more come from the
-    whole set, and what the kinds lack. A small set gives all it has. Never taken is a picture with the same pixels, nor
-    one whose caption is also a caption of the picture, nor a caption twice.
+    ``HARD`` captions come in turn from three kinds: the same thing in another tone, the same person and tone in another
+    role, and a shared noun; within a kind first those that share most words, ties by hash. ``RANDOM`` more come from
+    the whole set, and as many as the kinds lack. A small set gives all it has. Pictures with the same pixels, captions
+    that are also captions of the picture, and repeated captions are excluded.
 
     Args:
         pictures: the set; captions alone are enough, attributes make the first two kinds.
@@ -61,9 +60,9 @@ class Candidates:
         self._sorted = sorted(range(len(pictures)), key=lambda item: pictures.ids[item])
 
     def _keys(self, item: int) -> tuple[list[object], list[object], list[object]]:
-        """What others must share with a picture to be of each kind: tone, role, noun."""
-        said = self.pictures.attributes[item]
-        name, person, tones = said.get("name"), said.get("person"), tuple(said.get("tones") or ())
+        """The keys that others must share with a picture to be of each kind: tone, role, noun."""
+        attributes = self.pictures.attributes[item]
+        name, person, tones = attributes.get("name"), attributes.get("person"), tuple(attributes.get("tones") or ())
         return (
             [("name", name)] if name else [],
             [("tone", person, tones)] if person or tones else [],
@@ -71,7 +70,7 @@ class Candidates:
         )
 
     def hardest(self, item: int, count: int = HARD) -> list[int]:
-        """The pictures that are most easily taken for this one: at most ``count``, fewer in a set without relatives."""
+        """The pictures most easily confused with this one: at most ``count``, fewer in a set without relatives."""
         words = set(self.canonical[item].split())
 
         def order(other: int) -> tuple[int, int]:
@@ -88,17 +87,17 @@ class Candidates:
     def of(self, item: int) -> list[int]:
         """Pictures whose canonical captions are wrong for this one: ``HARD + RANDOM``, or all of a smaller set."""
         size = len(self._sorted)
-        drawn = (self._sorted[draw(self.pictures.ids[item], "random", k) % size] for k in range(8 * (HARD + RANDOM)))
-        everyone = itertools.chain(self.hardest(item), drawn, self._sorted)
+        random = (self._sorted[draw(self.pictures.ids[item], "random", k) % size] for k in range(8 * (HARD + RANDOM)))
+        everyone = itertools.chain(self.hardest(item), random, self._sorted)
         return list(itertools.islice(self._foils(item, everyone), HARD + RANDOM))
 
     def _foils(self, item: int, others: Iterator[int]) -> Iterator[int]:
-        """Those of the others whose captions are wrong for the picture, each caption once."""
-        seen = set(self._own[self.pictures.identical[item]])
+        """The others whose captions are wrong for the picture, each caption once."""
+        used = set(self._own[self.pictures.identical[item]])
         for other in others:
             same = self.pictures.identical[other] == self.pictures.identical[item]
-            if not same and self.canonical[other] and self.canonical[other] not in seen:
-                seen.add(self.canonical[other])
+            if not same and self.canonical[other] and self.canonical[other] not in used:
+                used.add(self.canonical[other])
                 yield other
 
     def is_own(self, item: int, caption: str) -> bool:
@@ -106,15 +105,15 @@ class Candidates:
         return caption.lower() in self._own[self.pictures.identical[item]]
 
     def digest(self, items: Sequence[int] | None = None) -> str:
-        """SHA-256 (hex) of the whole list, or of that of some pictures: what a report names, and a test pins."""
-        chosen = range(len(self.pictures)) if items is None else items
-        listed = sorted((self.pictures.ids[i], [self.pictures.ids[j] for j in self.of(i)]) for i in chosen)
-        return hashlib.sha256(json.dumps([REVISION, listed]).encode()).hexdigest()
+        """SHA-256 (hex) of the whole list, or of that of some pictures, for reports and for the test that pins it."""
+        rows = range(len(self.pictures)) if items is None else items
+        record = sorted((self.pictures.ids[i], [self.pictures.ids[j] for j in self.of(i)]) for i in rows)
+        return hashlib.sha256(json.dumps([REVISION, record]).encode()).hexdigest()
 
 
 _COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 _TONES = tuple(sorted(TONES.values(), key=len, reverse=True))  # "medium-light" before "light"
-# attribute, words that stand for one another, what must not go before them, what must follow or must not
+# attribute, interchangeable words, a pattern for the text before them, a pattern for the text after them
 _GROUPS = (
     ("tone", _TONES, r"(?<![\w-])", r"(?=[ -]skin)"),
     ("person", ("man", "woman", "person"), r"(?<![\w-])", r"(?![\w-])"),
@@ -135,12 +134,12 @@ _GROUPS = (
 def swaps(caption: str) -> list[tuple[str, str]]:
     """(attribute, caption) with one attribute's word exchanged for another of its group, once for each such word.
 
-    Attributes are tone, person, hair, colour and side. Which word comes in its place is drawn by SHA-256.
+    Attributes are tone, person, hair, colour and side. SHA-256 chooses the replacement.
     """
-    found = []
+    results = []
     for attribute, words, before, after in _GROUPS:
         for match in re.finditer(rf"{before}(?:{'|'.join(words)}){after}", caption):
             others = [word for word in words if word != match[0]]
             other = others[draw(caption, match.start()) % len(others)]
-            found.append((attribute, caption[: match.start()] + other + caption[match.end() :]))
-    return found
+            results.append((attribute, caption[: match.start()] + other + caption[match.end() :]))
+    return results

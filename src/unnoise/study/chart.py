@@ -35,7 +35,7 @@ class Chart(NamedTuple):
 
 
 def escape(text: str) -> str:
-    """Text that may stand in SVG."""
+    """Text escaped for SVG."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -61,11 +61,11 @@ def svg(chart: Chart) -> str:
     """The chart as one SVG file's text.
 
     Raises:
-        ValueError: it has no point, or one that no logarithm has.
+        ValueError: it has no points, or an x without a logarithm.
     """
     points = [point for series in chart.series for point in series.points]
     if not points or (chart.log and min(x for x, _ in points) <= 0):
-        raise ValueError(f"{chart.title}: no points, or none that a logarithm has")
+        raise ValueError(f"{chart.title}: no points, or an x without a logarithm")
     place = math.log if chart.log else float
     x0, x1 = _spread([place(x) for x, _ in points])
     y0, y1 = _spread([end for _, y in points for end in ends(y)])

@@ -1,15 +1,18 @@
 """Levels for any number of steps, fitted to a network by gradient descent through the solver.
 
-After LD3 (Tong et al. 2024, arXiv 2405.15506): the levels are what is learnt, the network stands still, and the loss is
-how far a run of few steps ends from a run of many that started from the same noise. Five things differ from the paper.
-Not one list of levels for one number of steps is fitted but a curve for all of them (`curve`). Rows count by the
-logarithm of their error: a few pictures fall to another shape of the same thing whatever the levels, and would be all
-that a mean of squares sees. Distances are those of states; the paper's are LPIPS, of pictures. Both runs start from the
-same state; in the paper's loss (equation 6) the short one may start anywhere within a radius of it, and counts by the
-nearest end that it can so reach. And the network is told the level that the state is at; in the paper what it is told
-is learnt, too, as offsets of their own.
+After LD3 (Tong et al. 2024, arXiv 2405.15506): the levels are learnt, the network stays fixed, and the loss is
+the distance between the ends of a run of few steps and of a run of many from the same noise. Five things differ from
+the paper.
 
-The solver is ``dpmpp-2m``, written here once more with levels that are tensors; a test holds it against the solver.
+1. One curve for all numbers of steps is fitted (`curve`), not one list of levels for one number.
+2. The loss uses the logarithm of each row's error: with any levels a few pictures end at another shape of the same
+   thing, and would dominate a mean of squares.
+3. Distances are between states; the paper's are LPIPS, between pictures.
+4. Both runs start from the same state; in the paper's loss (equation 6) the short one may start anywhere within a
+   radius of it, and its best end counts.
+5. The network gets the level of the state; in the paper the levels for the network are learnt too, as separate offsets.
+
+The solver is ``dpmpp-2m``, written here again with levels that are tensors; a test compares it with the solver.
 """
 
 from __future__ import annotations
@@ -38,12 +41,12 @@ FLOOR = 1e-3  # of an error, below which the run of many steps may itself be off
 
 
 class Batch(NamedTuple):
-    """Runs that start and end alike.
+    """Start states, and the ends that runs from them should reach.
 
     Attributes:
         denoise: as for ``sample``.
         start: (B, ...) states at the noisiest level.
-        end: (B, ...) where a run of many steps takes them.
+        end: (B, ...) their ends after a run of many steps.
     """
 
     denoise: Bound | Denoise
@@ -52,12 +55,12 @@ class Batch(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Where a descent is.
+    """The state of a descent.
 
     Attributes:
-        index: how many iterations are done.
-        num_steps, error: of the last; the geometric mean over its rows of their errors and ``FLOOR``.
-        times: of the curve's points so far, for `curve`.
+        index: number of iterations done.
+        num_steps, error: of the last iteration; the error is the geometric mean over rows of (error + ``FLOOR``).
+        times: the curve's points so far, for `curve`.
     """
 
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody calls
@@ -67,17 +70,17 @@ class Fit(NamedTuple):
 
 
 def end_of(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor) -> Tensor:
-    """The end of a run of ``dpmpp-2m``, by which gradients flow to the levels.
+    """The end of a run of ``dpmpp-2m`` through which gradients flow to the levels.
 
-    What the network keeps for its gradient is freed, and found again on the way back, a step at a time.
+    The network's activations are freed, and computed again in the backward pass, a step at a time.
 
     Args:
         denoise: as for ``sample``.
         levels: alpha and sigma of shape (1,), for all rows, or floats; the last is data.
-        x: (B, ...) states at the first.
+        x: (B, ...) states at the first level.
     """
 
-    def said(x: Tensor, here: NoiseLevel, there: NoiseLevel, memory: Memory | None) -> tuple[Tensor, Tensor, Any]:
+    def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel, memory: Memory | None) -> tuple[Tensor, Tensor, Any]:
         call = denoise.step(memory) if isinstance(denoise, Bound) else denoise
         e = call(x, here, there)
         return here.mix(e.x0, e.eps), e.x0, getattr(call, "memory", None)
@@ -85,7 +88,7 @@ def end_of(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor) ->
     before: tuple[Tensor, Tensor] | None = None
     memory: Memory | None = None
     for here, there in itertools.pairwise(levels):
-        own, x0, memory = checkpoint(said, x, here, there, memory, use_reentrant=False)
+        own, x0, memory = checkpoint(evaluate, x, here, there, memory, use_reentrant=False)
         if not isinstance(there.sigma, Tensor) and there.sigma == 0:
             break
         ahead = x0
@@ -95,7 +98,7 @@ def end_of(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor) ->
             if before is not None and _steady(now - before[1], h):
                 ahead = x0 + (x0 - before[0]) * over(h / (2 * (now - before[1])), x)
             before = (x0, now)
-        # the solver's step with alpha' expm1(-h) written out, so that it needs no finite log-SNR
+        # the solver's step with alpha' expm1(-h) expanded, so that it needs no finite log-SNR
         ratio = there.sigma / here.sigma
         x = over(ratio, x) * own + over(there.alpha - ratio * here.alpha, x) * ahead
     data: Tensor = over(levels[-1].alpha, x0) * x0
@@ -109,7 +112,7 @@ def _steady(last: Tensor, h: Tensor) -> bool:
 
 
 def on_curve(path: Path, points: Sequence[Tensor], num_steps: int) -> list[NoiseLevel]:
-    """``num_steps + 1`` levels of a curve through points, the last 0; those in between are tensors of shape (1,)."""
+    """``num_steps + 1`` levels of a curve through points, the last data; inner levels are tensors of shape (1,)."""
     times = [path.t_min + (1 - path.t_min) * t for t in points]
     inner = [path.at(torch.as_tensor(through(times, i / num_steps)).reshape(1)) for i in range(1, num_steps)]
     ends = [path.at(float(times[0])), path.at(0.0)]
@@ -132,9 +135,9 @@ def descend(
 ) -> Iterator[Fit]:
     """Fits a curve's points, one batch and one number of steps an iteration.
 
-    The noisiest time stays. What moves are the logarithms of the gaps below it, by Adam (arXiv 1412.6980) with
-    gradients clipped to norm 1; the curve falls whatever they are. Smaller numbers of steps come more often, as
-    1/sqrt(n).
+    The noisiest time is fixed. Adam (arXiv 1412.6980) optimises the logarithms of the gaps below it, with
+    gradients clipped to norm 1; the curve always falls. Smaller numbers of steps are drawn more often, with a
+    probability proportional to 1/sqrt(n).
 
     Args:
         path: of the denoiser.
@@ -142,10 +145,10 @@ def descend(
         times: the curve to begin with, as for `curve`, two points or more.
         counts: numbers of steps to fit for, two or more each.
         iterations: at least 1.
-        seed: of the order in which numbers of steps come.
+        seed: of the random order of numbers of steps.
 
     Raises:
-        UnnoiseError: nothing to fit, or the network's answers, or their gradients, are not finite.
+        UnnoiseError: there is nothing to fit, or a gradient is not finite.
     """
     if len(times) < 2 or not falls(times) or not batches or iterations < 1 or min(counts, default=0) < 2:
         raise UnnoiseError("there is nothing to fit", "give two falling times or more, and two steps or more")
@@ -154,7 +157,7 @@ def descend(
     dice, weights = random.Random(seed), [n**-0.5 for n in counts]
 
     def points() -> list[Tensor]:
-        """Of the curve, the last 0."""
+        """The curve's points, the last 0."""
         inner = times[0] - times[0] * gaps.softmax(0).cumsum(0)[:-1]
         return [gaps.new_tensor(times[0]), *inner, gaps.new_tensor(0.0)]
 

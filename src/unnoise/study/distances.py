@@ -1,8 +1,8 @@
-"""How far two sets of pictures lie apart in a network's features, and how sure a figure is.
+"""Distances between two sets of pictures in a network's features, with bootstrap intervals.
 
-The Frechet and the kernel distance are FID and KID where the features are Inception's. Here they are of a judge that
-was trained on the spot, so that they are called FD-local and KD-local: figures compare under one judge and at one
-number of pictures, and with nothing else in the world.
+The Frechet and the kernel distance are FID and KID if the features are Inception's. Here the features come from a judge
+that the user trained, so they are called FD-local and KD-local: figures are comparable only under one judge and at one
+number of pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVEL = 0.95
 
 
 class Figure(NamedTuple):
-    """A figure and where it would have come out with other prompts: the middle 95 % of its bootstrap, of ``count``."""
+    """A figure of ``count`` prompts with the middle 95 % of its bootstrap over prompts."""
 
     value: float
     low: float
@@ -34,11 +34,11 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
     |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)): Dowson and Landau 1982; as FID by Heusel et al. 2017 (arXiv 1706.08500).
     With centred rows X = Q R and C = R^T R / (N - 1) the eigenvalues of C C' are the squared singular values
-    of R R'^T / sqrt((N - 1)(M - 1)), so that the trace of the root is their sum: no root of a matrix is taken, and
-    covariances without full rank (fewer pictures than features) are as exact as any.
+    of R R'^T / sqrt((N - 1)(M - 1)), so that the trace of the root is their sum: no matrix root is needed, and
+    the result is exact for covariances without full rank (fewer pictures than features) too.
 
     Args:
-        a, b: (N, d) and (M, d), two rows or more each. It is biased: fewer rows give more.
+        a, b: (N, d) and (M, d), two rows or more each. The distance is biased: fewer rows give larger values.
     """
     _check(a, b)
     a, b = a.double(), b.double()
@@ -55,10 +55,10 @@ def cubic(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kernel(a: Tensor, b: Tensor) -> float:
-    """Squared maximum mean discrepancy under ``cubic``, unbiased: it may come out below zero.
+    """Squared maximum mean discrepancy under ``cubic``, unbiased: it may be negative.
 
-    Gretton et al. 2012 (JMLR 13), lemma 6; as KID by Binkowski et al. 2018. For sets that were drawn independently of
-    one another; for pictures of the same prompts see ``paired_terms``.
+    Gretton et al. 2012 (JMLR 13), lemma 6; as KID by Binkowski et al. 2018. For sets that were drawn independently;
+    for pictures of the same prompts see ``paired_terms``.
 
     Args:
         a, b: (N, d) and (M, d), two rows or more each.
@@ -71,8 +71,8 @@ def kernel(a: Tensor, b: Tensor) -> float:
 def paired_terms(a: Tensor, b: Tensor) -> Tensor:
     """(N, N) terms h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i), whose mean over i != j is unbiased.
 
-    Gretton et al. 2012, lemma 6, for equal numbers. Row i of both is of prompt i: such rows are alike, and the general
-    form, which counts k(a_i, b_i) too, would then be pulled below zero. This one leaves these out, and is 0 for a = b.
+    Gretton et al. 2012, lemma 6, for equal numbers. Row i of both belongs to prompt i: such rows are similar, which
+    would pull the general form, with its terms k(a_i, b_i), below zero. This one has no such terms, and is 0 for a = b.
     """
     if a.shape != b.shape:
         raise UnnoiseError(f"{len(a)} and {len(b)} pictures are no pairs", "give as many of both, in one order")
@@ -82,10 +82,10 @@ def paired_terms(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pair_mean(terms: Tensor, counts: Tensor) -> Tensor:
-    """(R,) means of (N, N) terms over pairs i != j, row i taken counts[r, i] times.
+    """(R,) means of (N, N) terms over pairs i != j, with row i repeated counts[r, i] times.
 
-    A resample holds rows twice. A row is no partner of itself, nor of its copies: pairs of one row are left out, or the
-    copies would look like a distribution that is narrower than it is.
+    A resample repeats rows. A row forms no pair with itself or its copies: otherwise
+    the distribution would look narrower than it is.
     """
     own = terms.diagonal()
     total = ((counts @ terms) * counts).sum(1) - (counts**2) @ own
@@ -93,7 +93,7 @@ def pair_mean(terms: Tensor, counts: Tensor) -> Tensor:
 
 
 def resamples(count: int, seed: int, number: int = RESAMPLES) -> Tensor:
-    """(number, count) float64: how often each prompt stands in each resample; a pure function of the seed."""
+    """(number, count) float64: how often each resample contains each prompt; a pure function of the seed."""
     if count < 2:
         raise UnnoiseError(f"{count} prompts give no interval", "ask for 2 or more of each tier")
     rows = torch.randint(count, (number, count), generator=generator("bootstrap", seed, count))
@@ -106,44 +106,44 @@ def bootstrap(
     """A statistic of ``count`` prompts with its percentile interval (Efron 1979).
 
     Args:
-        statistic: (R, count) how often each prompt is taken, to (R,) values.
-        seed: of the resamples; figures of one seed and count share them, so that they can be compared.
-        centred: shift the resamples' mean onto the value. For a statistic that grows when rows repeat, as the Frechet
-            distance does: its spread is then honest, where its place is not.
+        statistic: maps (R, count) numbers of repeats of each prompt to (R,) values.
+        seed: of the resamples; figures with one seed and count share them, so that they are comparable.
+        centred: shift the resamples' mean to the value. For a statistic that grows when rows repeat, as the Frechet
+            distance does: the spread of its resamples is right, but not their mean.
     """
     value = float(statistic(torch.ones(1, count, dtype=torch.float64))[0])
-    found = statistic(resamples(count, seed, number))
-    found = found[found.isfinite()]  # a resample of one prompt alone has no pairs
+    values = statistic(resamples(count, seed, number))
+    values = values[values.isfinite()]  # a resample of one prompt alone has no pairs
     if centred:
-        found = found - found.mean() + value
-    low, high = found.quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)).tolist()
+        values = values - values.mean() + value
+    low, high = values.quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)).tolist()
     return Figure(value, low, high, count)
 
 
 def mean_of(values: Tensor, seed: int = 0) -> Figure:
-    """The mean of (N,) values, one a prompt."""
+    """The mean of (N,) values, one per prompt."""
     values = values.double()
     return bootstrap(lambda counts: counts @ values / counts.sum(1), len(values), seed)
 
 
 def frechet_of(a: Tensor, b: Tensor, seed: int = 0, number: int = 200) -> Figure:
-    """``frechet`` of rows that belong to the same prompts; both rows of a prompt are resampled together."""
+    """``frechet`` of rows of the same prompts; both rows of a prompt are resampled together."""
 
     def statistic(counts: Tensor) -> Tensor:
-        chosen = (torch.repeat_interleave(torch.arange(len(a)), row.long()) for row in counts)
-        return torch.tensor([frechet(a[rows], b[rows]) for rows in chosen], dtype=torch.float64)
+        samples = (torch.repeat_interleave(torch.arange(len(a)), row.long()) for row in counts)
+        return torch.tensor([frechet(a[rows], b[rows]) for rows in samples], dtype=torch.float64)
 
     return bootstrap(statistic, len(a), seed, number, centred=True)
 
 
 def kernel_of(a: Tensor, b: Tensor, seed: int = 0) -> Figure:
-    """The kernel distance of rows that belong to the same prompts."""
+    """The kernel distance of rows of the same prompts."""
     terms = paired_terms(a, b)
     return bootstrap(lambda counts: pair_mean(terms, counts), len(a), seed)
 
 
 def diversity_of(features: Tensor, seed: int = 0) -> Figure:
-    """Mean of 1 - cosine between pictures of different prompts: 0 where one picture answers all."""
+    """Mean of 1 - cosine between pictures of different prompts: 0 if all prompts give the same picture."""
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     apart = 1 - unit @ unit.T
     return bootstrap(lambda counts: pair_mean(apart, counts), len(features), seed)

@@ -1,4 +1,4 @@
-"""Pictures in a row: film strips and moving pictures of what happens between noise and picture, and tables."""
+"""Film strips and animations of the way from noise to picture, and tables of pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GAP, MARGIN, INK = 4, 18, (60, 60, 60)
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most so many of ``count`` places, the first and the last among them, as even as whole numbers are."""
+    """At most ``most`` of ``count`` indices, the first and the last among them, spread as evenly as possible."""
     if count <= most:
         return list(range(count))
     if most == 1:
@@ -84,7 +84,7 @@ def table(
 
 
 def gif(images: Sequence[Image.Image], milliseconds: int = 120, hold: int = 1500) -> bytes:
-    """A GIF that runs for ever: each picture for so long, the last for ``hold``; all of one size."""
+    """A GIF that loops for ever: each picture for ``milliseconds``, the last for ``hold``; all of one size."""
     shades = [image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for image in images]
     times = [milliseconds] * (len(shades) - 1) + [hold]
     data = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The forward process on one picture: how noise takes it over."""
+"""The forward process on one picture: noise is added until only noise is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Noised(NamedTuple):
     Attributes:
         t: time, from 0 (data) to 1 (noise).
         snr: signal-to-noise ratio alpha^2/sigma^2.
-        image: the state alpha x0 + sigma eps, divided by sqrt(alpha^2 + sigma^2) where that is above 1, clipped.
+        image: the state alpha x0 + sigma eps, divided by sqrt(alpha^2 + sigma^2) if that is above 1, clipped.
     """
 
     t: float
@@ -28,7 +28,7 @@ class Noised(NamedTuple):
 
 
 def noised(picture: Image.Image, path: Path, count: int, seed: int = 0) -> list[Noised]:
-    """The picture at ``count`` even times from 0 to 1, with one and the same noise sample."""
+    """The picture at ``count`` equally spaced times from 0 to 1, with the same noise sample."""
     x0 = from_bytes(from_image(picture))[None]
     eps = NoiseSource([seed], x0.shape[1:]).initial()
     frames = []

@@ -1,4 +1,4 @@
-"""A judge: an image-text encoder of its own that says whether a picture is what its caption says, and its exam."""
+"""A judge: a separate image-text encoder that decides whether a picture matches its caption, and its exam."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_bytes
 from unnoise.study.candidates import Candidates, swaps
 
-FIRST, CAUGHT = 0.97, 0.90  # what a judge must reach on real pictures before its figures are worth printing
+FIRST, CAUGHT = 0.97, 0.90  # shares that a judge must reach on real pictures before its figures mean anything
 ROWS = 64
 
 
@@ -23,8 +23,8 @@ class Judge:
     """Captions and pictures as unit vectors of one space; their products are cosine similarities.
 
     Args:
-        text, image, pair, tokenizer: a contrastive pair as ``emoji-judge`` trains it; no weight of it may be the
-            generator's, or a picture could be made to please it.
+        text, image, pair, tokenizer: a contrastive pair as ``emoji-judge`` trains it; it must share no weights with
+            the generator, or pictures could exploit them.
     """
 
     def __init__(self, text: nn.Module, image: nn.Module, pair: nn.Module, tokenizer: Tokenizer) -> None:
@@ -49,7 +49,7 @@ class Judge:
 
 
 def first(pictures: Tensor, captions: Tensor, items: Sequence[int], candidates: Candidates) -> Tensor:
-    """(n,) bool: whether each picture's own caption is nearer to it than all its candidates; a tie is lost.
+    """(n,) bool: whether each picture's own caption is nearer to it than all its candidates; a tie counts as False.
 
     Args:
         pictures: (n, D) unit vectors, of pictures that should show ``items``.
@@ -65,14 +65,14 @@ def first(pictures: Tensor, captions: Tensor, items: Sequence[int], candidates: 
 
 
 class Exam(NamedTuple):
-    """What a judge reaches on real pictures.
+    """The results of a judge on real pictures.
 
     Attributes:
-        pictures: how many were shown.
-        first: share whose right caption came first among its candidates.
-        swaps: how many captions with one attribute exchanged were shown.
-        caught: share of these that were less like the picture than the right caption; 1 where there are none.
-        by_attribute: the same for each attribute.
+        pictures: number of pictures.
+        first: share of pictures whose right caption came first among its candidates.
+        swaps: number of captions with one attribute exchanged.
+        caught: share of these that were less similar to the picture than the right caption; 1 if there are none.
+        by_attribute: the same share for each attribute.
     """
 
     pictures: int
@@ -83,7 +83,7 @@ class Exam(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether both shares are what a judge must reach."""
+        """Whether both shares are high enough."""
         return self.first >= FIRST and self.caught >= CAUGHT
 
 
@@ -96,15 +96,15 @@ def examine(judge: Judge, pictures: PictureSet, candidates: Candidates, captions
     items = [item for item, caption in enumerate(candidates.canonical) if caption]
     looks = judge.pictures(pictures.pictures(items))
     right = first(looks, captions, items, candidates)
-    asked = [
+    exchanges = [
         (row, attribute, other)
         for row, item in enumerate(items)
         for attribute, other in swaps(pictures.captions[item][0])
         if not candidates.is_own(item, other)
     ]
     caught: dict[str, list[bool]] = {}
-    wrong = judge.captions([other for _, _, other in asked]) if asked else torch.empty(0, captions.shape[1])
-    for (row, attribute, _), vector in zip(asked, wrong, strict=True):
+    wrong = judge.captions([other for _, _, other in exchanges]) if exchanges else torch.empty(0, captions.shape[1])
+    for (row, attribute, _), vector in zip(exchanges, wrong, strict=True):
         own = captions[items[row]] @ looks[row]
         caught.setdefault(attribute, []).append(bool(own > vector @ looks[row]))
     every = [each for values in caught.values() for each in values]

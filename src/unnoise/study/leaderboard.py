@@ -1,4 +1,4 @@
-"""The leaderboard: models on the same prompts under one judge, always between a ceiling, a floor and a memoriser."""
+"""The leaderboard: models on the same prompts under one judge, always with a ceiling, a floor and a memoriser."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ class Prompts(NamedTuple):
     tiers: list[str]
 
     def rows(self, *tiers: str) -> list[int]:
-        """Which of the prompts are of these tiers."""
+        """The rows of the prompts of these tiers."""
         return [row for row, tier in enumerate(self.tiers) if tier in tiers]
 
 
 def choose_prompts(pictures: PictureSet, part: str, count: int) -> Prompts:
-    """Up to ``count`` captioned pictures of each tier, evenly spread over it; of equal pictures one.
+    """Up to ``count`` captioned pictures of each tier, evenly spread over it; one of each group of equal pictures.
 
     Raises:
-        UnnoiseError: a tier has fewer than two, so that nothing can be said of it.
+        UnnoiseError: a tier has fewer than two pictures, too few for a figure.
     """
     groups = {"trained": pictures.select("denoiser"), **{t: pictures.held_out(t, part) for t in TIERS[1:]}}
-    chosen: list[tuple[int, str]] = []
+    rows: list[tuple[int, str]] = []
     for tier, every in groups.items():
-        there = list({pictures.identical[i]: i for i in every if pictures.captions[i][0]}.values())
-        if len(there) < 2:
+        items = list({pictures.identical[i]: i for i in every if pictures.captions[i][0]}.values())
+        if len(items) < 2:
             raise UnnoiseError(
-                f"{pictures.path} has {len(there)} pictures of {tier}, {part}", "name a set with a held-out split"
+                f"{pictures.path} has {len(items)} pictures of {tier}, {part}", "name a set with a held-out split"
             )
-        number = min(count, len(there))
-        chosen += [(there[place * len(there) // number], tier) for place in range(number)]
-    return Prompts([item for item, _ in chosen], [tier for _, tier in chosen])
+        number = min(count, len(items))
+        rows += [(items[place * len(items) // number], tier) for place in range(number)]
+    return Prompts([item for item, _ in rows], [tier for _, tier in rows])
 
 
 class Row(NamedTuple):
     """One line of the board.
 
     Attributes:
-        name: of the model, or what else was judged.
-        figures: by name, None where a figure makes no sense.
+        name: of the model or control.
+        figures: by name, None if a figure makes no sense.
         pictures: uint8 (P, 3, H, W), one a prompt, for the contact sheet.
     """
 
@@ -78,12 +78,12 @@ class Row(NamedTuple):
 
 
 class Board:
-    """Measures pictures of the same prompts; what is of the set alone is computed once.
+    """Measures pictures of the same prompts; values that depend only on the set are computed once.
 
     Args:
-        judge: with which eyes.
+        judge: the judge.
         pictures: the set.
-        prompts: which of its pictures are asked for.
+        prompts: those of its pictures whose captions are drawn.
         seed: of the bootstrap and of the shuffle.
     """
 
@@ -93,53 +93,55 @@ class Board:
         self.captions = judge.captions([captions[0] for captions in pictures.captions])
         self.real = pictures.pictures(prompts.items)
         self.real_features = features(judge, self.real)
-        self.held = prompts.rows(*TIERS[1:])
+        self.held_out = prompts.rows(*TIERS[1:])
         self.training = pictures.pictures(pictures.select("denoiser"))
 
-    def row(self, name: str, drawn: Tensor, copies: Tensor | None = None) -> Row:
+    def row(self, name: str, pictures: Tensor, copies: Tensor | None = None) -> Row:
         """The figures of drawn pictures.
 
         Args:
             name: of the row.
-            drawn: uint8 (S, P, 3, H, W): S seeds of each prompt. Retrieval is the mean over seeds, sets are those of
-                the first seed, so that every row compares as many pictures.
-            copies: (H,) ``nearest`` of the real held-out pictures in the row that is compared with; None leaves
+            pictures: uint8 (S, P, 3, H, W): S seeds of each prompt. Retrieval is the mean over seeds; distances of sets
+                use the first seed, so that every row compares the same number of pictures.
+            copies: (H,) ``nearest`` of the real held-out pictures after the ceiling's autoencoder; None leaves
                 ``copied`` out.
         """
-        if drawn.shape[1] != len(self.prompts.items):
-            raise UnnoiseError(f"{drawn.shape[1]} pictures for {len(self.prompts.items)} prompts", "draw one for each")
-        looks = torch.stack([features(self.judge, each) for each in drawn])  # (S, P, D)
-        found: dict[str, Figure | None] = dict(self._retrieval(looks))
-        found["FD-local"] = frechet_of(looks[0], self.real_features, self.seed)
-        found["KD-local"] = kernel_of(looks[0], self.real_features, self.seed)
-        found["diversity"] = diversity_of(looks[0], self.seed)
-        found["variety"] = mean_of(variety(looks), self.seed) if len(drawn) > 1 else None
-        found["saturation"] = mean_of(saturation(drawn[0]) - saturation(self.real), self.seed)
-        found["copied"] = None if copies is None else copied(self.distances(drawn[0]), copies, self.seed)
-        return Row(name, found, drawn[0])
+        if pictures.shape[1] != len(self.prompts.items):
+            raise UnnoiseError(
+                f"{pictures.shape[1]} pictures for {len(self.prompts.items)} prompts", "draw one for each"
+            )
+        looks = torch.stack([features(self.judge, each) for each in pictures])  # (S, P, D)
+        figures: dict[str, Figure | None] = dict(self._retrieval(looks))
+        figures["FD-local"] = frechet_of(looks[0], self.real_features, self.seed)
+        figures["KD-local"] = kernel_of(looks[0], self.real_features, self.seed)
+        figures["diversity"] = diversity_of(looks[0], self.seed)
+        figures["variety"] = mean_of(variety(looks), self.seed) if len(pictures) > 1 else None
+        figures["saturation"] = mean_of(saturation(pictures[0]) - saturation(self.real), self.seed)
+        figures["copied"] = None if copies is None else copied(self.distances(pictures[0]), copies, self.seed)
+        return Row(name, figures, pictures[0])
 
     def _retrieval(self, looks: Tensor) -> dict[str, Figure | None]:
-        """By tier and for plain prompts, the share of pictures (S, P, D) that chose theirs; the mean over its seeds."""
-        chosen = torch.stack([first(each, self.captions, self.prompts.items, self.candidates) for each in looks])
-        right = chosen.double().mean(0)  # (P,)
-        found = {tier: mean_of(right[self.prompts.rows(tier)], self.seed) for tier in TIERS}
+        """By tier and for plain prompts, the share of pictures (S, P, D) whose own caption is first, over all seeds."""
+        is_first = torch.stack([first(each, self.captions, self.prompts.items, self.candidates) for each in looks])
+        right = is_first.double().mean(0)  # (P,)
+        figures = {tier: mean_of(right[self.prompts.rows(tier)], self.seed) for tier in TIERS}
         plain = [row for row in self.prompts.rows("trained") if self._is_plain(row)]
-        return found | {"plain": mean_of(right[plain], self.seed) if len(plain) > 1 else None}
+        return figures | {"plain": mean_of(right[plain], self.seed) if len(plain) > 1 else None}
 
     def _is_plain(self, row: int) -> bool:
         """Whether a prompt's thing has no skin tone: half of the pictures are tones of a few hundred things."""
         return not self.pictures.attributes[self.prompts.items[row]].get("tones")
 
-    def distances(self, drawn: Tensor) -> Tensor:
+    def distances(self, pictures: Tensor) -> Tensor:
         """(H,) of the held-out prompts' pictures to the nearest training picture, from uint8 (P, 3, H, W)."""
-        return nearest(drawn[self.held], self.training)
+        return nearest(pictures[self.held_out], self.training)
 
     def controls(self, autoencoder: Autoencoder, name: str) -> tuple[list[Row], Tensor]:
         """Ceiling, floor and memoriser of an autoencoder, and the ceiling's ``distances`` for the models' rows.
 
-        The ceiling is the real pictures after the autoencoder: no denoiser behind it can do better. The floor is these
-        with the captions of others: their set is perfect, and their retrieval is chance. The memoriser draws training
-        pictures, whatever is asked: a leaderboard that does not find it out is broken.
+        The ceiling is the real pictures after the autoencoder: no denoiser can do better through it. The floor is the
+        same pictures with other captions: their set is perfect, and their retrieval is chance. The memoriser draws
+        training pictures for any prompt: a leaderboard that does not expose it is broken.
         """
         ceiling = after(autoencoder, self.real)
         copies = self.distances(ceiling)
@@ -149,12 +151,12 @@ class Board:
         floor = Row("floor: the ceiling with shuffled captions", {**best.figures, **chance}, others)
         latents = encode(autoencoder, self.training)
         seeds = [self.seed + row for row in range(len(self.prompts.items))]
-        drawn = decode(autoencoder, memoriser(latents, seeds))
-        return [best, floor, self.row("memoriser: draws training pictures", drawn[None], copies)], copies
+        memorised = decode(autoencoder, memoriser(latents, seeds))
+        return [best, floor, self.row("memoriser: draws training pictures", memorised[None], copies)], copies
 
 
 def features(judge: Judge, pixels: Tensor) -> Tensor:
-    """(P, D) looks of uint8 pictures, of length sqrt(D), so that x . y / D in the kernel is their cosine."""
+    """(P, D) features of uint8 pictures, of length sqrt(D), so that x . y / D in the kernel is their cosine."""
     unit = judge.pictures(pixels)
     looks: Tensor = unit * unit.shape[1] ** 0.5
     return looks
@@ -175,7 +177,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
 
 
 def after(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
-    """Pictures as the autoencoder gives them back, uint8."""
+    """Pictures encoded and decoded by the autoencoder, uint8."""
     return decode(autoencoder, encode(autoencoder, pixels))
 
 
@@ -188,9 +190,9 @@ def variety(features: Tensor) -> Tensor:
 
 
 def saturation(pixels: Tensor) -> Tensor:
-    """(N,) mean of (max - min) / max over a picture's ink, from uint8 (N, 3, H, W); 0 where there is no ink.
+    """(N,) mean of (max - min) / max over a picture's ink, from uint8 (N, 3, H, W); 0 if there is no ink.
 
-    Ink is what is not nearly white, as for the colour words of captions. Too much guidance shows here first.
+    Ink is every pixel that is not nearly white, as for colour words in captions. Too much guidance shows here first.
     """
     x = pixels.double() / 255
     high, low = x.amax(1), x.amin(1)  # (N, H, W)
@@ -205,12 +207,12 @@ def text_of(figure: Figure | None) -> str:
 
 
 def measured(rows: Sequence[Row]) -> list[str]:
-    """The columns of which some row has a figure."""
+    """The columns for which some row has a figure."""
     return [name for name in FIGURES if any(row.figures.get(name) is not None for row in rows)]
 
 
-def markdown(rows: Sequence[Row], facts: Mapping[str, Any], shown: Sequence[str] = ()) -> str:
-    """The board as a page: what it is of, the table, what each column means, and the prompts that its sheets show."""
+def markdown(rows: Sequence[Row], facts: Mapping[str, Any], captions: Sequence[str] = ()) -> str:
+    """The leaderboard as a page: facts, the table, the meaning of each column, and the prompts on its sheets."""
     columns = measured(rows)
     head = "# Leaderboard\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items())
     table = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -219,7 +221,9 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any], shown: Sequence[str]
         table.append("| " + " | ".join([name, *(text_of(row.figures.get(column)) for column in columns)]) + " |")
     meanings = "\n".join(f"- [{name}]({name.lower()}.svg): {FIGURES[name]}" for name in columns)
     sheets = (
-        f"\nEach row's name leads to its sheet. From left to right, ten a row: {'; '.join(shown)}.\n" if shown else ""
+        f"\nEach row's name leads to its sheet. From left to right, ten a row: {'; '.join(captions)}.\n"
+        if captions
+        else ""
     )
     note = (
         "In brackets the middle 95 % of a bootstrap over prompts. FD-local falls with the number of pictures: compare "
@@ -229,13 +233,13 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any], shown: Sequence[str]
 
 
 def plot(rows: Sequence[Row], figure: str) -> str:
-    """One column of the board as an SVG: a dot and its interval for each row, on one scale."""
-    shown = [(row.name, value) for row in rows if (value := row.figures.get(figure)) is not None]
-    ends = [end for _, value in shown for end in (value.low, value.high, value.value)] or [0.0]
+    """One column of the leaderboard as an SVG: a dot with its interval for each row, on one scale."""
+    points = [(row.name, value) for row in rows if (value := row.figures.get(figure)) is not None]
+    ends = [end for _, value in points for end in (value.low, value.high, value.value)] or [0.0]
     low, high = min(0.0, *ends), max(ends)
     span = (high - low) or 1.0
     lines = [f'<text x="10" y="20" font-weight="bold">{escape(figure)}</text>']
-    for number, (name, value) in enumerate(shown):
+    for number, (name, value) in enumerate(points):
         y = 48 + 24 * number
         at = [420 + 340 * (each - low) / span for each in (value.low, value.value, value.high)]
         lines += [
@@ -244,7 +248,7 @@ def plot(rows: Sequence[Row], figure: str) -> str:
             f'<circle cx="{at[1]:.1f}" cy="{y}" r="5" fill="#06c"/>',
             f'<text x="775" y="{y + 4}">{escape(text_of(value))}</text>',
         ]
-    height = 60 + 24 * len(shown)
+    height = 60 + 24 * len(points)
     style = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"'
     body = "\n".join(lines)
     return (

@@ -21,7 +21,7 @@ LOG_SNRS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
 
 
 class Reconstruction(NamedTuple):
-    """PSNR in dB of pictures after the autoencoder (RGB in [0, 255] rounded, posterior mean), one a picture."""
+    """PSNR in dB of each picture after the autoencoder (RGB in [0, 255] rounded, posterior mean)."""
 
     items: list[int]
     psnr: Tensor
@@ -34,7 +34,7 @@ class Reconstruction(NamedTuple):
 
 @torch.inference_mode()
 def reconstruction(autoencoder: Autoencoder, pictures: PictureSet, items: Sequence[int]) -> Reconstruction:
-    """How faithfully an autoencoder gives these pictures back; the posterior's mean is decoded, rounded to 8 bits."""
+    """How faithfully an autoencoder reproduces these pictures; the posterior's mean is decoded, rounded to 8 bits."""
     device = next(autoencoder.parameters()).device
     values = []
     for rows in torch.split(torch.tensor(list(items)), 16):
@@ -47,7 +47,7 @@ def reconstruction(autoencoder: Autoencoder, pictures: PictureSet, items: Sequen
 
 
 class Retrieval(NamedTuple):
-    """How often the right one is among the first k: pictures found by captions, and captions by pictures."""
+    """How often the right one is among the first k: pictures by captions, and captions by pictures."""
 
     candidates: int
     k: int
@@ -92,9 +92,9 @@ def noise_error(
     log_snrs: Sequence[float] = LOG_SNRS,
     seed: int = 0,
 ) -> dict[float, float]:
-    """Mean squared error of the predicted noise at fixed log-SNR, given the first caption; 1 is knowing nothing.
+    """Mean squared error of the predicted noise at fixed log-SNR, with the first caption; 1 without any knowledge.
 
-    The same pictures, levels and noise whatever the path and prediction, so that denoisers can be compared.
+    Pictures, levels and noise are the same for every path and prediction, so that denoisers can be compared.
     """
     device = next(denoiser.parameters()).device
     errors: dict[float, float] = {}
@@ -133,15 +133,15 @@ class Adherence(NamedTuple):
 
 @torch.inference_mode()
 def adherence(
-    drawn: Tensor, prompts: Sequence[str], text: nn.Module, image: nn.Module, pair: nn.Module, tokenizer: Tokenizer
+    pictures: Tensor, prompts: Sequence[str], text: nn.Module, image: nn.Module, pair: nn.Module, tokenizer: Tokenizer
 ) -> Adherence:
     """Judges pictures by a contrastive pair: is each one's own prompt the nearest of all prompts?
 
     Args:
-        drawn: (N, 3, H, W) float pictures in about [-1, 1], one a prompt.
+        pictures: (N, 3, H, W) float pictures in about [-1, 1], one per prompt.
         prompts: N prompts, all different.
         text, image, pair, tokenizer: the judge; the fewer weights it shares with the generator, the better.
     """
-    scores = pair(text(rows_of(prompts, tokenizer)).pooled, image(drawn.clamp(-1, 1)))  # (prompts, pictures)
+    scores = pair(text(rows_of(prompts, tokenizer)).pooled, image(pictures.clamp(-1, 1)))  # (prompts, pictures)
     first = (scores.argmax(0) == torch.arange(len(prompts))).double().mean()
     return Adherence(len(prompts), float(first), float(scores.diagonal().mean()))

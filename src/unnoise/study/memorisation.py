@@ -1,4 +1,4 @@
-"""Whether drawn pictures are training pictures, with a perfect memoriser as the control that must be found out."""
+"""Whether drawn pictures are training pictures, with a perfect memoriser as the control."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE = 32
 def thumbnails(pixels: Tensor) -> Tensor:
     """(N, 3 * 32 * 32) float64 in levels of 255, from uint8 (N, 3, H, W).
 
-    Means of cells, so that a pixel's shift or the grain of an autoencoder is not what tells two pictures apart.
+    Means of cells, so that a shift by a pixel or the grain of an autoencoder hardly matters.
     """
     return torch.cat([F.adaptive_avg_pool2d(rows.double(), SIDE).flatten(1) for rows in torch.split(pixels, 64)])
 
@@ -33,20 +33,20 @@ def nearest(pixels: Tensor, training: Tensor) -> Tensor:
 
 
 def distances(pixels: Tensor, training: Tensor) -> Tensor:
-    """(N, M) distance of each picture to each of M training pictures, of which the ``thumbnails`` are given."""
+    """(N, M) distance of each picture to each of M training pictures, given as ``thumbnails``."""
     near = thumbnails(pixels)
-    exact = "donot_use_mm_for_euclid_dist"  # the fast form has no digits left for pictures that are equal
+    exact = "donot_use_mm_for_euclid_dist"  # the fast form has no correct digits for equal pictures
     rows = [torch.cdist(x, training, compute_mode=exact) for x in torch.split(near, 16)]
     root_mean_square: Tensor = torch.cat(rows) / near.shape[1] ** 0.5
     return root_mean_square
 
 
 def singled_out(pixels: Tensor, training: Tensor, neighbours: int = 50) -> Tensor:
-    """(N,) distance of each picture to the nearest training picture, as a part of its mean distance to the nearest 50.
+    """(N,) distance of each picture to the nearest training picture, divided by its mean distance to the nearest 50.
 
-    0 is a copy, 1 a picture that is as far from all. The distance itself calls whatever is blurred or plain a copy,
-    since such pictures are near to all: what early in a training is drawn. The measure of Carlini et al. 2023 (arXiv
-    2301.13188, on CIFAR-10), without their factor alpha, which a comparison of ranks does not see.
+    0 is a copy, 1 a picture at the same distance from all. The plain distance would call every blurred picture a copy,
+    since such pictures are near to all; early in a training all pictures are blurred. The measure is that of Carlini
+    et al. 2023 (arXiv 2301.13188, on CIFAR-10), without their factor alpha, which does not change ranks.
 
     Args:
         pixels: uint8 (N, 3, H, W).
@@ -57,30 +57,30 @@ def singled_out(pixels: Tensor, training: Tensor, neighbours: int = 50) -> Tenso
     return near[:, 0] / near.mean(1).clamp_min(1e-12)
 
 
-def copied(drawn: Tensor, real: Tensor, seed: int = 0) -> Figure:
-    """The chance that a drawn picture lies nearer to the training pictures than a real held-out one, ties a half.
+def copied(ours: Tensor, real: Tensor, seed: int = 0) -> Figure:
+    """The probability that a drawn picture is nearer to the training pictures than a real held-out one; ties are half.
 
-    It is the Mann-Whitney statistic as a share, of the test of Meehan, Chaudhuri and Dasgupta 2020 (arXiv 2004.05675):
-    both sets are measured against the same training pictures, so that their number cannot decide. One half is what
-    new pictures of the same kind would get, 1 is a copyist, and less than a half means far from everything.
+    It is the Mann-Whitney statistic as a share, from the test of Meehan, Chaudhuri and Dasgupta 2020 (arXiv
+    2004.05675): both sets are compared with the same training pictures, so their number has no influence. New pictures
+    of the same kind get one half, copies 1; less than a half means far from everything.
 
     Args:
-        drawn, real: (N,) ``nearest`` or ``singled_out`` of drawn pictures and of real ones, for the same N held-out
+        ours, real: (N,) ``nearest`` or ``singled_out`` of drawn pictures and of real ones, for the same N held-out
             prompts.
     """
-    nearer = (drawn[:, None] < real).double() + 0.5 * (drawn[:, None] == real).double()  # (N, N)
-    return bootstrap(lambda counts: ((counts @ nearer) * counts).sum(1) / counts.sum(1) ** 2, len(drawn), seed)
+    nearer = (ours[:, None] < real).double() + 0.5 * (ours[:, None] == real).double()  # (N, N)
+    return bootstrap(lambda counts: ((counts @ nearer) * counts).sum(1) / counts.sum(1) ** 2, len(ours), seed)
 
 
 @torch.inference_mode()
 def memoriser(latents: Tensor, seeds: Sequence[int], steps: int = 20) -> Tensor:
     """Latents drawn by the denoiser of a list of training latents: each ends on one of them (``core.mixture.Deltas``).
 
-    It reads no prompt. A figure for memorisation that does not find it out is worth nothing.
+    It reads no prompt. A figure for memorisation that does not expose it is useless.
 
     Args:
         latents: (N, C, h, w) of the training pictures.
-        seeds: one a draw.
+        seeds: one per picture.
     """
     shape = tuple(latents.shape[1:])
     levels = Trailing().levels(Flow(), steps, shape)

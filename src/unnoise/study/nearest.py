@@ -1,18 +1,18 @@
-"""The training pictures that a picture is nearest to, by outlines first and colours second.
+"""Finds the training pictures nearest to a picture, by outlines first and colours second.
 
-Whether a picture is new is asked of the pictures that a model was trained on. Distance from pixel to pixel misses a
-copy that was moved by a few of them or painted in another colour, so that a picture is described in three steps:
+The search shows whether a picture is new. A distance between pixels would miss a copy that was moved by a few pixels
+or painted in another colour, so features are computed in three steps:
 
 1. it is centred: moved and scaled, without distortion, until the centre and the spread of its edges are those of all
    others (moments, Hu 1962, doi 10.1109/TIT.1962.1057692), so that neither place nor size counts;
 2. its outlines: histograms of oriented gradients in 8 x 8 cells (Dalal and Triggs 2005, doi 10.1109/CVPR.2005.177),
    with their bilinear votes, their strongest colour channel and their clipped block norm; one block of 3 x 3 cells
-   around each cell, so that a cell is told once. They do not know what colour is on which side of an edge;
-3. its colours: means over 4 x 4 tiles, at so small a weight that they part only what outlines leave equal, such as
+   around each cell, so that each cell is counted once. They ignore which colour is on which side of an edge;
+3. its colours: means over 4 x 4 tiles, with so small a weight that they only decide between equal outlines, such as
    the five skin tones of one person.
 
-A picture is compared as it is and mirrored. All of this is computed from pixels and from no network: the index belongs
-to a picture set, holds for every model that was trained on it, and sees what a model may be blind to.
+A picture is compared as it is and mirrored. Everything is computed from pixels, without a network: the index belongs
+to a picture set, is valid for every model trained on it, and does not share a model's blind spots.
 """
 
 from __future__ import annotations
@@ -40,16 +40,14 @@ from unnoise.study.film import strip
 
 FORMAT = 1
 SIDE, CELLS, ANGLES, TILES, MARGIN = 64, 8, 8, 4, 8
-CLIP = (
-    0.4  # no direction may have more of its block's length: Dalal and Triggs' bound of 0.2 for blocks of 4 cells of 9
-)
-COLOUR = 0.12  # weight of colours beside outlines, both root mean squares
+CLIP = 0.4  # of a block's length, the most for one direction; Dalal and Triggs have 0.2 for blocks of 4 cells of 9
+COLOUR = 0.12  # weight of colours against outlines, both root mean squares
 SPREAD = 0.5  # standard deviation of a centred picture's edges, of half its side
 INDEX, FEATURES, PICTURES, NOTICE = "index.json", "features.safetensors", "pictures.webp", "NOTICE"
 
 
 def slopes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(dx, dy, length), each (N, h, w): the gradient of the channel where it is longest; nothing at the border."""
+    """(dx, dy, length), each (N, h, w): the gradient of the channel where it is longest; 0 at the border."""
     dx = F.pad(x[..., 1:-1, 2:] - x[..., 1:-1, :-2], (1, 1, 1, 1))  # (N, 3, h, w)
     dy = F.pad(x[..., 2:, 1:-1] - x[..., :-2, 1:-1], (1, 1, 1, 1))
     length = (dx.square() + dy.square()).sqrt()
@@ -60,7 +58,7 @@ def slopes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def centred(x: Tensor) -> Tensor:
     """(N, 3, 64, 64) in [0, 1], moved and scaled so that the edges' centre is the middle and their spread ``SPREAD``.
 
-    A picture is set into a margin of its ground first, so that what touches its border has an edge there too.
+    A margin in the background colour is added first, so that things at the border have an edge there too.
     """
     border = torch.cat([x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]], 2)  # (N, 3, 4 * 64)
     ground = border.median(2).values[:, :, None, None]  # (N, 3, 1, 1)
@@ -80,7 +78,7 @@ def centred(x: Tensor) -> Tensor:
 
 
 def outlines(x: Tensor) -> Tensor:
-    """(N, 8 * 8 * 8) in [0, ``CLIP``]: how much edge runs in which of eight directions, in each of 8 x 8 cells."""
+    """(N, 8 * 8 * 8) in [0, ``CLIP``]: the amount of edge in each of eight directions, in each of 8 x 8 cells."""
     dx, dy, length = slopes(x)
     angle = torch.atan2(dy, dx).remainder(math.pi) / math.pi * ANGLES  # (N, h, w) in [0, 8]: without a sign
     below = angle.floor()
@@ -97,7 +95,7 @@ def outlines(x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def describe(pixels: Tensor) -> Tensor:
-    """(N, 560) uint8 descriptions of pictures: 512 of outlines, 48 of colours.
+    """(N, 560) uint8 features of pictures: 512 of outlines, 48 of colours.
 
     Args:
         pixels: (N, 3, H, W) uint8, of any size.
@@ -110,8 +108,8 @@ def describe(pixels: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def weighed(descriptions: Tensor) -> Tensor:
-    """(N, 560) float32, in which Euclid's distance is the distance meant."""
+def weighted(descriptions: Tensor) -> Tensor:
+    """(N, 560) float32, scaled so that the Euclidean distance is the distance of the search."""
     shapes = CELLS**2 * ANGLES
     x = descriptions.float() / 255
     x[:, :shapes] *= CLIP / shapes**0.5
@@ -120,7 +118,7 @@ def weighed(descriptions: Tensor) -> Tensor:
 
 
 class Match(NamedTuple):
-    """A training picture and how far it is: 0 equal, 1 as far as a training picture from the next of another family.
+    """A training picture and its distance: 0 is equal, 1 the median distance to the nearest of another family.
 
     Attributes:
         row: in the index.
@@ -136,12 +134,12 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """What is needed to find training pictures, and to show them.
+    """All data to find training pictures, and to show them.
 
     Attributes:
-        features: (N, 560) uint8, as ``describe`` makes them.
-        unit: what is one, in the distance of ``weighed``.
-        captions: the first of each picture.
+        features: (N, 560) uint8, from ``describe``.
+        unit: the distance that counts as 1, between features scaled by ``weighted``.
+        captions: the first caption of each picture.
         sheet: all pictures at 64 x 64, row by row, ``columns`` in a row.
         pictures_sha256: of the picture set.
     """
@@ -157,8 +155,8 @@ class Index:
         return len(self.captions)
 
     @cached_property
-    def _known(self) -> Tensor:
-        return weighed(self.features)
+    def _weighted(self) -> Tensor:
+        return weighted(self.features)
 
     def search(self, pixels: Tensor, count: int = 3) -> list[list[Match]]:
         """For each picture the nearest training pictures, the nearest first.
@@ -167,15 +165,16 @@ class Index:
             pixels: (N, 3, H, W) uint8, of any size.
             count: how many, at least 1.
         """
-        exact = "donot_use_mm_for_euclid_dist"  # the fast form has no digits left for pictures that are equal
+        exact = "donot_use_mm_for_euclid_dist"  # the fast form has no correct digits for equal pictures
         ways = [
-            torch.cdist(weighed(describe(each)), self._known, compute_mode=exact) for each in (pixels, pixels.flip(-1))
+            torch.cdist(weighted(describe(each)), self._weighted, compute_mode=exact)
+            for each in (pixels, pixels.flip(-1))
         ]
         distance, way = torch.stack(ways).min(0)  # (N, M)
-        found = (distance / self.unit).topk(min(count, len(self)), largest=False)
+        best = (distance / self.unit).topk(min(count, len(self)), largest=False)
         return [
             [Match(row, far, self.captions[row], bool(way[number, row])) for row, far in zip(rows, fars, strict=True)]
-            for number, (rows, fars) in enumerate(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+            for number, (rows, fars) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         ]
 
     def search_image(self, image: Image.Image, count: int = 3) -> list[Match]:
@@ -189,15 +188,15 @@ class Index:
 
 
 def one(features: Tensor, families: Sequence[str]) -> float:
-    """The median distance of a picture to the nearest of another family; 1 where there is but one family."""
-    x, numbers = weighed(features), {name: number for number, name in enumerate(dict.fromkeys(families))}
+    """The median distance of a picture to the nearest of another family; 1 if there is only one family."""
+    x, numbers = weighted(features), {name: number for number, name in enumerate(dict.fromkeys(families))}
     own = torch.tensor([numbers[name] for name in families])
     rows = [
         torch.cdist(part, x).masked_fill(own[start : start + 256, None] == own, math.inf).amin(1)
         for start, part in ((start, x[start : start + 256]) for start in range(0, len(x), 256))
     ]
-    found = float(torch.cat(rows).median())
-    return found if 0 < found < math.inf else 1.0
+    median = float(torch.cat(rows).median())
+    return median if 0 < median < math.inf else 1.0
 
 
 def build(pictures: PictureSet) -> Index:
@@ -223,10 +222,10 @@ def build(pictures: PictureSet) -> Index:
 
 
 def save(index: Index, folder: Path, notice: str, quality: int = 75) -> None:
-    """Writes an index as a folder of plain files, whole or not at all; an older one is replaced.
+    """Writes an index as a folder of plain files, complete or not at all; an older one is replaced.
 
     Args:
-        notice: whose the pictures are, and under which licence.
+        notice: copyright and licence of the pictures.
         quality: of the WebP.
 
     Raises:
@@ -275,12 +274,12 @@ def open_index(folder: Path) -> Index:
 
 
 def square(image: Image.Image) -> Image.Image:
-    """An RGB picture cut square in the middle, 128 x 128."""
+    """An RGB picture cropped to the square in the middle, 128 x 128."""
     return ImageOps.fit(image, (2 * SIDE, 2 * SIDE))
 
 
 def beside(index: Index, image: Image.Image, matches: Sequence[Match]) -> Image.Image:
-    """A strip: the picture, and the training pictures that it is nearest to with distance and caption below each."""
-    found = [square(index.picture(match.row)) for match in matches]
+    """A strip: the picture, and the nearest training pictures with distance and caption below each."""
+    pictures = [square(index.picture(match.row)) for match in matches]
     captions = [f"{match.distance:.2f} {match.caption}"[:40] for match in matches]
-    return strip([[square(image), *found]], ["the picture", *captions])
+    return strip([[square(image), *pictures]], ["the picture", *captions])

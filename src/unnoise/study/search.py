@@ -1,13 +1,13 @@
-"""Which few levels a run should visit: searched for on a network's own trajectories, by dynamic programming.
+"""Finds the few levels that a run should visit, on a network's own trajectories, by dynamic programming.
 
-After GITS (Chen et al. 2024, arXiv 2405.11326): sampling trajectories of one network look alike whatever they lead to,
-so that a small batch, followed over a fine grid, tells what each long step would cost. The cost of a step from grid
-level i to j is how far Euler's step from the trajectory's own state at i lands from its state at j; the cheapest way of
-n steps from the top to the data is then found exactly, over all subsets of the grid.
+After GITS (Chen et al. 2024, arXiv 2405.11326): sampling trajectories of one network are similar, whatever their ends,
+so a small batch, followed over a fine grid, shows the cost of each long step. The cost of a step from grid
+level i to j is the distance between the result of Euler's step from the trajectory's state at i and its state at j. The
+cheapest path of n steps from the top to the data is then found exactly, over all subsets of the grid.
 
-Two things differ from the paper. It adds up distances as they are in x/alpha and weighs later steps by powers of a
-coefficient, so that what the flow does to an error on its way down is left to that number. Here a distance counts as
-what is left of it at the end: the flow of Gaussian data of deviation s takes an error at sigma_hat to the end times
+Two things differ from the paper. The paper adds distances in x/alpha and weights later steps by powers of a
+coefficient, which must account for the flow's effect on errors. Here each distance is multiplied by the fraction that
+is left of it at the end: the flow of Gaussian data of deviation s multiplies an error at sigma_hat by
 s/sqrt(s^2 + sigma_hat^2), with s that of the batch. The coefficient is then 1. And a grid may start at pure noise.
 """
 
@@ -30,13 +30,13 @@ from unnoise.solvers.heun import Heun
 
 
 class Costs(NamedTuple):
-    """What each step would cost.
+    """The costs of all steps between the levels of a grid.
 
     Attributes:
         levels: N + 1 levels of the grid, from the noisiest to data.
         step: (N, N + 1) float64; ``step[i, j]`` of the step from level i to j > i, elsewhere infinite. In units of the
             data: a root mean square over the batch and the state.
-        end: (B, ...) where the trajectories lead.
+        end: (B, ...) the ends of the trajectories.
     """
 
     levels: Sequence[NoiseLevel]
@@ -45,15 +45,15 @@ class Costs(NamedTuple):
 
 
 def costs(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor, solver: Solver | None = None) -> Costs:
-    """Follows a batch over a fine grid and prices all steps between its levels.
+    """Follows a batch over a fine grid and computes the costs of all steps between its levels.
 
-    The network is called for the trajectories alone: N times, or as often as the solver does.
+    The network is called only for the trajectories: N times, or as often as the solver does.
 
     Args:
         denoise: as for ``sample``.
         levels: the grid, from the noisiest to data.
-        x: (B, ...) states at ``levels[0]``; 16 rows tell enough.
-        solver: what follows the grid; Heun's method if left out. It draws no noise.
+        x: (B, ...) states at ``levels[0]``; 16 rows are enough.
+        solver: the solver that follows the grid, by default Heun's method; it must be deterministic.
 
     Raises:
         UnnoiseError: the solver draws noise, or the grid does not fall to data.
@@ -67,18 +67,18 @@ def costs(denoise: Bound | Denoise, levels: Sequence[NoiseLevel], x: Tensor, sol
     steps = list(sample(denoise, solver, levels, x, silent))
     states = [step.x for step in steps] + [steps[-1].run.x]
     spread = float(states[-1].double().var(unbiased=False).clamp_min(1e-12))  # s^2
-    price = torch.full((len(steps), len(levels)), math.inf, dtype=torch.float64)
+    prices = torch.full((len(steps), len(levels)), math.inf, dtype=torch.float64)
     for i, step in enumerate(steps):
         for j in range(i + 1, len(levels)):
             there = levels[j]
             off = (there.mix(step.estimate.x0, step.estimate.eps) - states[j]).double() / float(there.alpha)
-            left = math.sqrt(spread / (spread + float(there.sigma_hat) ** 2))
-            price[i, j] = left * off.pow(2).mean().sqrt()
-    return Costs(levels, price, states[-1])
+            remaining = math.sqrt(spread / (spread + float(there.sigma_hat) ** 2))
+            prices[i, j] = remaining * off.pow(2).mean().sqrt()
+    return Costs(levels, prices, states[-1])
 
 
 def cheapest(step: Tensor, num_steps: int, coefficient: float = 1.0) -> list[int]:
-    """The N-level grid's indices, from 0 to N, of the way in exactly ``num_steps`` steps with the least sum of costs.
+    """The grid indices, from 0 to N, of the path in exactly ``num_steps`` steps with the smallest sum of costs.
 
     ``best[i]`` with k steps to go is min over j of ``step[i, j] + coefficient best[j]`` with k - 1: arXiv 2405.11326,
     section 5. O(num_steps N^2).
@@ -86,7 +86,7 @@ def cheapest(step: Tensor, num_steps: int, coefficient: float = 1.0) -> list[int
     Args:
         step: (N, N + 1), see ``Costs``.
         num_steps: 1 to N.
-        coefficient: above 1 later steps count more, as in the paper.
+        coefficient: above 1 later steps have more weight, as in the paper.
 
     Raises:
         UnnoiseError: more steps than the grid has, or none.
@@ -103,7 +103,7 @@ def cheapest(step: Tensor, num_steps: int, coefficient: float = 1.0) -> list[int
     choices: list[Tensor] = []
     for _ in range(num_steps):
         value, choice = (step + coefficient * best).min(1)
-        best = torch.cat([value, best.new_full((1,), math.inf)])  # data is no start of a step
+        best = torch.cat([value, best.new_full((1,), math.inf)])  # no step starts at data
         choices.append(choice)
     way = [0]
     for choice in reversed(choices):
@@ -111,6 +111,6 @@ def cheapest(step: Tensor, num_steps: int, coefficient: float = 1.0) -> list[int
     return way
 
 
-def best_levels(found: Costs, num_steps: int, coefficient: float = 1.0) -> list[NoiseLevel]:
+def best_levels(prices: Costs, num_steps: int, coefficient: float = 1.0) -> list[NoiseLevel]:
     """``num_steps + 1`` levels of the grid, from its first to data; see ``cheapest``."""
-    return [found.levels[i] for i in cheapest(found.step, num_steps, coefficient)]
+    return [prices.levels[i] for i in cheapest(prices.step, num_steps, coefficient)]

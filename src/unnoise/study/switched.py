@@ -1,4 +1,4 @@
-"""Guidances that change on the way: what early and late steps decide is seen by changing the orders between them."""
+"""Guidances that change during a run, to show what early and late steps decide."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unnoise.core.level import NoiseLevel
 
 
 class Switched(Guidance):
-    """One guidance above a noise level and another from there on. What the first remembers, the second does not see.
+    """One guidance above a noise level and another from there on. The second does not see the first one's memory.
 
     Args:
-        early: while sigma/alpha is above the level's.
-        late: at the level and below.
-        level: where it changes; the first level of a run leaves all to ``late``, clean data all to ``early``.
+        early: the guidance while sigma/alpha is above the level's.
+        late: the guidance at the level and below.
+        level: where it changes; with the first level of a run all steps are ``late``, with clean data all ``early``.
     """
 
     def __init__(self, early: Guidance, late: Guidance, level: NoiseLevel) -> None:
@@ -33,17 +33,17 @@ class Switched(Guidance):
 
     def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
         now = self._now(here)
-        whose, kept = memory if memory is not None else (now, None)
-        estimate, kept = now.combine(parts, x, here, kept if whose is now else None)
-        return estimate, (now, kept)
+        owner, inner = memory if memory is not None else (now, None)
+        estimate, inner = now.combine(parts, x, here, inner if owner is now else None)
+        return estimate, (now, inner)
 
 
 class Instead(Guidance):
-    """A guidance that is told another prompt than the run's.
+    """A guidance with another prompt than the run's.
 
     Args:
         inner: the guidance.
-        cond: the prompt that it is told, as many rows as the run has.
+        cond: its prompt, with as many rows as the run has.
     """
 
     def __init__(self, inner: Guidance, cond: Condition) -> None:

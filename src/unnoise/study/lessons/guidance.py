@@ -1,6 +1,6 @@
-"""How hard to steer: adherence, saturation and diversity by guidance scale, and two cures for frying.
+"""How hard to steer: adherence, saturation and diversity by guidance scale, and two cures for burnt pictures.
 
-Each row draws the same prompts with the same seeds. Figures of one prompt are means over its seeds, and intervals are
+Each row draws the same prompts with the same seeds. Figures of one prompt are means over its seeds; intervals are
 over prompts.
 """
 
@@ -35,16 +35,16 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def study(lab: Lab) -> Lesson:
     """Draws every row with each seed, and names the lowest scale that is not measurably worse than the best."""
-    real = features(lab.eyes, lab.real)  # a judge that is not there is told of before anything is drawn
-    right, figures, shown = [], {}, []
+    real = features(lab.eyes, lab.real)  # a missing judge is reported before anything is drawn
+    right, figures, frames = [], {}, []
     columns = evenly(len(lab.captions), 8)
     for name, changes in settings().items():
-        drawn = torch.stack([lab.draw(seeds=lab.turns(turn), **changes).pixels for turn in range(lab.seeds)])
-        right.append(torch.stack([lab.right(pixels) for pixels in drawn]).mean(0))
-        figures[name] = measure(lab, drawn, right[-1], real)
-        shown.append(drawn[0, columns])
+        pictures = torch.stack([lab.draw(seeds=lab.turns(turn), **changes).pixels for turn in range(lab.seeds)])
+        right.append(torch.stack([lab.right(pixels) for pixels in pictures]).mean(0))
+        figures[name] = measure(lab, pictures, right[-1], real)
+        frames.append(pictures[0, columns])
     sweet = SCALES[cheapest(torch.stack(right[: len(SCALES)]), lab.seed)]
-    rows = [[name, *found.values()] for name, found in figures.items()]
+    rows = [[name, *values.values()] for name, values in figures.items()]
     note = (
         "Own caption first: among its candidates, under the judge. Saturation: of the ink, less that of the real "
         "pictures; frying shows there first. Variety: mean of 1 - cosine between seeds of one prompt, in the judge's "
@@ -65,31 +65,31 @@ def study(lab: Lab) -> Lesson:
         [f"The lowest scale that follows the prompt not measurably worse than the best one: {sweet:g}.", cure(figures)],
         [Table(["scale", *COLUMNS], rows, note)],
         charts,
-        grid(shown, [lab.captions[i] for i in columns], [f"scale {name}" for name in figures]),
+        grid(frames, [lab.captions[i] for i in columns], [f"scale {name}" for name in figures]),
         seeds=lab.seeds,
     )
 
 
-def measure(lab: Lab, drawn: Tensor, right: Tensor, real: Tensor) -> dict[str, Figure | None]:
+def measure(lab: Lab, pictures: Tensor, right: Tensor, real: Tensor) -> dict[str, Figure | None]:
     """The columns of one row, from uint8 (S, P, 3, H, W), (P,) shares of seeds that were right, and (P, D)."""
-    looks = torch.stack([features(lab.eyes, pixels) for pixels in drawn])  # (S, P, D)
-    colour = torch.stack([saturation(pixels) for pixels in drawn]).mean(0) - saturation(lab.real)
+    looks = torch.stack([features(lab.eyes, pixels) for pixels in pictures])  # (S, P, D)
+    colour = torch.stack([saturation(pixels) for pixels in pictures]).mean(0) - saturation(lab.real)
     return {
         "own caption first": mean_of(right, lab.seed),
         "saturation": mean_of(colour, lab.seed),
-        "variety": mean_of(variety(looks), lab.seed) if len(drawn) > 1 else None,
+        "variety": mean_of(variety(looks), lab.seed) if len(pictures) > 1 else None,
         "KD-local": kernel_of(looks[0], real, lab.seed),
     }
 
 
 def cure(figures: Mapping[str, Mapping[str, Figure | None]]) -> str:
-    """What the cures do at each scale that fries, in a sentence."""
+    """The effect of the cures at each scale that burns, in a sentence."""
 
-    def told(name: str) -> str:
+    def effect(name: str) -> str:
         colour, own = figures[name]["saturation"], figures[name]["own caption first"]
         assert colour is not None
         assert own is not None
         return f"{colour.value:+.3f} at {own.value:.2f} of prompts right"
 
-    rows = [f"{scale:g}, {kind}: {told(f'{scale:g}{name}')}" for scale in FRIED for kind, name in NAMES.items()]
+    rows = [f"{scale:g}, {kind}: {effect(f'{scale:g}{name}')}" for scale in FRIED for kind, name in NAMES.items()]
     return f"Saturation above the real pictures' at scale {'; '.join(rows)}."

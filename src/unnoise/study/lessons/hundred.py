@@ -11,19 +11,19 @@ COLUMNS = 10
 
 
 def study(lab: Lab) -> Lesson:
-    """Draws the committed list once, with the lab's seed and one more for each; the lab's own prompts are not used.
+    """Draws the fixed list once, picture i with the lab's seed + i; the lab's own prompts are not used.
 
-    Whoever names the pictures must not have seen the list. They write a word or two below each number; who compares
-    them with the key counts an answer as right if it names the thing, and for persons the role.
+    The person who names the pictures must not have seen the list, and writes a word or two for each number. An answer
+    is right if it names the thing, and for persons the role.
     """
-    asked = hundred()
-    drawn = lab.draw([each.prompt for each in asked], [lab.seed + i for i in range(len(asked))]).pixels
-    starts = range(0, len(asked), COLUMNS)
-    rows = [drawn[start : start + COLUMNS] for start in starts]
+    entries = hundred()
+    pictures = lab.draw([each.prompt for each in entries], [lab.seed + i for i in range(len(entries))]).pixels
+    starts = range(0, len(entries), COLUMNS)
+    rows = [pictures[start : start + COLUMNS] for start in starts]
     names = [f"{start + 1} to {start + len(row)}" for start, row in zip(starts, rows, strict=True)]
-    listed = [f"{number}. {each.prompt} ({each.kind})" for number, each in enumerate(asked, 1)]
-    kinds = list(dict.fromkeys(each.kind for each in asked))
-    table: list[list[Value]] = [[kind, sum(each.kind == kind for each in asked)] for kind in sorted(kinds)]
+    lines = [f"{number}. {each.prompt} ({each.kind})" for number, each in enumerate(entries, 1)]
+    kinds = list(dict.fromkeys(each.kind for each in entries))
+    table: list[list[Value]] = [[kind, sum(each.kind == kind for each in entries)] for kind in sorted(kinds)]
     charts: list[Chart] = []
     return Lesson(
         "A hundred to name",
@@ -31,6 +31,6 @@ def study(lab: Lab) -> Lesson:
         [Table(["kind", "pictures"], table)],
         charts,
         grid(rows, [], names),
-        "# Key to the hundred\n\n" + "\n".join(listed) + "\n",
-        f"the fixed {len(asked)}",
+        "# Key to the hundred\n\n" + "\n".join(lines) + "\n",
+        f"the fixed {len(entries)}",
     )

@@ -13,23 +13,25 @@ from unnoise.study.leaderboard import features, variety
 from unnoise.study.page import Lesson, Table, Value, grid
 
 LEAST = 4
-ALONE = 16  # pictures that are drawn once more, each by itself
+ALONE = 16  # pictures that are drawn again, each alone
 
 
 def study(lab: Lab) -> Lesson:
-    """Draws each prompt with several seeds, four or more, and some pictures once more, by themselves.
+    """Draws each prompt with several seeds, four or more, and some pictures again, each alone.
 
-    The real pictures' diversity is the yardstick for that between prompts. Where variety is near 0, the prompt leaves
-    a model with one picture: it has learnt it by heart, or has seen no other.
+    The diversity between prompts is compared with that of the real pictures. If variety is near 0, the model knows only
+    one picture for the prompt: it has memorised it, or has seen no other.
     """
-    real = features(lab.eyes, lab.real)  # a judge that is not there is told of before anything is drawn
+    real = features(lab.eyes, lab.real)  # a missing judge is reported before anything is drawn
     turns = max(lab.seeds, LEAST)
-    drawn = torch.stack([lab.draw(seeds=lab.turns(turn)).pixels for turn in range(turns)])  # (S, P, 3, H, W)
-    looks = torch.stack([features(lab.eyes, pixels) for pixels in drawn])
-    right = torch.stack([lab.right(pixels) for pixels in drawn])  # (S, P)
+    pictures = torch.stack([lab.draw(seeds=lab.turns(turn)).pixels for turn in range(turns)])  # (S, P, 3, H, W)
+    looks = torch.stack([features(lab.eyes, pixels) for pixels in pictures])
+    right = torch.stack([lab.right(pixels) for pixels in pictures])  # (S, P)
     apart = variety(looks)  # (P,)
-    alone = [lab.draw([said], [seed]).pixels for said, seed in zip(lab.captions[:ALONE], lab.turns(), strict=False)]
-    again = int((torch.cat(alone).int() - drawn[0, :ALONE].int()).abs().max())
+    singles = [
+        lab.draw([caption], [seed]).pixels for caption, seed in zip(lab.captions[:ALONE], lab.turns(), strict=False)
+    ]
+    again = int((torch.cat(singles).int() - pictures[0, :ALONE].int()).abs().max())
     kinds = list(dict.fromkeys(lab.prompts.tiers))
     rows: list[list[Value]] = [
         [kind, len(mine), mean_of(apart[mine], lab.seed), mean_of(right[:, mine].mean(0), lab.seed)]
@@ -43,17 +45,17 @@ def study(lab: Lab) -> Lesson:
     }
     share = of_prompts(right)
     order = apart.argsort()
-    shown = [int(order[i]) for i in evenly(len(order), 6)]
-    names = [f"{lab.captions[i]}: {float(apart[i]):.3g}" for i in shown]
+    rows_shown = [int(order[i]) for i in evenly(len(order), 6)]
+    names = [f"{lab.captions[i]}: {float(apart[i]):.3g}" for i in rows_shown]
     curve = [(i + 1.0, float(apart[k])) for i, k in enumerate(order.tolist())]
-    said = (
+    share_text = (
         "" if share is None else f" Of what varies in being right, {share:.0%} is the prompts' and the rest the seeds'."
     )
     return Lesson(
         "Seeds",
         [
-            f"Of {len(alone)} pictures drawn once more, each by itself and not among others, the largest difference "
-            f"of any channel is {again} of 255.{said}",
+            f"Of {len(singles)} pictures drawn once more, each by itself and not among others, the largest difference "
+            f"of any channel is {again} of 255.{share_text}",
             "Pictures are shown from the prompt that seeds change least to the one that they change most.",
         ],
         [
@@ -65,7 +67,7 @@ def study(lab: Lab) -> Lesson:
                 "Variety by prompt", "prompts, least varied first", "1 - cosine", [Series("seeds of one prompt", curve)]
             )
         ],
-        grid([drawn[:, i] for i in shown], [f"seed +{turn}" for turn in range(turns)], names),
+        grid([pictures[:, i] for i in rows_shown], [f"seed +{turn}" for turn in range(turns)], names),
         seeds=turns,
     )
 
@@ -73,8 +75,8 @@ def study(lab: Lab) -> Lesson:
 def of_prompts(right: Tensor) -> float | None:
     """Share of the variance of (S, P) zeros and ones that lies between prompts: intraclass correlation, ICC(1).
 
-    Shrout and Fleiss 1979, from the mean squares between and within prompts; 1 where a prompt's seeds agree, 0 where
-    they are as unlike as those of different prompts, clipped at 0. None where all are equal.
+    Shrout and Fleiss 1979, from the mean squares between and within prompts; 1 if the seeds of each prompt agree, 0 if
+    they differ as much as those of different prompts, clipped at 0. None if all values are equal.
     """
     seeds, prompts = right.shape
     means = right.double().mean(0)

@@ -17,7 +17,7 @@ SOLVERS = ("euler", "euler-a", "heun", "dpmpp-2m", "unipc")
 
 
 def study(lab: Lab) -> Lesson:
-    """Draws with each solver and count, up to the lab's ``steps`` where it has some, and finds each solver's knee.
+    """Draws with each solver and count, up to the lab's ``steps`` if set, and finds each solver's knee.
 
     Seconds are those of the first drawing, sixteen pictures at once: a picture's share of its batch's time.
     """
@@ -25,28 +25,28 @@ def study(lab: Lab) -> Lesson:
     real = features(lab.eyes, lab.real)
     rows: list[list[Value]] = []
     curves: dict[str, list[list[tuple[float, Figure]]]] = {"own caption first": [], "KD-local": []}
-    found, shown, names = [], [], []
+    knees, frames, names = [], [], []
     for solver in SOLVERS:
-        drawn = [lab.draw(steps=count, solver=solver) for count in counts]
-        right = torch.stack([lab.right(each.pixels) for each in drawn])  # (counts, P)
+        drawings = [lab.draw(steps=count, solver=solver) for count in counts]
+        right = torch.stack([lab.right(each.pixels) for each in drawings])  # (counts, P)
         own = [mean_of(each, lab.seed) for each in right]
-        seen = [features(lab.eyes, each.pixels) for each in drawn]
-        apart = [kernel_of(each, real, lab.seed) for each in seen]
+        looks = [features(lab.eyes, each.pixels) for each in drawings]
+        apart = [kernel_of(each, real, lab.seed) for each in looks]
         method = find("solvers", solver)
         for place, count in enumerate(counts):
-            settled = None if method.stochastic else away(drawn[place].pixels, drawn[-1].pixels)
-            seconds = float(drawn[place].seconds.median())
+            settled = None if method.stochastic else away(drawings[place].pixels, drawings[-1].pixels)
+            seconds = float(drawings[place].seconds.median())
             rows.append([solver, count, own[place], apart[place], settled, seconds])
         curves["own caption first"].append(list(zip(counts, own, strict=True)))
         curves["KD-local"].append(list(zip(counts, apart, strict=True)))
-        enough = [a and b for a, b in zip(as_good(right, lab.seed), as_near(seen, real, lab.seed), strict=True)]
+        enough = [a and b for a, b in zip(as_good(right, lab.seed), as_near(looks, real, lab.seed), strict=True)]
         if any(enough):
             knee = enough.index(True)
-            found.append(f"{solver}: {counts[knee]}, {float(drawn[knee].seconds.median()):.2f} s a picture")
+            knees.append(f"{solver}: {counts[knee]}, {float(drawings[knee].seconds.median()):.2f} s a picture")
         else:
-            found.append(f"{solver}: none is both")
+            knees.append(f"{solver}: none is both")
         names.append(solver)
-        shown.append(torch.cat([each.pixels[:1] for each in drawn]))
+        frames.append(torch.cat([each.pixels[:1] for each in drawings]))
     note = (
         "Own caption first: among its candidates, under the judge. KD-local: kernel distance to the real pictures. "
         f"Still to go: root mean square distance, in levels of 255, to the same solver's picture after {counts[-1]} "
@@ -60,11 +60,11 @@ def study(lab: Lab) -> Lesson:
         "Steps",
         [
             "Fewest steps that neither follow the prompt measurably worse than the solver's best nor draw measurably "
-            f"farther from the real pictures than its nearest. {'; '.join(found)}."
+            f"farther from the real pictures than its nearest. {'; '.join(knees)}."
         ],
         [Table(["solver", "steps", "own caption first", "KD-local", "still to go", "seconds"], rows, note)],
         charts,
-        grid(shown, [f"{count} step{'s' * (count > 1)}" for count in counts], names),
+        grid(frames, [f"{count} step{'s' * (count > 1)}" for count in counts], names),
     )
 
 
