@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -233,6 +234,25 @@ def interval_saves_calls(guidance: Guidance) -> None:
         assert same(guide(limited)(x, here), wanted)
 
 
+def edits_inside(guidance: Guidance) -> bool:
+    return any(ask.edits for here in LEVELS for ask in guidance.asks(CONDS, here).values())
+
+
+@only(edits_inside)
+def edits_of_two_runs_are_equal(guidance: Guidance) -> None:
+    """By value, so that their calls can be made as one: rows belong to conditions, and edits hold settings alone."""
+    conds = {name: Condition(class_id=torch.tensor([2])) for name in CONDS}
+    for here in LEVELS:
+        one, two = guidance.asks(CONDS, here), copy.deepcopy(guidance).asks(conds, here)
+        assert {name: ask.edits for name, ask in one.items()} == {name: ask.edits for name, ask in two.items()}
+        for name, ask in one.items():
+            assert hash(ask.edits) == hash(two[name].edits)
+    for edit in {edit for here in LEVELS for ask in guidance.asks(CONDS, here).values() for edit in ask.edits}:
+        for field in fields(edit):
+            if isinstance(getattr(edit, field.name), float):
+                assert replace(edit, **{field.name: 0.123}) != edit, f"{field.name} is a setting"
+
+
 LAWS = [
     equal_conditions_change_nothing,
     scale_one_changes_nothing,
@@ -241,4 +261,5 @@ LAWS = [
     composes,
     keeps_to_its_rows,
     interval_saves_calls,
+    edits_of_two_runs_are_equal,
 ]

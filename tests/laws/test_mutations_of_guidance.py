@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -18,10 +19,12 @@ from unnoise.core.guidance import Parts
 from unnoise.core.level import NoiseLevel, Scalar
 from unnoise.core.path import Path
 from unnoise.core.prediction import Prediction
+from unnoise.guidances import nag
 from unnoise.guidances.apg import APG
 from unnoise.guidances.cfg_plus_plus import CFGPlusPlus
 from unnoise.guidances.cfg_zero import CFGZero
 from unnoise.guidances.mimic import Mimic
+from unnoise.guidances.nag import Away
 from unnoise.guidances.seg import BlurredQueries
 from unnoise.guidances.threshold import Threshold
 from unnoise.objectives.weightings import P2
@@ -126,6 +129,27 @@ class TurnedRound(BlurredQueries):
 
 def test_seg() -> None:
     red(blurs_as_a_gaussian_does, TurnedRound)
+
+
+class AwayByIdentity(Away):
+    """Edits that are equal to themselves alone, as those that hold tensors are."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+class AwayWhateverTheSetting(Away):
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Away)
+
+    __hash__ = Away.__hash__
+
+
+@pytest.mark.parametrize("fault", [AwayByIdentity, AwayWhateverTheSetting])
+def test_edits_that_cannot_be_shared(fault: type[Away], monkeypatch: pytest.MonkeyPatch) -> None:
+    guidances.edits_of_two_runs_are_equal(nag.NAG())
+    monkeypatch.setattr(nag, "Away", fault)
+    red(guidances.edits_of_two_runs_are_equal, nag.NAG())
 
 
 class RoundedBeta(Beta):
