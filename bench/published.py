@@ -38,8 +38,8 @@ from unnoise.networks.unet import UNet
 from unnoise.paths.scaled_linear import ScaledLinear
 from unnoise.predictions.noise import Noise
 from unnoise.training.checkpoint import read, retain, write
+from unnoise.training.data import Items
 from unnoise.training.order import Order
-from unnoise.training.trainer import TrainData
 
 KEEP = 2  # states on disk: the last, and the one before it, should the run stop before it has taken note of the last
 PATH = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -108,7 +108,7 @@ class PublishedTraining:
     def __init__(
         self,
         first: UNet,
-        data: TrainData,
+        data: Items,
         settings: Published,
         drop: float = 0.1,
         dtype: torch.dtype = torch.float32,

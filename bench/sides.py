@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +25,6 @@ from unnoise.recipes.latent import encode_captions, encode_pictures
 from unnoise.training import checkpoint
 from unnoise.training.plan import Training
 from unnoise.training.probe import fastest_dtype
-from unnoise.training.runner import averaged
 from unnoise.training.settings import TrainSettings
 from unnoise.training.trainer import Trainer
 
@@ -112,7 +112,8 @@ class Ours:
         return float(done.losses["denoising"].total)
 
     def model(self) -> Model:
-        parts: dict[str, Any] = self.training.finish(averaged(self.training, self.trainer))
+        with self.trainer.averaged() as modules:
+            parts: dict[str, Any] = copy.deepcopy(self.training.finish(modules))
         tokenizer = Tokenizer(self.training.texts["tokenizer.json"], parts["text"].config.length)
         pipeline = Pipeline(parts["denoiser"], parts["autoencoder"], parts["text"], tokenizer, self.training.info)
 
@@ -128,7 +129,6 @@ class Ours:
         again = folder / f"step-{self.steps:08d}"
         if again.exists():
             discard(again)
-        self.trainer.identity["settings"] = asdict(self.trainer.settings)
         return self.trainer.save().name
 
     def load(self, folder: Path, name: str) -> None:

@@ -49,9 +49,9 @@ from unnoise.recipes.emoji_flow import emoji_flow
 from unnoise.study.distances import Figure
 from unnoise.study.leaderboard import Prompts, choose_prompts
 from unnoise.study.measure import noise_error
+from unnoise.training.identity import machine as computer
 from unnoise.training.plan import Training
 from unnoise.training.report import clock
-from unnoise.training.trainer import machine as computer
 from unnoise.weights.record import read_record
 
 PARTS = 8  # of a run; after each it is saved and measured

@@ -78,7 +78,7 @@ def test_the_decoder_can_be_trained_alone(whole: bool) -> None:
 def test_whole_pictures_may_be_fewer_than_the_batch() -> None:
     """Toward the end a batch is a quarter as many whole pictures: they take the first rows of the noise."""
     module, x = autoencoder(), pictures()
-    few = AutoencoderObjective(module).loss({"pictures": x[:1]}, DRAWS)
+    few = AutoencoderObjective(module).loss({"pictures": x[:1]}, Draws(0, 0, 3, slice(0, 1)))
     all_of_them = AutoencoderObjective(module).loss({"pictures": x}, DRAWS)
     assert few.per_sample is not None
     assert all_of_them.per_sample is not None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import tiny
 from training.small import bits, build, command
 from unnoise.cli.main import main
 from unnoise.core.objective import Draws
-from unnoise.recipes.terms import Terms, without_what_is_off
+from unnoise.core.registry import find, index
+from unnoise.networks.unet import UNet, UNetConfig
+from unnoise.recipes.terms import Terms, lasting
 
 TERMS = {
     "emoji-ddpm": "--network.learned-variance --network.self-conditioning --uncertainty 16 --bound 0.002",
@@ -103,9 +107,46 @@ def test_splitting_a_batch_changes_no_row(recipe: str, world: Path) -> None:
 def test_what_is_off_leaves_no_trace(world: Path) -> None:
     """Trainings that began before a term existed have the identity that they would have now."""
     identity = build("emoji-flow", world).identity
-    assert "learned_variance" not in identity["network"]
     assert not set(identity) & set(vars(Terms()))
-    assert without_what_is_off({"a": False, "b": {"c": False, "d": 0}, "e": True}) == {"b": {"d": 0}, "e": True}
     on = build("emoji-flow", world, *TERMS["emoji-flow"].split()).identity
-    assert on["network"]["self_conditioning"] is True
+    assert on["network"].self_conditioning is True
     assert (on["contrast"], on["feedback"]) == (0.05, 0.7)
+
+
+@dataclass(frozen=True)
+class Grown(UNetConfig):
+    """A config that got two more fields, of which one tells so."""
+
+    added: float = field(default=0.5, metadata={"added": True})
+    silent: float = 0.5
+
+
+def test_what_came_later_leaves_no_trace_in_hashes() -> None:
+    """A field that is added may have any default; what is off, and what is added and at its default, is left out."""
+    network = UNet(tiny.UNET)
+    before = lasting(network)
+    assert "learned_variance" not in before["config"]
+    assert before["config"]["width"] == tiny.UNET.width
+    network.config = Grown(**vars(tiny.UNET))
+    assert lasting(network)["config"] == before["config"] | {"silent": 0.5}, "the control: one that does not say so"
+    network.config = replace(network.config, added=0.6, learned_variance=True)
+    assert lasting(network)["config"] == before["config"] | {"silent": 0.5, "added": 0.6, "learned_variance": True}
+
+
+def test_no_field_of_a_config_came_unmarked() -> None:
+    """These are the fields that are in the hashes of trainings of old; a new one is marked, as ``lasting`` says."""
+    known = {
+        "unet": "channels_in size channels blocks width depth heads text_width embedding learned_variance "
+        "self_conditioning",
+        "dit": "channels_in size patch width depth heads text_width embedding",
+        "folded": "stride",
+        "kl": "latent_channels encoder decoder",
+        "clip-text": "vocabulary length width depth heads hidden activation end",
+        "image-conv": "stages width",
+        "pair": "text image width",
+    }
+    for kind in ("networks", "autoencoders", "encoders"):
+        for name in index(kind):
+            config = find(kind, name).Config
+            unmarked = {each.name for each in fields(config) if not each.metadata.get("added")}
+            assert name not in known or unmarked == set(known[name].split()), name  # what is new has no past

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.toy import Net
-from unnoise.training.averages import PowerAverage, gamma_of
+from unnoise.training.averages import PowerAverage, gamma_of, swapped
 from unnoise.training.optimiser import Optimiser, orthogonalise, wants_muon
 from unnoise.training.settings import TrainSettings
 
@@ -203,15 +203,21 @@ def test_widths_are_what_they_are_called() -> None:
         assert moments(profile(4000, gamma)) == pytest.approx(width, rel=2e-3)
 
 
-def test_averages_travel_with_the_modules_buffers() -> None:
+def test_a_module_has_its_averages_weights_for_a_while() -> None:
+    """And its own buffers; whatever becomes of them meanwhile, it gets back what it had, and nothing is copied."""
     net = Net()
     average = PowerAverage(net, 0.1)
     net.mean.fill_(3.0)
     net.enter.weight.data.fill_(9.0)
-    state = average.state_dict()
-    assert state.keys() == net.state_dict().keys()
-    assert torch.equal(state["mean"], torch.full((4,), 3.0))
-    assert not torch.equal(state["enter.weight"], net.enter.weight)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    places = [tensor.data_ptr() for tensor in net.state_dict().values()]
+    with swapped([(net, average)]):
+        assert torch.equal(net.mean, torch.full((4,), 3.0))
+        assert torch.equal(net.enter.weight, average.tensors["enter.weight"])
+        assert not torch.equal(net.enter.weight, before["enter.weight"])
+        net.mean.fill_(5.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert places == [tensor.data_ptr() for tensor in net.state_dict().values()]
     other = PowerAverage(Net(), 0.1)
     other.load(average.tensors)
     assert all(torch.equal(a, b) for a, b in zip(other.tensors.values(), average.tensors.values(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -179,7 +180,7 @@ def toy_kept(train: TrainSettings = replace(SETTINGS, samples=160, keep=20, aver
     def finish(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
         from unnoise.encoders.pair import Pair, PairConfig
 
-        FINISHED.append(modules["net"])
+        FINISHED.append(copy.deepcopy(modules["net"]))
         return {"pair": Pair(PairConfig(2, 2, 2))}
 
     return replace(training, settings=train, finish=finish)

@@ -37,7 +37,7 @@ def average(
     from unnoise.files import alone
     from unnoise.training import checkpoint
     from unnoise.training.posthoc import restore
-    from unnoise.training.runner import CHECKPOINTS, averaged
+    from unnoise.training.runner import CHECKPOINTS
     from unnoise.training.settings import WIDEST
     from unnoise.training.trainer import Trainer
     from unnoise.weights.model import save_model
@@ -64,11 +64,11 @@ def average(
             f"{found.error:.0%} off",
             "keep more of them (--train.keep), choose a width nearer to those that are kept, or raise --error",
         )
-    told = {"width": width, "step": trainer.step, "checkpoints": len(whole), "error": round(found.error, 5)}
-    parts = training.finish(averaged(training, trainer, width))
-    save_model(out, parts, {**training.info, "average": told}, training.texts)
+    record = {"width": width, "step": trainer.step, "checkpoints": len(whole), "error": round(found.error, 5)}
+    with trainer.averaged(width) as modules:
+        save_model(out, training.finish(modules), {**training.info, "average": record}, training.texts)
     if as_json:
-        print(json.dumps({"model": str(out), **told}))
+        print(json.dumps({"model": str(out), **record}))
     else:
         tell(f"{out}: width {width:g} at step {trainer.step}, from {len(whole)} checkpoints, {found.error:.1%} off")
 

@@ -68,7 +68,7 @@ def study(
     from unnoise.study.lab import Lab
     from unnoise.study.page import record, write
     from unnoise.study.prompts import choose
-    from unnoise.training.trainer import machine
+    from unnoise.training.identity import machine
     from unnoise.weights.record import read_record
 
     pictures = open_set(data)

@@ -23,11 +23,11 @@ from unnoise.files import json_bytes, write_whole
 from unnoise.notes import say
 from unnoise.study.lab import Trial, Wanted
 from unnoise.training import checkpoint
+from unnoise.training.identity import machine
 from unnoise.training.logs import forget
 from unnoise.training.report import clock
 from unnoise.training.runner import CHECKPOINTS, MODEL
 from unnoise.training.stopping import TIME_LIMIT, Stopped
-from unnoise.training.trainer import machine
 
 PROBE = 0.05  # part of a training's time for which its speed is tried
 WARMED = 0.2  # first part of some steps that does not count to their pace

@@ -65,11 +65,20 @@ class CropFeed:
         share = torch.nn.functional.avg_pool2d(ink, self.crop, stride=8).flatten(1).double() + 0.05
         return torch.cumsum(share / share.sum(1, keepdim=True), dim=1)
 
+    def are_whole(self, step: int) -> bool:
+        """Whether a step sees whole pictures."""
+        return self.whole or (self.whole_from is not None and step >= self.whole_from)
+
+    def rows(self, step: int, batch: int) -> int:
+        """How many pictures a step has: where crops have given way to whole ones, as many as hold as many pixels."""
+        if self.whole or not self.are_whole(step):
+            return batch
+        return max(1, batch // (self.size // self.crop) ** 2)
+
     def batch(self, items: Tensor, draws: Draws) -> Batch:
-        """``{"pictures": (B, 3, crop, crop) float32}``, channels last."""
-        if self.whole or (self.whole_from is not None and draws.step >= self.whole_from):
-            part = 1 if self.whole else max(1, (self.size // self.crop) ** 2)
-            x = self.pixels[self.items[items[: max(1, len(items) // part)]]]
+        """``{"pictures": (B, 3, crop, crop) float32}``, channels last; whole ones from ``whole_from`` on."""
+        if self.are_whole(draws.step):
+            x = self.pixels[self.items[items]]
         else:
             u = draws.on("cpu").uniform("crop")
             place = torch.searchsorted(self._cumulative[items], u[:, None]).squeeze(1)

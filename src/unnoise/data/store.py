@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -19,6 +19,9 @@ from unnoise.files import expanded, sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from PIL import Image
+
+T = TypeVar("T")
 
 
 def open_set(path: Path | str) -> PictureSet:
@@ -90,6 +93,11 @@ class PictureSet:
             return self._pictures
         return self._pictures[torch.as_tensor(indices, dtype=torch.long)]
 
+    @cached_property
+    def side(self) -> int:
+        """Height in pixels of the pictures, from the header of the first; 0 of an empty set."""
+        return self._decoded(0, lambda picture: picture.height) if len(self) else 0
+
     def select(self, trained_by: Literal["autoencoder", "denoiser"]) -> list[int]:
         """Indices of the pictures that train the autoencoder, or the denoiser (and with it the text tower)."""
         tiers = {"autoencoder": {"train"}, "denoiser": {"train", "autoencoder"}}
@@ -103,21 +111,28 @@ class PictureSet:
             raise ValueError(f"no held-out set {tier!r}, {part!r}")
         return [i for i, is_in in enumerate(zip(self.tier, self.part, strict=True)) if is_in == (tier, part)]
 
+    def _decoded(self, index: int, use: Callable[[Image.Image], T]) -> T:
+        """What ``use`` makes of a picture, opened and checked, but not decoded yet."""
+        try:
+            return decoded(self._encoded[index].as_py(), use)
+        except LeftOut as why:
+            raise UnnoiseError(
+                f"picture {self.ids[index]!r} of the set at {self.path} is {why}", "build the set again"
+            ) from None
+
     @cached_property
     def _pictures(self) -> torch.Tensor:
         import numpy as np
 
         out: torch.Tensor | None = None
-        for index, encoded in enumerate(self._encoded):
-            try:
-                pixels = decoded(encoded.as_py(), lambda picture: torch.from_numpy(np.array(picture.convert("RGB"))))
-                if out is not None and pixels.shape[:2] != out.shape[2:]:
+        for index in range(len(self)):
+
+            def read(picture: Image.Image, like: torch.Tensor | None = out) -> torch.Tensor:
+                if like is not None and (picture.height, picture.width) != like.shape[2:]:
                     raise LeftOut("of another size", "pictures of a set have one")
-            except LeftOut as why:
-                raise UnnoiseError(
-                    f"picture {self.ids[index]!r} of the set at {self.path} is {why}", "build the set again"
-                ) from None
-            pixels = pixels.permute(2, 0, 1)
+                return torch.from_numpy(np.array(picture.convert("RGB")))
+
+            pixels = self._decoded(index, read).permute(2, 0, 1)
             out = torch.empty(len(self), *pixels.shape, dtype=torch.uint8) if out is None else out
             out[index] = pixels
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8) if out is None else out

@@ -48,7 +48,7 @@ class AutoencoderObjective(Objective):
         x: Tensor = batch["pictures"]
         with torch.set_grad_enabled(self.train_encoder):
             p: Posterior = self.autoencoder.encode_raw(x)  # type: ignore[operator]
-            z = p.mean + p.std * draws.normal("latent", *p.mean.shape[1:])[: len(x)].to(p.mean.dtype)
+            z = p.mean + p.std * draws.normal("latent", *p.mean.shape[1:]).to(p.mean.dtype)
         y: Tensor = self.autoencoder.decode_raw(z)  # type: ignore[operator]
         l1 = (y - x).abs().mean(dim=(1, 2, 3))
         edges = sum((a - b).abs().mean(dim=(1, 2, 3)) for a, b in zip(_gradients(y), _gradients(x), strict=True))

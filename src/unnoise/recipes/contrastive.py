@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ from unnoise.errors import UnnoiseError
 from unnoise.objectives.contrastive import ContrastiveObjective
 from unnoise.recipes.begin import begin_from
 from unnoise.recipes.latent import weights_sha256
+from unnoise.training.data import Items
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-from unnoise.training.trainer import TrainData
 
 
 def contrastive_training(
     *,
     recipe: str,
     captions: Iterable[str],
-    feed: Callable[[Tokenizer], TrainData],
+    feed: Callable[[Tokenizer], Items],
     train: TrainSettings,
     text: CLIPTextConfig,
     image: ImageConvConfig,
@@ -67,11 +66,11 @@ def contrastive_training(
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         return {"text": modules["text"], "image": modules["image"], "pair": modules["pair"]}
 
-    identity = {"recipe": recipe, "text": asdict(text), "image": asdict(image), "width": width}
+    identity: dict[str, Any] = {"recipe": recipe, "text": text, "image": image, "width": width}
     identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
     if init:
         identity["init"] = {name: weights_sha256(module) for name, module in pair.items()}
-    now = {"recipe": recipe, "samples": train.samples, "batch": train.batch}
-    told = {**info, "trained": {part: [*before, now]}}
+    now = {"recipe": recipe, **train.length(), "batch": train.batch}
+    record = {**info, "trained": {part: [*before, now]}}
     texts = {"tokenizer.json": tokenizer.json}
-    return Training(objective, feed(tokenizer), train, identity, finish, info=told, texts=texts)
+    return Training(objective, feed(tokenizer), train, identity, finish, info=record, texts=texts)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -55,7 +54,12 @@ def emoji_autoencoder(
     autoencoder = KLAutoencoder(network)
     autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = begin_from(init, {"autoencoder": autoencoder}, "autoencoder") if init else []
-    whole_from = round(train.samples * (1 - whole) / train.batch)
+    if train.minutes and whole:
+        raise UnnoiseError(
+            "whole pictures begin at a step, which a training by time cannot tell beforehand",
+            "give its length with --train.samples, or add --whole 0",
+        )
+    whole_from = None if train.minutes else round(train.samples * (1 - whole) / train.batch)
     feed = CropFeed(pictures, trained(pictures, "autoencoder"), crop, whole_from)
     held_out = from_bytes(pictures.pictures(pictures.held_out("autoencoder", "validation")[:16]))
 
@@ -71,7 +75,7 @@ def emoji_autoencoder(
         return to_bytes(torch.stack([held_out, again], dim=1).flatten(0, 1))
 
     font = pictures.manifest.get("origin", {}).get("font", {})
-    now = {"recipe": "emoji-autoencoder", "samples": train.samples, "batch": train.batch, "font": font}
+    now = {"recipe": "emoji-autoencoder", **train.length(), "batch": train.batch, "font": font}
     if keep_latents:
         now["kept"] = "latents"
     return Training(
@@ -80,7 +84,7 @@ def emoji_autoencoder(
         train,
         {
             "recipe": "emoji-autoencoder",
-            "network": asdict(network),
+            "network": network,
             "crop": crop,
             "whole": whole,
             "gradient": gradient,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unnoise.core.registry import register
+from unnoise.data.store import open_set
 from unnoise.networks.unet import UNetConfig
 from unnoise.objectives.times import Uniform as UniformTimes
 from unnoise.objectives.weightings import Uniform
@@ -48,7 +49,7 @@ def emoji_ddpm(
     """
     return latent_training(
         recipe="emoji-ddpm",
-        data=data,
+        pictures=open_set(data),
         train=train,
         network="unet",
         shape=network,

@@ -11,6 +11,7 @@ from torch import Tensor
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.prediction import Prediction
 from unnoise.core.registry import find
+from unnoise.data.store import open_set
 from unnoise.errors import UnnoiseError
 from unnoise.objectives.times import LogitNormal
 from unnoise.objectives.weightings import VelocityWeight
@@ -52,16 +53,16 @@ def flow_training(
     Raises:
         UnnoiseError: no prediction has that name, or what ``latent_training`` refuses.
     """
-    said = find("predictions", prediction)()
-    told = {} if said.name == "flow" else {"prediction": said.name}  # trainings from before there was a choice go on
+    found = find("predictions", prediction)()
+    choice = {} if found.name == "flow" else {"prediction": found.name}  # trainings from before there was one go on
     return latent_training(
         recipe=recipe,
-        data=data,
+        pictures=open_set(data),
         train=train,
         network=network,
         shape=shape,
         path=Flow(),
-        prediction=said,
+        prediction=found,
         noise_label="time",
         times=LogitNormal(mean, std),
         weighting=VelocityWeight(),
@@ -71,8 +72,8 @@ def flow_training(
         init=init,
         text_rate=text_rate,
         drop=drop,
-        settings={"mean": mean, "std": std, **told},
-        defaults=FLOW_DEFAULTS if begins_at_noise(said) else {**FLOW_DEFAULTS, "spacing": SHORT_OF_NOISE},
+        settings={"mean": mean, "std": std, **choice},
+        defaults=FLOW_DEFAULTS if begins_at_noise(found) else {**FLOW_DEFAULTS, "spacing": SHORT_OF_NOISE},
     )
 
 

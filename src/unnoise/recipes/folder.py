@@ -68,7 +68,7 @@ def folder(
         begun, defaults = fresh(size, autoencoder, None if speechless else text or default_model()), FLOW_DEFAULTS
     training = latent_training(
         recipe="folder",
-        data=data,
+        pictures=pictures,
         train=train,
         network=begun.network.name,  # type: ignore[arg-type]
         shape=begun.network.config,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from unnoise.core.prediction import Prediction
 from unnoise.core.registry import find
 from unnoise.data.cache import content_sha256, feature_key, load_or_compute
 from unnoise.data.feeds import CaptionIds, Encoded, LatentFeed, trained
-from unnoise.data.store import PictureSet, open_set
+from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.load import default_model, model_folder, read_tokenizer
 from unnoise.engine.text_to_picture import SIZE, Pipeline
@@ -32,7 +31,7 @@ from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
 from unnoise.pictures import from_bytes, to_bytes
 from unnoise.recipes.begin import history, same_latents
-from unnoise.recipes.terms import Terms, WithOthers, without_what_is_off
+from unnoise.recipes.terms import Terms, WithOthers, lasting
 from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
@@ -61,7 +60,7 @@ PREVIEW_PROMPTS = (
 
 def weights_sha256(module: nn.Module) -> str:
     """What identifies a component: the SHA-256 (hex) of what it is and of its weights, wherever they are kept."""
-    what = json.dumps(without_what_is_off(describe(module)), sort_keys=True)
+    what = json.dumps(lasting(module), sort_keys=True)
     return hashlib.sha256(f"{what} {content_sha256(module.state_dict())}".encode()).hexdigest()
 
 
@@ -106,7 +105,7 @@ def encode_captions(text: nn.Module, pictures: PictureSet, items: list[int], tok
 def latent_training(
     *,
     recipe: str,
-    data: Path,
+    pictures: PictureSet,
     train: TrainSettings,
     network: str,
     shape: Any,
@@ -131,11 +130,10 @@ def latent_training(
         network, shape: its name in the registry, and its config.
         autoencoder: a model folder, or what makes one of the uint8 pictures (N, 3, H, W) that are trained on.
     """
-    pictures = open_set(data)
     items = trained(pictures, "denoiser")
     check_size(pictures)
     made = terms.made(shape)
-    parts, tokenizer, history = given(autoencoder, text, init, partial(pictures.pictures, items))
+    parts, tokenizer, before = starting_parts(autoencoder, text, init, partial(pictures.pictures, items))
     torch.manual_seed(train.seed)
     built = find("networks", network)(shape).to(memory_format=torch.channels_last)
     denoiser = Denoiser(built, path, prediction, noise_label)
@@ -150,7 +148,7 @@ def latent_training(
     fits(shape, latents["mean"].shape, parts["text"].config.width)  # type: ignore[arg-type,union-attr]
     identity = {
         "recipe": recipe,
-        "network": without_what_is_off(asdict(shape)),
+        "network": shape,
         "text_rate": text_rate,
         "drop": drop,
         **settings,
@@ -169,10 +167,10 @@ def latent_training(
         return {"autoencoder": parts["autoencoder"], "text": modules.get("text", tower), "denoiser": done}
 
     font = pictures.manifest.get("origin", {}).get("font", {})
-    now = {"recipe": recipe, "samples": train.samples, "batch": train.batch, "font": font}
-    info = {"name": recipe, "trained": {**history, "denoiser": [*history["denoiser"], now]}, "defaults": dict(defaults)}
+    now = {"recipe": recipe, **train.length(), "batch": train.batch, "font": font}
+    info = {"name": recipe, "trained": {**before, "denoiser": [*before["denoiser"], now]}, "defaults": dict(defaults)}
     captions, known = [pictures.captions[i] for i in items], taught_words(model_folder(text or init or default_model()))
-    taught = vocabulary([*(known or () if init else ()), *(caption for said in captions for caption in said)])
+    taught = vocabulary([*(known or () if init else ()), *(caption for each in captions for caption in each)])
     kept = kept_items(pictures)
     shown = [*prompts, *prompts_of(pictures, kept, tokenizer)]
     return Training(
@@ -191,12 +189,12 @@ def latent_training(
 
 
 def check_size(pictures: PictureSet) -> None:
-    """Sees that pictures are as large as what the pipeline draws.
+    """Ensures that pictures are as large as what the pipeline draws.
 
     Raises:
         UnnoiseError: they are not.
     """
-    side = pictures.pictures([0]).shape[-1]
+    side = pictures.side
     if side != SIZE:
         raise UnnoiseError(
             f"the pictures at {pictures.path} are {side} x {side}, models draw {SIZE} x {SIZE}",
@@ -204,7 +202,7 @@ def check_size(pictures: PictureSet) -> None:
         )
 
 
-def given(
+def starting_parts(
     autoencoder: Path | Callable[[Tensor], Autoencoder] | None,
     text: Path | None,
     init: Path | None,
@@ -232,8 +230,8 @@ def given(
     if "tokenizer.json" not in record["files"]:
         raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
     tokenizer = read_tokenizer(text_folder, record, others["text"])
-    told = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
-    return parts | others, tokenizer, told | {"denoiser": history(record, "denoiser") if init else []}
+    histories = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
+    return parts | others, tokenizer, histories | {"denoiser": history(record, "denoiser") if init else []}
 
 
 def warm_start(denoiser: Denoiser, begun: nn.Module) -> None:
@@ -252,7 +250,7 @@ def warm_start(denoiser: Denoiser, begun: nn.Module) -> None:
 
 
 def fits(network: Any, latents: Sequence[int], text_width: int) -> None:
-    """Sees that a network's config has the shape of what it is trained on: latents (N, C, h, w), and a text width.
+    """Ensures that a network's config has the shape of what it is trained on: latents (N, C, h, w), and a text width.
 
     Raises:
         UnnoiseError: it has not.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise.core.objective import Batch, Draws
 from unnoise.data.feeds import LatentFeed
@@ -17,6 +17,7 @@ from unnoise.objectives.self_conditioning import SelfConditioning
 from unnoise.objectives.uncertainty import Uncertainty
 from unnoise.objectives.variational_bound import USUAL as BOUND
 from unnoise.objectives.variational_bound import VariationalBound
+from unnoise.weights.model import describe
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,18 @@ class WithOthers:
         return {**self.feed.batch(items, draws), "other": self.feed.latents(found, draws, "other latent")}
 
 
-def without_what_is_off(record: Any) -> Any:
-    """A record without its switches that are off: one that did not exist when a training began does not change it."""
-    if isinstance(record, dict):
-        return {key: without_what_is_off(value) for key, value in record.items() if value is not False}
-    return record
+def lasting(module: nn.Module) -> dict[str, Any]:
+    """What describes a component in hashes that last: without its switches that are off, and without the settings that
+    came later and are at their defaults. What did not exist when a training began does not change it.
+
+    A setting that is added to a config says so: ``field(default=0.5, metadata={"added": True})``.
+    """
+    config = getattr(module, "network", module).config
+    added = {field.name: field.default for field in fields(config) if field.metadata.get("added")}
+    record = describe(module)
+    kept = {
+        name: value
+        for name, value in record["config"].items()
+        if value is not False and (name not in added or getattr(config, name) != added[name])
+    }
+    return {**record, "config": kept}

@@ -21,7 +21,7 @@ from unnoise.objectives.times import TimeSampler
 from unnoise.pictures import from_bytes, to_bytes
 from unnoise.study.distances import Figure
 from unnoise.study.memorisation import copied, singled_out, thumbnails
-from unnoise.training.trainer import TrainData
+from unnoise.training.data import Items
 from unnoise.training.watch import FEWEST, KeptBack
 from unnoise.weights.record import read_file, read_record
 
@@ -52,7 +52,7 @@ def spread(items: Sequence[int], count: int) -> list[int]:
 
 
 def kept_back(
-    objective: DenoisingObjective, kept: Sequence[int], items: Sequence[int], feed: Callable[[list[int]], TrainData]
+    objective: DenoisingObjective, kept: Sequence[int], items: Sequence[int], feed: Callable[[list[int]], Items]
 ) -> KeptBack | None:
     """How a training of a denoiser is watched; None where nothing is kept back.
 
@@ -118,17 +118,17 @@ def strange_to(known: frozenset[str] | None, captions: Sequence[Sequence[str]], 
     if known is None:
         return []
     pictures: dict[str, int] = {}
-    for said in captions:
-        for word in {word for caption in said for word in words_of(caption)} - known:
+    for each in captions:
+        for word in {word for caption in each for word in words_of(caption)} - known:
             pictures[word] = pictures.get(word, 0) + 1
     if not pictures:
         return []
     often = sorted(pictures, key=lambda word: (-pictures[word], word))
-    told = ", ".join(
+    words = ", ".join(
         f"{word if len(word) <= LONG else f'{word[:LONG]}...'} ({pictures[word]})" for word in often[:shown]
     )
     more = f" and {len(often) - shown:,} more" if len(often) > shown else ""
     return [
-        f"words that the model has never been taught, and in how many pictures they stand: {told}{more}; it learns "
+        f"words that the model has never been taught, and in how many pictures they stand: {words}{more}; it learns "
         "them from these alone"
     ]

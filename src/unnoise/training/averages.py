@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from unnoise.training import ranks
 
 
 def gamma_of(width: float) -> float:
@@ -52,8 +55,25 @@ class PowerAverage:
         if self.tensors.keys() != state.keys():
             raise KeyError(f"average differs in {sorted(self.tensors.keys() ^ state.keys())[:3]}")
         for name, tensor in self.tensors.items():
-            tensor.copy_(state[name])
+            tensor.copy_(ranks.like(state[name], tensor))
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights with the module's current buffers: a state dict for the module."""
-        return {**self.module.state_dict(), **self.tensors}
+
+@contextmanager
+def swapped(pairs: Iterable[tuple[nn.Module, PowerAverage | None]]) -> Iterator[None]:
+    """Within, the modules have the weights of their averages; afterwards their own, bit for bit, as their buffers are.
+
+    No module is copied: one whose weights are spread over processes cannot be.
+    """
+    own: list[tuple[Tensor, Tensor]] = []
+    try:
+        with torch.no_grad():
+            for module, average in pairs:
+                own += [(buffer, buffer.clone()) for buffer in module.buffers()]
+                for name, weight in module.named_parameters() if average is not None else ():
+                    own.append((weight, weight.detach().clone()))
+                    weight.copy_(average.tensors[name])  # type: ignore[union-attr]
+        yield
+    finally:
+        with torch.no_grad():
+            for changed, before in own:
+                changed.copy_(before)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
-from unnoise.files import discard, new_folder, save_tensors, sha256, write_json
+from unnoise.files import discard, explain, new_folder, save_tensors, sha256, sweep, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -43,6 +43,22 @@ def write(folder: Path, step: int, manifest: Mapping[str, Any], files: Mapping[s
         write_json(scratch / MANIFEST, {**record, "sha256": _digest(record)})
     verify(path)
     return path
+
+
+def save(
+    folder: Path, step: int, manifest: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]], keep: int
+) -> None:
+    """``write``, where no whole one of that step is there already; then older ones go, but for the newest ``keep``."""
+    path = folder / f"step-{step:08d}"
+    sweep(folder)
+    if path.exists() and not healthy(path):
+        try:
+            discard(path)  # damaged, and passed over when the training was resumed
+        except OSError as error:
+            raise explain(error, path) from None
+    if not path.exists():
+        write(folder, step, manifest, files)
+    retain(folder, keep, path)
 
 
 def _digest(record: Mapping[str, Any]) -> str:
@@ -84,7 +100,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
 
 
 def match(own: Mapping[str, Mapping[str, Tensor]], found: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Sees that a checkpoint holds exactly what is wanted: files, names, shapes and dtypes.
+    """Ensures that a checkpoint holds exactly what is wanted: files, names, shapes and dtypes.
 
     Raises:
         KeyError: something is missing, is not ours, or is of another kind.

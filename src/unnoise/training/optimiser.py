@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from unnoise.training import ranks
 from unnoise.training.settings import TrainSettings
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -67,8 +68,7 @@ class Optimiser:
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients together, as a scalar tensor; not finite if any of them is."""
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        return norm
+        return ranks.whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
@@ -135,4 +135,4 @@ class Optimiser:
         self.steps = int(state["steps"])
         for name, tensor in own.items():
             if name != "steps":
-                tensor.copy_(state[name])
+                tensor.copy_(ranks.like(state[name], tensor))

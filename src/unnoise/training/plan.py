@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from unnoise.core.objective import Objective
+from unnoise.training.data import Items, TrainData
 from unnoise.training.settings import TrainSettings
-from unnoise.training.trainer import TrainData
 from unnoise.training.watch import KeptBack
 
 Modules = Mapping[str, nn.Module]
@@ -36,7 +36,7 @@ class Training:
     """
 
     objective: Objective
-    data: TrainData
+    data: TrainData | Items
     settings: TrainSettings
     identity: Mapping[str, Any]
     finish: Callable[[Modules], dict[str, nn.Module]]

@@ -58,7 +58,7 @@ class Report:
 
     Args:
         folder: the run's folder.
-        total: samples when done.
+        total: samples when done; a training by time tells it anew after each step.
         start: samples done before.
         every: seconds between two lines where the output is no terminal.
         until: when the training will be stopped, by ``time.monotonic``, if it will.
@@ -83,7 +83,7 @@ class Report:
         for name, kind in kinds.items():
             with self.beside(f"{name} is not written"):
                 self.logs[name] = kind(folder, start)
-        self.began = self.said = time.monotonic()
+        self.began = self.shown_at = time.monotonic()
         self.busy = 0.0
         self.seen = 0
         self.smooth: float | None = None
@@ -154,9 +154,9 @@ class Report:
             first, last = (look["kept-back/loss"] for look in (self.looks[0], self.looks[-1]))
             extra += f"  kept back {last:.4f} (at first {first:.4f})"
         text = f"loss {self.smooth or math.nan:.4f}{extra}  {speed:.1f} pictures/s  {ends}"
-        self.progress.update(self.task, completed=step.samples, text=text)
-        if not self.live and (time.monotonic() - self.said > self.every or step.samples >= self.total):
-            self.said = time.monotonic()
+        self.progress.update(self.task, completed=step.samples, total=self.total, text=text)
+        if not self.live and (time.monotonic() - self.shown_at > self.every or step.samples >= self.total):
+            self.shown_at = time.monotonic()
             self.flush()
             self.say(f"{step.samples} {f'of {self.total} ' if whole else ''}samples  {text}")
 

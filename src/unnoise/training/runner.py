@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unnoise import extras
 from unnoise.errors import UnnoiseError
@@ -32,30 +31,14 @@ RUN, CHECKPOINTS, MODEL = "run.json", "checkpoints", "model"
 NO_LOOK = "pictures kept back are not looked at"
 
 
-def averaged(training: Training, trainer: Trainer, width: float | None = None) -> dict[str, nn.Module]:
-    """Copies of the objective's modules, in evaluation mode, with the averaged weights of that relative width.
-
-    Roles without averages come as they are. By default the narrowest average is taken.
-    """
-    widths = training.settings.averages
-    width = width if width is not None else min(widths, default=None)
-    modules: dict[str, nn.Module] = {}
-    for name, role in training.objective.roles().items():
-        module = copy.deepcopy(role.module)
-        average = trainer.averages.get(f"{name}.average-{width:g}") if width is not None else None
-        if average is not None:
-            module.load_state_dict(average.state_dict())
-        modules[name] = module.eval().requires_grad_(False)
-    return modules
-
-
 def save_preview(training: Training, trainer: Trainer, folder: Path) -> Tensor | None:
     """Draws the preview sheet with the averaged weights; its pictures, or None where the training has none."""
     if training.preview is None:
         return None
     from unnoise.pictures import sheet
 
-    pictures = training.preview(training.finish(averaged(training, trainer)))
+    with trainer.averaged() as modules:
+        pictures = training.preview(training.finish(modules))
     path, data = folder / "previews" / f"samples-{trainer.samples:08d}.png", io.BytesIO()
     sheet(pictures).save(data, "PNG")
     path.parent.mkdir(exist_ok=True)
@@ -98,7 +81,7 @@ def run(
         device: "cpu" or "cuda".
         dtype: of the computation; None is the resumed checkpoint's, or for a new training what a timed trial says.
         resume: go on from the newest whole checkpoint in the folder.
-        minutes: stop after so long, as if interrupted; schedules do not see it.
+        minutes: stop after so long, as if interrupted; schedules do not see it (those see the settings' minutes).
         say_every: seconds between two lines where the output is no terminal.
         record: what run.json says of how to call this training again.
         compiled: compile the networks that are trained.
@@ -123,7 +106,7 @@ def run(
             if record is not None:
                 write_whole(folder / RUN, json_bytes(record))
             until = started + 60 * minutes if minutes is not None else None
-            with Report(folder, training.settings.samples, trainer.samples, say_every, until=until) as report:
+            with Report(folder, trainer.expected, trainer.samples, say_every, until=until) as report:
                 for note in [*(training.notes if last is None else ()), *trainer.warnings, *_passed_over(folder, last)]:
                     report.say(f"note: {note}")
                 if compiled:
@@ -131,8 +114,8 @@ def run(
                 if last is None:
                     trainer.save()  # a disk that cannot be written is better found now than in an hour
                 _loop(training, trainer, report, folder, flag)
-            parts = training.finish(averaged(training, trainer))
-            save_model(folder / MODEL, parts, training.info, training.texts, replace=True)
+            with trainer.averaged() as modules:
+                save_model(folder / MODEL, training.finish(modules), training.info, training.texts, replace=True)
     except OSError as error:
         raise explain(error, folder) from None
     return folder / MODEL
@@ -180,6 +163,7 @@ def _loop(training: Training, trainer: Trainer, report: Report, folder: Path, fl
                 likeness(report, trainer.samples, training.copied(pictures))
 
     for step in steps(trainer, report, folder):
+        report.total = trainer.expected
         with report.beside("a step is not told"):
             note_step(report, watched, step)
         if report.until is not None and time.monotonic() > report.until:
@@ -191,7 +175,7 @@ def _loop(training: Training, trainer: Trainer, report: Report, folder: Path, fl
         if settings.preview_every and crossed(trainer, settings.preview_every):
             preview()
     path = save(trainer, report)
-    if trainer.samples < settings.samples:
+    if not trainer.done:
         saved = f"saved as {path}" if path is not None else "not saved, as its numbers are not finite"
         raise Stopped(f"stopped by {flag[0]} and {saved}", f"go on with `{go_on(folder)}`", flag[0])
     if settings.preview_every and not crossed(trainer, settings.preview_every):
@@ -247,7 +231,7 @@ def watcher(training: Training, trainer: Trainer, report: Report, folder: Path) 
 def note_step(report: Report, watched: Watcher | None, step: TrainStep) -> None:
     """Takes note of a step; where it is time for it, looks at pictures kept back and tells what is wrong."""
     every = watched.trainer.settings.watch_every if watched is not None else 0
-    if watched is None or not (crossed(watched.trainer, every) or step.samples >= report.total):
+    if watched is None or not (crossed(watched.trainer, every) or watched.trainer.done):
         report.step(step)
         return
     found = None

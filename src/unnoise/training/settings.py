@@ -1,4 +1,4 @@
-"""What every training can be told."""
+"""What can be set of every training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
 WIDEST = 0.28  # relative widths of averages lie below it
+LONGEST = 1e6  # minutes
+RISE = 0.1  # part of a training by time over which its rate rises at most
+# may be another when a training is resumed
+LENIENT = ("samples", "minutes", "cooldown", "checkpoint_every", "preview_every", "watch_every", "keep")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long, how fast and how carefully to train. Schedules count samples, never seconds.
+    """How long, how fast and how carefully to train. Schedules count samples, or with ``minutes`` the time.
 
     Attributes:
         samples: training length in samples; the learning rate's cool-down ends here.
@@ -34,6 +38,8 @@ class TrainSettings:
         preview_every: samples between two preview sheets; 0 for none.
         watch_every: samples between two looks at pictures kept back, where the set has any; 0 for none.
         keep: how many checkpoints are kept.
+        minutes: training length in minutes of optimiser steps, in place of samples: the cool-down ends when they are
+            over, and the rate has risen after a tenth of them at the latest; 0 for a length in samples.
     """
 
     samples: int
@@ -51,6 +57,7 @@ class TrainSettings:
     preview_every: int = 20_000
     watch_every: int = 5_000
     keep: int = 2
+    minutes: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"samples": 1, "batch": 1, "checkpoint_every": 1, "keep": 1, "micro_batch": 0, "preview_every": 0}
@@ -58,6 +65,7 @@ class TrainSettings:
         plain: dict[str, Any] = {name: checks.whole(name, getattr(self, name), low) for name, low in least.items()}
         for name in ("rate", "matrix_rate", "weight_decay"):
             plain[name] = checks.number(name, getattr(self, name), 0)
+        plain["minutes"] = checks.number("minutes", self.minutes, 0, LONGEST)
         plain["cooldown"] = checks.number("cooldown", self.cooldown, 0, 1)
         plain["clip"] = checks.number("clip", self.clip, above=0, most=math.inf)
         widths = checks.several("averages", self.averages, partial(checks.number, above=0, below=WIDEST), most=64)
@@ -70,11 +78,28 @@ class TrainSettings:
                 "choose a micro_batch that divides the batch",
             )
 
-    def factor(self, samples: int) -> float:
-        """The learning rate's factor after so many samples: warm-up, constant, cool-down."""
-        up = min(1.0, (samples + self.batch) / max(1, self.warmup))
-        start = self.samples * (1 - self.cooldown)
-        if samples <= start or self.cooldown == 0:
+    def factor(self, samples: int, seconds: float = 0.0) -> float:
+        """The learning rate's factor after so many samples and seconds: warm-up, constant, cool-down."""
+        up = (samples + self.batch) / max(1, self.warmup)
+        now, end = self._clock(samples, seconds)
+        if self.minutes:
+            up = max(up, now / (RISE * end))
+        up = min(1.0, up)
+        start = end * (1 - self.cooldown)
+        if now <= start or self.cooldown == 0:
             return up
-        left = max(0.0, (self.samples - samples) / (self.samples - start))
+        left = max(0.0, (end - now) / (end - start))
         return up * (0.01 + 0.99 * left)
+
+    def done(self, samples: int, seconds: float = 0.0) -> bool:
+        """Whether a training is at its end after so many samples and seconds."""
+        now, end = self._clock(samples, seconds)
+        return now >= end
+
+    def length(self) -> dict[str, float]:
+        """How long a training is, by the name of what counts."""
+        return {"minutes": self.minutes} if self.minutes else {"samples": self.samples}
+
+    def _clock(self, samples: int, seconds: float) -> tuple[float, float]:
+        """(now, the end) in what counts: seconds, or samples."""
+        return (seconds, 60 * self.minutes) if self.minutes else (samples, self.samples)

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unnoise.core.objective import Batch, Draws, Loss, Objective, Phase
+from unnoise.core.objective import Draws, Loss, Objective, Phase
 from unnoise.errors import UnnoiseError
-from unnoise.files import discard, explain, sweep
-from unnoise.kernels.compiled import is_compiled
-from unnoise.training import checkpoint
-from unnoise.training.averages import PowerAverage
+from unnoise.kernels.compiled import eagerly, is_compiled
+from unnoise.training import checkpoint, ranks
+from unnoise.training.averages import PowerAverage, swapped
+from unnoise.training.data import InOrder, Items, TrainData
+from unnoise.training.identity import changes, machine, match, plain
 from unnoise.training.optimiser import Optimiser
-from unnoise.training.order import Order
-from unnoise.training.settings import TrainSettings
+from unnoise.training.parts import mean_loss, micro_batches
+from unnoise.training.settings import LENIENT, TrainSettings
 
 MAX_SKIPPED = 20
-
-
-class TrainData(Protocol):
-    """What a training reads: items by index, and how often each should be seen."""
-
-    @property
-    def weights(self) -> Sequence[float] | Tensor: ...
-
-    @property
-    def identity(self) -> str: ...
-
-    def batch(self, items: Tensor, draws: Draws) -> Batch: ...
+DATA = "data"  # the file of a checkpoint that keeps where a stream is
 
 
 class TrainStep(NamedTuple):
@@ -60,32 +48,18 @@ class TrainStep(NamedTuple):
     seconds: float
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What bit-equal resuming is promised for: the same of each of these."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": name}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        fields = [
-            line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "model\t", "cpu fam"))
-        ]
-        return " / ".join(dict.fromkeys(fields)) or platform.machine()
-    except OSError:
-        return platform.processor() or platform.machine()
-
-
 class Trainer:
     """Trains an objective on data; everything random is a function of (seed, step, sample).
 
     What must be saved is then little: weights, optimiser state, averages and a few counters. A mixed-precision dtype
     computes forward passes under autocast; weights stay float32.
 
+    In several processes (``torch.distributed``) each computes its part of every batch; modules whose weights are spread
+    over them, by ``fully_shard``, are handed in so. All processes make the same calls, and the first one writes.
+
     Args:
         objective: what is minimised.
-        data: what it is minimised on.
+        data: what it is minimised on: a stream of steps, or items, which are then visited in an order by the seed.
         settings: how.
         folder: where checkpoints go.
         device: "cpu" or "cuda".
@@ -96,7 +70,7 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        data: TrainData,
+        data: TrainData | Items,
         settings: TrainSettings,
         folder: Path,
         device: torch.device | str = "cpu",
@@ -104,9 +78,10 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.objective = objective.to(device)
-        self.data, self.settings, self.folder = data, settings, folder
+        self.data: TrainData = data if isinstance(data, TrainData) else InOrder(data, settings.seed)
+        self.settings, self.folder = settings, folder
         self.device, self.dtype = torch.device(device), dtype
-        self.identity = dict(identity or {}) | {"data": data.identity, "settings": asdict(settings)}
+        self._identity = dict(identity or {}) | {"data": data.identity}
         self.roles = {name: role for name, role in objective.roles().items() if role.trained}
         half = dtype == torch.bfloat16
         self.optimisers = {n: Optimiser(role.module, settings, role.rate, half) for n, role in self.roles.items()}
@@ -115,28 +90,46 @@ class Trainer:
             for name, role in self.roles.items()
             for width in (settings.averages if role.averaged else ())
         }
-        self.order = Order(data.weights, settings.seed)
-        self.step, self.samples, self.skipped = 0, 0, 0
+        self.step, self.samples, self.skipped, self.seconds = 0, 0, 0, 0.0
         self._skipped_in_a_row = 0
         self.machine = machine(self.device) | {"dtype": str(self.dtype).removeprefix("torch.")}
         self.machine["compiled"] = any(is_compiled(role.module) for role in self.roles.values())
+        self.rank, self.ranks = ranks.place()
+        if self.ranks > 1:
+            self.machine["processes"] = self.ranks
         self.warnings: list[str] = []
         self.whole = True  # between two steps; after a step that failed only if it had changed nothing
 
     def run(self, samples: int | None = None) -> Iterator[TrainStep]:
-        """Trains until ``samples`` (by default the settings') have been seen, yielding every step.
+        """Trains until ``samples`` have been seen, by default to the settings' end, yielding every step.
 
         Raises:
             UnnoiseError: numbers that are not finite, twenty steps on end.
         """
         self.objective.train()
-        limit = self.settings.samples if samples is None else samples
-        while self.samples < limit:
+        while not self.done if samples is None else self.samples < samples:
             yield self._advance()
+
+    @property
+    def done(self) -> bool:
+        """Whether the training is at its end."""
+        return self.settings.done(self.samples, self.seconds)
+
+    @property
+    def expected(self) -> int:
+        """How many samples it will have seen at its end: as set, or where time is, at its pace so far."""
+        if not self.settings.minutes:
+            return self.settings.samples
+        if self.done:
+            return self.samples
+        return max(
+            self.samples + self.settings.batch,
+            round(self.samples * 60 * self.settings.minutes / max(self.seconds, 1e-9)),
+        )
 
     def _advance(self) -> TrainStep:
         started = time.perf_counter()
-        factor = self.settings.factor(self.samples)
+        factor = self.settings.factor(self.samples, self.seconds)
         losses: dict[str, Loss] = {}
         norm, ok = 0.0, True
         for phase in self.objective.phases():
@@ -144,7 +137,7 @@ class Trainer:
                 continue
             losses[phase.name] = self._losses(phase)
             norm = float(torch.stack([self.optimisers[name].gradient_norm() for name in phase.trains]).norm())
-            ok = ok and bool(torch.isfinite(losses[phase.name].total)) and norm < float("inf")
+            ok = ok and bool(torch.isfinite(losses[phase.name].total)) and norm < float("inf")  # in every process
             if not ok:  # before it touches weights, moments or averages
                 break
             self.whole = False
@@ -158,13 +151,15 @@ class Trainer:
         if ok:
             for average in self.averages.values():
                 average.update(self.step)
+        seconds = ranks.mean(time.perf_counter() - started, self.device)
+        self.seconds += seconds
         self.whole = True
         if self._skipped_in_a_row >= MAX_SKIPPED:
             raise UnnoiseError(
                 f"{MAX_SKIPPED} steps on end gave numbers that are not finite (step {self.step})",
                 "start again with a lower rate and matrix_rate",
             )
-        return TrainStep(self.step, self.samples, losses, factor, norm, not ok, time.perf_counter() - started)
+        return TrainStep(self.step, self.samples, losses, factor, norm, not ok, seconds)
 
     def _losses(self, phase: Phase) -> Loss:
         """``_backward``; where it fails after it has changed a buffer, the state is not whole any more."""
@@ -179,22 +174,51 @@ class Trainer:
     def finite(self) -> bool:
         """Whether all numbers that the next step depends on are finite."""
         tensors = [t for named in self.tensors().values() for t in named.values() if t.is_floating_point()]
-        return all(bool(torch.isfinite(t).all()) for t in tensors)
+        finite = all(bool(torch.isfinite(ranks.local(t)).all()) for t in tensors)
+        return ranks.mean(float(finite), self.device) == 1
 
     def _backward(self, phase: Phase) -> Loss:
-        """Gradients of one phase over the whole batch, micro-batch by micro-batch, and the mean loss."""
+        """Gradients of one phase over the whole batch, and its mean loss."""
         for name in phase.trains:
             self.roles[name].module.zero_grad(set_to_none=True)
-        batch, size = self.settings.batch, self.settings.micro_batch or self.settings.batch
+        batch, total = self.settings.batch, self.data.rows(self.step, self.settings.batch)
         parts: list[Loss] = []
-        for start in range(0, batch, size):
-            draws = Draws(self.settings.seed, self.step, batch, slice(start, start + size), self.device)
-            items = self.order(self.samples + start, size)
+        counts: list[int] = []
+        for rows in micro_batches(self.settings, total):
+            draws = Draws(self.settings.seed, self.step, batch, rows, self.device)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                loss = phase.loss(self.data.batch(items, draws), draws)
-            (loss.total * (size / batch)).backward()
+                loss = phase.loss(self.data.batch(draws), draws)
+            counts.append(rows.stop - rows.start)
+            # sharded modules take the mean of all processes' gradients
+            (loss.total * (counts[-1] / total * self.ranks)).backward()
             parts.append(loss)
-        return _mean(parts)
+        ranks.average(p.grad for name in phase.trains for p in self.roles[name].module.parameters())
+        return mean_loss(parts, counts, self.device)
+
+    @contextmanager
+    def averaged(self, width: float | None = None, also: nn.Module | None = None) -> Iterator[dict[str, nn.Module]]:
+        """Within, the objective's modules by role with their averaged weights, for evaluation and without gradients.
+
+        They are the very modules that are trained; afterwards they are as they were, bit for bit.
+
+        Args:
+            width: the average's relative width; by default the narrowest. Roles without averages stay as they are.
+            also: another objective of the same modules.
+        """
+        width = min(self.settings.averages, default=None) if width is None else width
+        modules = {name: role.module for name, role in self.objective.roles().items()}
+        pairs = [(module, self.averages.get(f"{name}.average-{width or 0:g}")) for name, module in modules.items()]
+        objectives = [self.objective] if also is None else [self.objective, also]
+        modes = [(module, module.training) for objective in objectives for module in objective.modules()]
+        for objective in objectives:
+            objective.eval()
+        try:
+            # compiled code is of training's calls: for so few others more would take longer to make than it saves
+            with swapped(pairs), torch.no_grad(), eagerly(modules.values()):
+                yield modules
+        finally:
+            for module, training in modes:
+                module.training = training
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """All tensors that the next step depends on, by file of a checkpoint."""
@@ -202,90 +226,68 @@ class Trainer:
         for name, role in self.roles.items():
             files[name] = role.module.state_dict()
             files[f"{name}.optimiser"] = self.optimisers[name].state()
-        return files | {name: average.tensors for name, average in self.averages.items()}
+        files |= {name: average.tensors for name, average in self.averages.items()}
+        position = self.data.state(self.step)
+        return files | {DATA: position} if position else files
 
     def save(self) -> Path:
         """Writes a checkpoint, verifies it and deletes those that are no longer kept."""
+        path = self.folder / f"step-{self.step:08d}"
+        files = {name: ranks.gathered(named) for name, named in self.tensors().items()}
+        written = self.rank != 0
+        try:
+            if self.rank == 0:
+                self._write(files)
+                written = True
+        finally:
+            ranks.written(written, self.device)
+        return path
+
+    def _write(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
         manifest = {
             "samples": self.samples,
+            "seconds": self.seconds,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
             "machine": self.machine,
-            "identity": self.identity,
+            "identity": plain(self.identity),
         }
-        sweep(self.folder)
-        path = self.folder / f"step-{self.step:08d}"
-        if path.exists() and not checkpoint.healthy(path):
-            try:
-                discard(path)  # damaged, and passed over when this training was resumed
-            except OSError as error:
-                raise explain(error, path) from None
-        if not path.exists():
-            checkpoint.write(self.folder, self.step, manifest, self.tensors())
-        checkpoint.retain(self.folder, self.settings.keep, path)
-        return path
+        checkpoint.save(self.folder, self.step, manifest, files, self.settings.keep)
 
-    def load(
-        self,
-        path: Path,
-        lenient: Sequence[str] = ("samples", "cooldown", "checkpoint_every", "preview_every", "watch_every", "keep"),
-    ) -> None:
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this training itself: recipe, data and settings. JSON values, and dataclasses among them."""
+        return self._identity | {"settings": self.settings}
+
+    def load(self, path: Path, lenient: Sequence[str] = LENIENT) -> None:
         """Goes on from a checkpoint, to the same bits as if it had never stopped.
 
-        The recipe, the data and all settings must be those it was written with, except for the ``lenient`` ones.
-        Another torch, thread count, processor or precision, or networks compiled now and not then, is said in
-        ``warnings``: bits may then differ.
+        The recipe, the data and all settings must be those it was written with, except for the ``lenient`` ones; what
+        was no setting then must be at its default. Another torch, thread count, processor or precision, or networks
+        compiled now and not then, stands in ``warnings``: bits may then differ.
 
         Raises:
             UnnoiseError: the checkpoint is of another training, lacks something or has something that is not ours.
         """
         manifest, files = checkpoint.read(path)
         try:
-            self._match(manifest, lenient)
+            match(self.identity, manifest["identity"], lenient)
+            self.warnings += changes(self.machine, manifest["machine"])
             self.step, self.samples = int(manifest["step"]), int(manifest["samples"])
             self.skipped, self._skipped_in_a_row = int(manifest["skipped"]), int(manifest["skipped_in_a_row"])
             if self.samples != self.step * self.settings.batch:
                 raise KeyError("counters that disagree")
+            self.seconds = float(manifest.get("seconds", 0.0))  # older checkpoints do not tell
             checkpoint.match(self.tensors(), files)
             for name, role in self.roles.items():
-                role.module.load_state_dict(files[name])
+                own = role.module.state_dict()
+                role.module.load_state_dict({key: ranks.like(files[name][key], own[key]) for key in own})
                 self.optimisers[name].load(files[f"{name}.optimiser"])
             for name, average in self.averages.items():
                 average.load(files[name])
+            self.data.load(self.step, files.get(DATA, {}))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error.args[0] if error.args else error).split())[:200]  # a KeyError quotes itself
             raise UnnoiseError(
                 f"{path} does not fit this training: {reason}", "resume with the settings it began with"
             ) from None
-
-    def _match(self, manifest: Mapping[str, Any], lenient: Sequence[str]) -> None:
-        here, then = _flat(self.identity), _flat(manifest["identity"])
-        for key in sorted(here.keys() | then.keys()):
-            if key.removeprefix("settings.") not in lenient and here.get(key, ...) != then.get(key, ...):
-                raise KeyError(f"{key} is {here.get(key)!r}, it began with {then.get(key)!r}")
-        now, before = self.machine, manifest["machine"]
-        for key in sorted(now.keys() | before.keys()):
-            if now.get(key) != before.get(key):
-                self.warnings.append(
-                    f"{key} is {now.get(key)}, it began with {before.get(key)}: "
-                    "the bits may differ from an unbroken run"
-                )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            k: v
-            for key, each in value.items()
-            for k, v in _flat(each, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: json.loads(json.dumps(value))}  # as a checkpoint gives it back: tuples are lists
-
-
-def _mean(parts: Sequence[Loss]) -> Loss:
-    def join(values: Sequence[Tensor | None]) -> Tensor | None:
-        return None if values[0] is None else torch.cat([v for v in values if v is not None])
-
-    total = torch.stack([part.total.detach() for part in parts]).mean()
-    metrics = {key: torch.stack([part.metrics[key].detach() for part in parts]).mean() for key in parts[0].metrics}
-    return Loss(total, join([p.per_sample for p in parts]), join([p.log_snr for p in parts]), metrics)

@@ -6,8 +6,7 @@ so that two looks differ by the weights alone, and the change of each picture's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor
 
 from unnoise.core.objective import Draws, Loss, Objective
-from unnoise.kernels.compiled import eagerly
+from unnoise.training.data import Items
 from unnoise.training.report import by_level
 from unnoise.training.settings import TrainSettings
-from unnoise.training.trainer import TrainData, Trainer
+from unnoise.training.trainer import Trainer
 
 ROWS = 64  # at least so many losses a look and side: with 5 bins of log-SNR a dozen in each
 NEVER = -1  # the step whose noise is used: none that is ever trained
@@ -39,8 +38,8 @@ class KeptBack:
     """
 
     objective: Objective
-    kept: TrainData
-    seen: TrainData
+    kept: Items
+    seen: Items
 
 
 class Look(NamedTuple):
@@ -80,42 +79,15 @@ def restored(row: Mapping[str, Any]) -> Look | None:
     return Look(samples, kept, seen, {key.removeprefix(name): row[key] for key in row if key.startswith(name)})
 
 
-@contextmanager
-def averaged_in_place(trainer: Trainer) -> Iterator[None]:
-    """The trained modules with their narrowest average's weights; afterwards they have their own, bit for bit."""
-    width = min(trainer.settings.averages, default=None)
-    own: list[tuple[Tensor, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for name, role in trainer.roles.items():
-                average = trainer.averages.get(f"{name}.average-{width:g}") if width is not None else None
-                for key, weight in role.module.named_parameters():
-                    if average is not None:
-                        own.append((weight, weight.detach().clone()))
-                        weight.copy_(average.tensors[key])
-        yield
-    finally:
-        with torch.no_grad():
-            for changed, before in own:
-                changed.copy_(before)
-
-
 def look(trainer: Trainer, what: KeptBack) -> Look:
     """The losses now, of the averaged weights that make the model; it changes nothing that is trained or drawn."""
-    was = [(module, module.training) for module in what.objective.modules()]
-    what.objective.to(trainer.device).eval()
-    try:
-        # compiled code is of training's calls: for so few others more would take longer to make than it saves
-        with averaged_in_place(trainer), torch.no_grad(), eagerly(role.module for role in trainer.roles.values()):
-            kept, levels = losses(trainer, what.objective, what.kept)
-            seen, _ = losses(trainer, what.objective, what.seen)
-    finally:
-        for module, training in was:
-            module.training = training
+    with trainer.averaged(also=what.objective.to(trainer.device)):
+        kept, levels = losses(trainer, what.objective, what.kept)
+        seen, _ = losses(trainer, what.objective, what.seen)
     return Look(trainer.samples, kept, seen, levels)
 
 
-def losses(trainer: Trainer, objective: Objective, data: TrainData) -> tuple[Tensor, dict[str, float]]:
+def losses(trainer: Trainer, objective: Objective, data: Items) -> tuple[Tensor, dict[str, float]]:
     """((n,) mean loss of each item, mean loss in each bin of log-SNR), with noise that is the same at every look."""
     count = len(data.weights)
     passes = -(-ROWS // count)
@@ -161,8 +133,9 @@ class Word(NamedTuple):
     text: str
 
 
-def early_word(looks: Sequence[Look], settings: TrainSettings) -> Word | None:
-    """What is wrong where a training is not learning; None while all is well.
+def early_word(looks: Sequence[Look], settings: TrainSettings, total: int | None = None) -> Word | None:
+    """What is wrong where a training is not learning; None while all is well. It will see ``total`` samples, by
+    default those of the settings.
 
     That the rate is too high is told at once, all else after the warm-up and a tenth of the training. Worse means by
     three standard errors (one look in three hundred, were nothing changing, for twenty pictures); learnt means
@@ -177,7 +150,8 @@ def early_word(looks: Sequence[Look], settings: TrainSettings) -> Word | None:
     if kept > SURE and seen > SURE:
         worse = f"it gets worse, on pictures that it trains on too ({_change(first.seen, last.seen)})"
         return Word("too fast", f"{worse}: the rate is too high; {_rates(settings, 1 / 3)}")
-    if last.samples < settings.warmup + settings.samples / 10:
+    total = settings.samples if total is None else total
+    if last.samples < (min(settings.warmup, total / 10) if settings.minutes else settings.warmup) + total / 10:
         return None
     best = min(looks, key=lambda each: float(each.kept.mean()))
     gained = learnt(first.kept, best.kept)
@@ -189,12 +163,13 @@ def early_word(looks: Sequence[Look], settings: TrainSettings) -> Word | None:
         )
     if learnt(first.kept, last.kept):
         return None
-    told = f"the loss went {_change(first.seen, last.seen)} on pictures it trains on, {_change(first.kept, last.kept)} "
+    seen_change, kept_change = _change(first.seen, last.seen), _change(first.kept, last.kept)
+    change = f"the loss went {seen_change} on pictures it trains on, {kept_change} "
     if learnt(first.seen, last.seen):
         hint = "do the captions say what is to be seen, and have the pictures anything in common? Add some, or stop"
-        return Word("nothing general", f"what it learns does not hold for pictures kept back: {told}on these; {hint}")
+        return Word("nothing general", f"what it learns does not hold for pictures kept back: {change}on these; {hint}")
     hint = f"{_rates(settings, 3)}, and see that captions and pictures belong together"
-    return Word("nothing", f"nothing is learnt that shows: {told}on those kept back; {hint}")
+    return Word("nothing", f"nothing is learnt that shows: {change}on those kept back; {hint}")
 
 
 def _change(before: Tensor, after: Tensor) -> str:
@@ -217,14 +192,15 @@ class Watcher:
     def __init__(self, trainer: Trainer, what: KeptBack, rows: Iterable[Mapping[str, Any]] = ()) -> None:
         self.trainer, self.what = trainer, what
         self.looks = [found for row in rows if (found := restored(row)) is not None]
-        words = (early_word(self.looks[:number], trainer.settings) for number in range(len(self.looks) + 1))
-        self.said = {word.kind for word in words if word is not None}
+        numbers = range(len(self.looks) + 1)
+        words = (early_word(self.looks[:number], trainer.settings, trainer.expected) for number in numbers)
+        self.named = {word.kind for word in words if word is not None}
 
     def look(self) -> tuple[Look, Word | None]:
         """(the look, a word if there is a new one)."""
         self.looks.append(look(self.trainer, self.what))
-        word = early_word(self.looks, self.trainer.settings)
-        if word is None or word.kind in self.said:
+        word = early_word(self.looks, self.trainer.settings, self.trainer.expected)
+        if word is None or word.kind in self.named:
             return self.looks[-1], None
-        self.said.add(word.kind)
+        self.named.add(word.kind)
         return self.looks[-1], word
