@@ -82,7 +82,7 @@ def lasting(module: nn.Module) -> dict[str, Any]:
 
     A setting that is added to a config says so: ``field(default=0.5, metadata={"added": True})``.
     """
-    config = getattr(module, "network", module).config
+    config: Any = getattr(module, "network", module).config
     added = {field.name: field.default for field in fields(config) if field.metadata.get("added")}
     record = describe(module)
     kept = {
