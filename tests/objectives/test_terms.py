@@ -133,6 +133,19 @@ def test_what_came_later_leaves_no_trace_in_hashes() -> None:
     assert lasting(network)["config"] == before["config"] | {"silent": 0.5, "added": 0.6, "learned_variance": True}
 
 
+def test_what_is_hashed_is_what_it_was() -> None:
+    """The record in hashes of the first trainings; another one would refuse all their checkpoints."""
+    config = {"channels_in": 4, "size": 16, "channels": 16, "blocks": 1, "width": 32, "depth": 1, "heads": 2}
+    config |= {"text_width": 32, "embedding": 32}
+    unet = {"name": "unet", "config": config}
+    parts = tiny.components()
+    assert lasting(parts["denoiser"]) == unet | {"path": "flow", "prediction": "flow", "noise_label": "time"}
+    assert lasting(parts["denoiser"].network) == unet
+    encoder, decoder = ((8, 1), (8, 1)), ((8, 1), (8, 1), (8, 1))
+    config = {"latent_channels": 4, "encoder": encoder, "decoder": decoder}
+    assert lasting(parts["autoencoder"]) == {"name": "kl", "config": config}
+
+
 def test_no_field_of_a_config_came_unmarked() -> None:
     """These are the fields that are in the hashes of trainings of old; a new one is marked, as ``lasting`` says."""
     known = {

@@ -17,7 +17,7 @@ from unnoise.objectives.self_conditioning import SelfConditioning
 from unnoise.objectives.uncertainty import Uncertainty
 from unnoise.objectives.variational_bound import USUAL as BOUND
 from unnoise.objectives.variational_bound import VariationalBound
-from unnoise.weights.model import describe
+from unnoise.weights.parts import describe
 
 
 @dataclass(frozen=True)
@@ -90,4 +90,5 @@ def lasting(module: nn.Module) -> dict[str, Any]:
         for name, value in record["config"].items()
         if value is not False and (name not in added or getattr(config, name) != added[name])
     }
+    del record["kind"]  # which hashes of old do not hold
     return {**record, "config": kept}

@@ -86,7 +86,7 @@ def plain(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
     All processes must call it. Where no tensor is a part, the components come as they are.
     """
-    from unnoise.weights.model import build, describe
+    from unnoise.weights.parts import build, describe
 
     made: dict[str, nn.Module] = {}
     for name, part in parts.items():
