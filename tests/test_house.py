@@ -222,6 +222,12 @@ def test_a_solver_in_one_file_passes_the_laws(midpoint: type[Solver]) -> None:
         law(midpoint())
 
 
+def test_a_solver_in_one_file_needs_no_edit_elsewhere(midpoint: type[Solver]) -> None:
+    """The tests of the table of solvers and of the pages ask it as they ask the others."""
+    importlib.import_module("laws.test_laws").test_solver_table_is_whole("midpoint")
+    importlib.import_module("oracles.test_documents").test_every_method_is_explained("solvers")
+
+
 def documented() -> Iterator[ast.ClassDef]:
     """The classes of the page's block of concepts."""
     block = next(block for block in fenced(ROOT / "docs/architecture.md", "python") if "class NoiseLevel" in block)
@@ -243,15 +249,6 @@ def test_concepts_are_as_documented(shown: ast.ClassDef) -> None:
             told = [argument.arg for argument in node.args.args if argument.arg not in ("self", "cls")]
             parameters = inspect.signature(getattr(real, node.name)).parameters
             assert told == [name for name in parameters if name != "self"], f"{shown.name}.{node.name}"
-
-
-def test_the_page_names_what_is_few() -> None:
-    """What is few is listed in the rooms, and nothing besides; of the rest each family has a page of its own."""
-    text = (ROOT / "docs/architecture.md").read_text("utf-8")
-    for kind in ("predictions", "networks", "autoencoders", "recipes"):
-        told = re.search(rf"^ +{kind}/ +(.*?)  +", text, flags=re.M)
-        assert told, kind
-        assert sorted(told[1].split(", ")) == sorted(registry.index(kind)), kind
 
 
 # sizes and places

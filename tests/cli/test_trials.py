@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from training.small import NETWORKS
+from training.small import shape as tiny_shape
 from unnoise.cli import trials
 from unnoise.cli.main import main
 from unnoise.cli.record import read_run
@@ -23,7 +23,7 @@ MINUTES = 0.004
 
 
 def tiny(recipe: str, *options: str) -> tuple[str, tuple[str, ...]]:
-    shape = [word for name, value in NETWORKS[recipe].items() for word in (f"--{name}", str(value))]
+    shape = [word for name, value in tiny_shape(recipe).items() for word in (f"--{name}", str(value))]
     return recipe, (*options, *shape, "--train.batch", "4", "--train.averages", "0.1")
 
 

@@ -40,4 +40,4 @@ def test_sizes_are_as_told(name: str, kind: str, millions: str, gflop: str) -> N
 
 
 def test_all_networks_are_told() -> None:
-    assert len(ROWS) == 7
+    assert len(ROWS) >= 7

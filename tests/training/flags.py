@@ -39,5 +39,18 @@ def listing() -> str:
     return "".join("\n".join([recipe, *(f"  {flag}" for flag in flags(recipe))]) + "\n" for recipe in index("recipes"))
 
 
+def read(text: str) -> dict[str, list[str]]:
+    """{recipe: flags} of a listing."""
+    found: dict[str, list[str]] = {}
+    recipe = ""
+    for line in text.splitlines():
+        if line.startswith("  "):
+            found[recipe].append(line.strip())
+        else:
+            recipe = line
+            found[recipe] = []
+    return found
+
+
 if __name__ == "__main__":
     FROZEN.write_text(listing(), "utf-8")

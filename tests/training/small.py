@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,24 +37,38 @@ TRAIN = {
     "checkpoint-every": 16,
     "preview-every": 0,
 }
-UNET = {"channels": 8, "blocks": 1, "width": 16, "depth": 1, "heads": 2, "text-width": 32, "embedding": 16}
-TEXT = {"vocabulary": 300, "length": 24, "width": 16, "depth": 1, "heads": 2, "hidden": 32}
-NETWORKS = {
-    "emoji-autoencoder": {
-        "crop": 16,
-        "network.encoder": "8 1 8 1",
-        "network.decoder": "8 1 8 1 8 1",
-    },
-    "emoji-text": {"image.stages": "8 1 8 1", "image.width": 16, "width": 16}
-    | {f"text.{name}": value for name, value in TEXT.items()},
-    "emoji-judge": {"image.stages": "8 1 8 1", "image.width": 16, "width": 16}
-    | {f"text.{name}": value for name, value in TEXT.items()},
-    "emoji-flow": {f"network.{name}": value for name, value in UNET.items()},
-    "emoji-ddpm": {f"network.{name}": value for name, value in UNET.items()},
-    "emoji-pixels": {f"network.{name}": value for name, value in UNET.items()},
-    "emoji-dit": {f"network.{name}": value for name, value in UNET.items() if name not in ("channels", "blocks")},
-    "folder": {"init": "none", "size": "tiny"},
+TINY = {  # what is typed for a setting of that name, of whatever network
+    "channels": 8,
+    "blocks": 1,
+    "width": 16,
+    "depth": 1,
+    "heads": 2,
+    "text-width": 32,
+    "embedding": 16,
+    "vocabulary": 300,
+    "length": 24,
+    "hidden": 32,
+    "stages": "8 1 8 1",
+    "encoder": "8 1 8 1",
+    "decoder": "8 1 8 1 8 1",
 }
+PLAIN = {"crop": 16, "width": 16}  # settings of a recipe itself
+OWN = {"folder": {"init": "none", "size": "tiny"}}  # where a recipe starts from something large by itself
+
+
+def parameters(recipe: str) -> Mapping[str, inspect.Parameter]:
+    """The settings of a recipe by name."""
+    return inspect.signature(find("recipes", recipe)).parameters
+
+
+def shape(recipe: str) -> dict[str, Any]:
+    """Settings that make a recipe's networks tiny, read from its signature, so that a new recipe needs none here."""
+    found: dict[str, Any] = {name: value for name, value in PLAIN.items() if name in parameters(recipe)}
+    for name, parameter in parameters(recipe).items():
+        if is_dataclass(parameter.default) and name != "train":
+            words = [field.name.replace("_", "-") for field in fields(parameter.default)]
+            found |= {f"{name}.{word}": TINY[word] for word in words if word in TINY}
+    return found | OWN.get(recipe, {})
 
 
 def picture_set(out: Path, kept: int = 0, captions: bool = True) -> Path:
@@ -102,15 +119,12 @@ def encoders(out: Path) -> Path:
 
 def options(recipe: str, world: Path, **train: Any) -> list[str]:
     """Command-line options of a tiny training by that recipe; ``train`` changes its length and rates."""
-    if recipe not in NETWORKS:
-        raise KeyError(f"a new recipe: give {recipe} the options of a tiny network in NETWORKS of {__file__}")
-    chosen = {f"train.{name}": value for name, value in TRAIN.items()} | NETWORKS[recipe]
+    chosen = {f"train.{name}": value for name, value in TRAIN.items()} | shape(recipe)
     chosen |= {f"train.{name.replace('_', '-')}": value for name, value in train.items()}
     chosen["data"] = world / "pictures"
-    if recipe in ("emoji-flow", "emoji-ddpm", "emoji-dit", "emoji-pixels", "folder"):
-        chosen |= {"text": world / "encoders"}
-    if recipe in ("emoji-flow", "emoji-ddpm", "emoji-dit", "folder"):
-        chosen |= {"autoencoder": world / "encoders"}
+    for name in ("text", "autoencoder"):
+        if name in parameters(recipe) and not is_dataclass(parameters(recipe)[name].default):  # a model folder
+            chosen[name] = world / "encoders"
     return [word for name, value in chosen.items() for word in (f"--{name}", *str(value).split())]
 
 
