@@ -1,4 +1,4 @@
-"""The one error that people see."""
+"""The only error that users see."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ def one_line(text: str) -> str:
 
 
 class UnnoiseError(Exception):
-    """A user's mistake or a fault of the machine, told in one line: what, where, and how to mend it.
+    """A user's mistake or a fault of the machine, in one line: what is wrong, where, and how to fix it.
 
     The command line prints it without a traceback and exits with a non-zero status.
 
     Args:
         what: what went wrong and where, without a full stop: ``"no checkpoint at runs/a"``.
-        hint: how to mend it, an imperative: ``"name a folder that holds manifest.json"``.
+        hint: how to fix it, an imperative: ``"name a folder that holds manifest.json"``.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def expanded(path: Path | str) -> Path:
-    """The path, with the home folder in place of a ``~`` or ``~user`` that it begins with.
+    """The path, with the home folder in place of a leading ``~`` or ``~user``.
 
-    Shells expand it only where a word begins with it, and not in ``--out=~/pictures``; Python never does.
+    Shells expand it only at the beginning of a word, and not in ``--out=~/pictures``; Python never does.
 
     Raises:
-        UnnoiseError: there is no such home, and nothing is called that.
+        UnnoiseError: there is no such home folder, and no file of that name.
     """
     path = Path(path)
     first = path.parts[0] if path.parts else ""
@@ -39,9 +39,7 @@ def expanded(path: Path | str) -> Path:
     except RuntimeError:
         if os.path.lexists(first):
             return path
-        raise UnnoiseError(
-            f"{path} lies in a home that is not known", "write the whole path of what is called that"
-        ) from None
+        raise UnnoiseError(f"{path} is in an unknown home folder", "write the full path") from None
 
 
 def sha256(path: Path) -> str:
@@ -51,7 +49,7 @@ def sha256(path: Path) -> str:
 
 
 def explain(error: OSError, path: Path) -> UnnoiseError:
-    """A fault of the disk, told in one line."""
+    """A disk error in one line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UnnoiseError(f"the disk is full, {path} was not written", "free some space or name another folder")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -70,10 +68,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """A scratch folder that is renamed to ``path`` when the block ends well, and removed when it does not.
+    """A scratch folder that is renamed to ``path`` if the block succeeds, and removed otherwise.
 
-    Its files are flushed before the rename and the parent folder after it, so that a power cut leaves the whole folder
-    or none. An existing folder is left as it is, or with ``replace`` put aside at the last moment and then deleted.
+    Its files are flushed before the rename and the parent folder after it, so that a power cut leaves the complete
+    folder or none. An existing folder is an error; with ``replace`` it is moved away last and then deleted.
 
     Raises:
         UnnoiseError: ``path`` exists, or the disk is full or cannot be written.
@@ -82,7 +80,7 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     scratch: Path | None = None
     try:
         if path.exists() and not replace:
-            raise UnnoiseError(f"{path} is there already", "name another folder")
+            raise UnnoiseError(f"{path} already exists", "name another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.parent))
         scratch.chmod(0o755)
@@ -110,14 +108,14 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Deletes a folder: out of sight first, so that a kill in between leaves no part of it under its name."""
+    """Deletes a folder. It is renamed first, so that a kill in between leaves no part of it under its name."""
     gone = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
     os.rename(path, gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed writers left behind in a folder."""
+    """Removes the scratch files of killed writers from a folder."""
     for path in folder.glob(".partial-*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -126,10 +124,10 @@ def sweep(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all; an older one of that name is replaced.
+    """Writes a file completely or not at all; an older one of that name is replaced.
 
     Raises:
-        UnnoiseError: the disk is full or cannot be written; an older file is as it was.
+        UnnoiseError: the disk is full or cannot be written; an older file is unchanged.
     """
     scratch = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
     try:
@@ -147,7 +145,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def json_bytes(value: Any) -> bytes:
     """Readable JSON; keys in the order given."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")  # bytes of a name that are no text become JSON's own escapes
+    return text.encode("utf-8", "backslashreplace")  # undecodable bytes of a name become JSON escapes
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -170,7 +168,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
             path,
             dict(metadata) if metadata else None,
         )
-        path.chmod(0o644)  # the library makes files that their owner alone can read
+        path.chmod(0o644)  # the library makes files that only their owner can read
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
@@ -178,10 +176,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keeps a folder for one process; the lock ends with the process, however that ends.
+    """Locks a folder for this process; the lock ends with the process, however that ends.
 
     Raises:
-        UnnoiseError: another process has it.
+        UnnoiseError: another process has locked it.
     """
     with (folder / ".lock").open("a") as file:
         try:
@@ -189,14 +187,14 @@ def alone(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UnnoiseError(f"a training is running in {folder}", "wait for it, stop it, or name another") from None
         except OSError:
-            pass  # a disk that knows no locks
+            pass  # a file system without locks
         yield
 
 
 def new_name(folder: Path, stem: str, suffix: str) -> Path:
     """A path in the folder that does not exist yet: stem.png, stem-2.png, stem-3.png and so on."""
     path, number = folder / f"{stem}{suffix}", 1
-    while os.path.lexists(path):  # a link to nowhere has the name too
+    while os.path.lexists(path):  # a broken link occupies the name too
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
     return path

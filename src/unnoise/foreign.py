@@ -1,7 +1,7 @@
-"""Files that other programs made: what one is by its first bytes, and how it is read without trusting a word of it.
+"""Files of other programs: their kind by the first bytes, and reading them without trusting them.
 
-A name says little: a pointer of Git LFS, a login page or the JSON of a failed request is often saved under the name of
-a model or a picture. Whoever opens a file asks ``kind_of`` before saying that the file is damaged.
+A name proves little: a pointer of Git LFS, a login page or the JSON of a failed request is often saved under the name
+of a model or a picture. Code that opens a file calls ``kind_of`` before it reports a damaged file.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
 
-HEAD = 4096  # bytes that tell what a file is
+HEAD = 4096  # bytes that determine the kind of a file
 MAX_CONTAINERS = 1_000_000  # objects and lists of one JSON text: each takes some hundred bytes of memory
 MAX_TOML = 2**19  # letters of a TOML text
 DEEP_KEY = re.compile(r"""(?:(?:[\w-]{1,60}|"[^"\n]{0,60}"|'[^'\n]{0,60}')[ \t]{0,8}\.[ \t]{0,8}){30}""")
 AGAIN = "download it again"
 SAFETENSORS, GGUF, PICKLE, ZIP, JSON, TEXT, PICTURE = "safetensors", "gguf", "pickle", "zip", "json", "text", "picture"
-EMPTY, POINTER, PAGE = "empty", "pointer", "page"  # what stands in a file's place: never the file itself
+EMPTY, POINTER, PAGE = "empty", "pointer", "page"  # found in a file's place: never the file itself
 
 
 class Kind(NamedTuple):
-    """What a file is by its first bytes.
+    """The kind of a file, by its first bytes.
 
     Attributes:
         format: one of the names above, or "other".
-        name: for people, with an article where it has one: "a Git LFS pointer", "GIF".
-        mend: what to do about it where another kind was expected, an imperative; "" if nothing special.
+        name: for people, with an article if it has one: "a Git LFS pointer", "GIF".
+        mend: what to do if another kind was expected, an imperative; "" if nothing special.
     """
 
     format: str
@@ -44,7 +44,7 @@ LFS = "a Git LFS pointer, a few lines of text in the file's place"
 XET = "a Xet pointer, a few lines of text in the file's place"
 ANNEX = "a git-annex pointer, a line of text in the file's place"
 WEB = "a web page, such as a login or an error page that was saved under the file's name"
-# (what the first bytes match, what it is), the first that matches; what stands in a file's place comes first
+# (pattern of the first bytes, kind), the first match counts; pointers and pages come first
 MAGIC: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
     (re.compile(pattern, re.S | re.I if kind.format in (POINTER, PAGE) else re.S), kind)
     for pattern, kind in (
@@ -93,37 +93,37 @@ MAGIC: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """What a file is by its first ``HEAD`` bytes, whatever its name; None if they say nothing."""
+    """The kind of a file by its first ``HEAD`` bytes, whatever its name; None if it is unknown."""
     if not head:
         return Kind(EMPTY, "empty", f"{AGAIN}, or free some space first")
-    found = next((kind for pattern, kind in MAGIC if pattern.match(head)), None)
-    if found is None and not head.strip(b"\0"):
+    kind = next((each for pattern, each in MAGIC if pattern.match(head)), None)
+    if kind is None and not head.strip(b"\0"):
         return Kind(EMPTY, "nothing but zeros at its beginning", f"{AGAIN}; the download was not finished")
-    return found or (Kind(TEXT, "text") if is_text(head) else None)
+    return kind or (Kind(TEXT, "text") if is_text(head) else None)
 
 
 def is_text(head: bytes) -> bool:
-    """Whether bytes are UTF-8, or UTF-16 with a mark, and no control character but blanks is in them."""
+    """Whether bytes are UTF-8, or UTF-16 with a byte order mark, without control characters other than blanks."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return len(head) > 3 and b"\0" in head[2:4]
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if len(head) < HEAD or error.start < len(head) - 3:  # a letter that is cut in two is no fault
+        if len(head) < HEAD or error.start < len(head) - 3:  # a character cut off at the end is no fault
             return False
         text = head[: error.start].decode("utf-8-sig")
     return not any(c < " " and c not in "\t\n\r\f" for c in text)
 
 
-def instead(head: bytes, wanted: str) -> Kind | None:
-    """What a file is that should be something else: a pointer, a page, JSON and the like; None where that is unknown.
+def instead(head: bytes, expected: str) -> Kind | None:
+    """The kind of a file in another's place: a pointer, a page, JSON and the like; None if unknown or as expected.
 
     Args:
         head: its first bytes.
-        wanted: the format that it should have, as ``Kind.format`` has it.
+        expected: the ``Kind.format`` that it should have.
     """
     kind = kind_of(head)
-    if kind is None or kind.format == wanted:
+    if kind is None or kind.format == expected:
         return None
     if kind.format in (JSON, TEXT):
         return kind._replace(name=f"{kind.name} ({quoted(head[:300].decode('utf-8', 'replace'), 60)})", mend=AGAIN)
@@ -131,7 +131,7 @@ def instead(head: bytes, wanted: str) -> Kind | None:
 
 
 def head_of(path: Path) -> bytes:
-    """The first bytes of a file, for ``kind_of``; none where it cannot be read."""
+    """The first bytes of a file, for ``kind_of``; empty if it cannot be read."""
     try:
         return read(path, HEAD)
     except UnnoiseError:
@@ -139,19 +139,19 @@ def head_of(path: Path) -> bytes:
 
 
 def read(path: Path, limit: int, start: int = 0) -> bytes:
-    """At most ``limit`` bytes of a regular file, from ``start`` on; no more memory than there is file is taken.
+    """At most ``limit`` bytes of a regular file, from ``start`` on; it allocates no more memory than the file's size.
 
     Raises:
         UnnoiseError: there is none, it is a folder, a pipe or a device, or cannot be read.
     """
     try:
-        # without blocking, as a named pipe would make it wait for ever
+        # without blocking, since a named pipe would make it wait for ever
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             record = os.fstat(file.fileno())
             if not stat.S_ISREG(record.st_mode):
                 raise UnnoiseError(f"{path} is no regular file", "name a file")
             file.seek(start)
-            return file.read(max(0, min(limit, record.st_size - start)))  # room is made for as much as is asked for
+            return file.read(max(0, min(limit, record.st_size - start)))  # read allocates as much as it is asked for
     except FileNotFoundError:
         raise UnnoiseError(f"there is no file at {path}", "check the path") from None
     except (OSError, ValueError) as error:
@@ -163,7 +163,7 @@ def parse_json(data: bytes) -> Any:
     """The value of a JSON text in UTF-8, UTF-16 or UTF-32, which may have a byte order mark.
 
     Raises:
-        ValueError: it is none, is nested too deeply, or has more objects than memory should be given for.
+        ValueError: it is no JSON, is nested too deeply, or has too many objects.
     """
     if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
         raise ValueError(f"more than {MAX_CONTAINERS:,} objects and lists")
@@ -177,8 +177,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text.
 
     Raises:
-        ValueError: it is none, or is one that Python's parser needs hours and gigabytes for: a key of 60,000 words with
-            dots between them takes time and memory in the square of their number.
+        ValueError: it is no TOML, or would take Python's parser hours and gigabytes: for a key of 60,000 words with
+            dots between them, time and memory grow with the square of their number.
     """
     if len(text) > MAX_TOML:
         raise ValueError(f"it has {len(text):,} letters, at most {MAX_TOML:,} are read")
@@ -191,8 +191,8 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def quoted(text: object, limit: int = 200) -> str:
-    """Text from a file for a terminal: what would steer one is spelt out, and what is long is cut."""
-    said = str(text)
-    short = said[:limit].encode("utf-8", "backslashreplace").decode()
+    """Text from a file made safe for a terminal: control characters are escaped, and long text is cut."""
+    whole = str(text)
+    short = whole[:limit].encode("utf-8", "backslashreplace").decode()
     short = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
-    return short + (" ..." if len(said) > limit else "")
+    return short + (" ..." if len(whole) > limit else "")

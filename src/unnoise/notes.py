@@ -1,7 +1,7 @@
-"""What is said beside the work: notes, how far it is, where its results lie. A listener who is gone never ends it.
+"""Notes, progress and the paths of results: output beside the work. A closed or full stream never ends the work.
 
-A terminal may be closed, a reader may have seen enough, a log's disk may be full. Results that are themselves the
-answer (`unnoise list`, ``--json``) do not come here: they are printed, and it is an error if they cannot be.
+A terminal may be closed, a pipe's reader may have exited, a log's disk may be full. Output that is itself the
+answer (`unnoise list`, ``--json``) does not come here: it is printed, and it is an error if that fails.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-NARROWEST, WIDEST = 60, 240  # columns that help and tables are laid out for, whatever the terminal says
+NARROWEST, WIDEST = 60, 240  # columns that help and tables are laid out for, whatever the terminal's width
 
 
 class Aside(io.TextIOBase):
-    """A text stream that drops what cannot be written, and tries no more once its listener is gone.
+    """A text stream that drops text that cannot be written, and stops trying once the other end is closed.
 
     Args:
-        stream: what it writes to; None drops everything.
+        stream: the stream to write to; None drops everything.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -66,26 +66,26 @@ class Aside(io.TextIOBase):
 
 
 def say(text: str) -> None:
-    """A line on the standard error, or nowhere if that cannot be written."""
+    """Writes a line to standard error, or drops it if that cannot be written."""
     aside = Aside(sys.stderr)
     aside.write(f"{text}\n")
     aside.flush()
 
 
 def tell(text: str) -> None:
-    """Lines on the standard output about what is made already. If they cannot be written, a note says so, once."""
+    """Writes lines about finished work to standard output. If that fails, a note says so, once."""
     try:
         print(text, flush=True)
     except (OSError, ValueError) as error:
         hush(sys.stdout)
-        if not isinstance(error, BrokenPipeError):  # whoever read has seen enough
+        if not isinstance(error, BrokenPipeError):  # the reader has exited on purpose
             closed = getattr(error, "errno", errno.EBADF) == errno.EBADF
             why = "it is closed" if closed else getattr(error, "strerror", None) or error
             say(f"note: the standard output cannot be written ({why})")
 
 
 def hush(stream: TextIO) -> None:
-    """Lets a stream that cannot be written lead nowhere: what it still holds would be tried again at the exit."""
+    """Redirects a stream that cannot be written to nowhere: its buffer would be written again at the exit."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -94,12 +94,12 @@ def hush(stream: TextIO) -> None:
 
 
 def width() -> int:
-    """The columns of the terminal, within bounds: in one column help would have no end, in a billion no beginning."""
+    """The columns of the terminal, within bounds that keep help readable."""
     return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
 
 
 def console() -> Console:
-    """A console on the standard error."""
+    """A console on standard error."""
     from rich.console import Console
 
     usable = NARROWEST <= shutil.get_terminal_size().columns <= WIDEST
@@ -107,12 +107,12 @@ def console() -> Console:
 
 
 def progress(what: str, unit: str, **more: Any) -> Progress:
-    """A line of what is done and how long the rest takes, on the standard error; hidden where that is no terminal.
+    """A line with progress and remaining time on standard error; hidden if that is no terminal.
 
     Args:
-        what: "drawing".
-        unit: of what is counted: "steps".
-        more: as ``rich.progress.Progress`` takes it.
+        what: the activity: "drawing".
+        unit: the unit of the count: "steps".
+        more: arguments of ``rich.progress.Progress``.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

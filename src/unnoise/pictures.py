@@ -43,12 +43,12 @@ def from_image(image: Image.Image) -> Tensor:
 
 
 def pixels_sha256(image: Image.Image) -> str:
-    """SHA-256 (hex) of an RGB image's size and pixels: whatever file they came from."""
+    """SHA-256 (hex) of an RGB image's size and pixels, independent of the file format."""
     return hashlib.sha256(f"{image.width} x {image.height} ".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 
 def sheet(pictures: Tensor | Sequence[Image.Image], columns: int | None = None, gap: int = 4) -> Image.Image:
-    """A contact sheet on white, filled row by row; about square unless ``columns`` is given."""
+    """A contact sheet on white, filled row by row; about square unless ``columns`` is set."""
     images = to_images(pictures) if isinstance(pictures, Tensor) else list(pictures)
     columns = columns or max(1, math.ceil(math.sqrt(len(images))))
     rows = math.ceil(len(images) / columns)

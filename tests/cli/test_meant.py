@@ -42,7 +42,7 @@ def test_a_home_is_meant_by_its_sign(home: Path) -> None:
 
 
 def test_a_home_that_nobody_has(home: Path) -> None:
-    with pytest.raises(UnnoiseError, match=r"^~nobody-here/x lies in a home that is not known; write the whole"):
+    with pytest.raises(UnnoiseError, match=r"^~nobody-here/x is in an unknown home folder; write the full"):
         expanded("~nobody-here/x")
     Path("~nobody-here").mkdir()
     assert expanded("~nobody-here/x") == Path("~nobody-here/x"), "it is called that"

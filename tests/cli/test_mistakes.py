@@ -91,8 +91,8 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["x", "--grid", "seed=1,2", "--count", "3"], "--count and --grid seed both say how many seeds"),
     (["x", "--grid", "steps=1,2", "--gif"], "--gif is for single pictures"),
     (["x", "--grid"], "--grid wants a value"),
-    (["x", "--nearest"], "--nearest knows the training pictures of the default model alone"),
-    (["x", "--show"], "--show wants a terminal, and the standard output is none"),
+    (["x", "--nearest"], "--nearest knows only the training pictures of the default model"),
+    (["x", "--show"], "--show needs a terminal, and standard output is none"),
     (["x", "--show", "--json"], "--show and --json both want the standard output"),
     (["x", "--outpaint", "64"], "--outpaint speaks of a picture to start from; name it with --start"),
     (["x", "--start", "nowhere.png", "--outpaint", "64"], "nowhere.png"),
@@ -115,7 +115,7 @@ VERBATIM: list[tuple[list[str], str]] = [
     (["draw"], "there is no verb 'draw'; one of: generate, replay"),
     (["--stepz"], "there is no verb '--stepz'"),
     ([""], "there is no verb ''"),
-    (["data"], "`unnoise data` wants another word; try `unnoise data emoji` or `unnoise data show`"),
+    (["data"], "`unnoise data` needs another word; try `unnoise data emoji` or `unnoise data show`"),
     (["list", "solverz"], "no kind of method is called 'solverz'"),
     (["list", "--x"], "there is no option --x"),
     (["train", "emoji-flo"], "no recipe is called 'emoji-flo'; did you mean emoji-flow"),
@@ -130,8 +130,8 @@ VERBATIM: list[tuple[list[str], str]] = [
     (["nearest", "nowhere.png"], "there is no picture at nowhere.png"),
     (["nearest", __file__], "cannot be used"),
     (["nearest", "x.png", "--count", "0"], "--count 0 is out of range; choose a whole number from 1 to 50"),
-    (["nearest", "x.png", "--show"], "--show wants a terminal"),
-    (["nearest", "x.png", "--show", "--json"], "both want the standard output"),
+    (["nearest", "x.png", "--show"], "--show needs a terminal"),
+    (["nearest", "x.png", "--show", "--json"], "both write to standard output"),
 ]
 
 

@@ -55,11 +55,11 @@ def test_what_a_terminal_can_do_is_told_by_its_variables(env: dict[str, str], wa
 @pytest.mark.parametrize(
     ("env", "stream", "said"),
     [
-        ({"TERM": "xterm-kitty"}, Terminal(tty=False), "the standard output is none"),
+        ({"TERM": "xterm-kitty"}, Terminal(tty=False), "standard output is none"),
         ({"TERM": "dumb"}, Terminal(), "shows no pictures"),
         ({}, Terminal(), "shows no pictures"),
         (XTERM | {"NO_COLOR": "1"}, Terminal(), "NO_COLOR"),
-        (XTERM, Terminal("ascii"), "no half blocks"),
+        (XTERM, Terminal("ascii"), "cannot show half blocks"),
     ],
 )
 def test_where_there_is_no_picture_it_is_said(env: dict[str, str], stream: Terminal, said: str) -> None:
@@ -128,7 +128,7 @@ def test_generate_shows_on_a_terminal_alone(
     monkeypatch.chdir(tmp_path)
     args = ["generate", "x", "--seed", "1", "--show", "--model", str(tiny_model)]
     assert main(args) == 1
-    assert "--show wants a terminal" in capsys.readouterr().err
+    assert "--show needs a terminal" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)

@@ -253,7 +253,7 @@ def test_an_edited_graph_says_the_same_as_a_run_one(tmp_path: Path) -> None:
     ]
     assert found(tmp_path, {"workflow": workflow}) == edited
     workflow["nodes"][0]["mode"] = 2
-    assert found(tmp_path, {"workflow": workflow}).notes == ("no sampler is in the graph",)
+    assert found(tmp_path, {"workflow": workflow}).notes == ("the graph has no sampler",)
     (tmp_path / "a.json").write_text(json.dumps(as_edited(GRAPH)))
     assert read_settings(tmp_path / "a.json") == edited
 

@@ -79,7 +79,7 @@ def test_training_never_keeps_less_than_one(tmp_path: Path) -> None:
 def test_a_checkpoint_is_never_overwritten(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    with pytest.raises(UnnoiseError, match="is there already"):
+    with pytest.raises(UnnoiseError, match="already exists"):
         write(tmp_path, 1, 2.0)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 

@@ -204,9 +204,9 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert distance(FINISHED[-1].state_dict(), own) > 1e-4
     assert "width 0.15 at step 40, from 11 checkpoints" in capsys.readouterr().out
     for words, said in (
-        (["--width", "0.15", "--out", str(made)], "is there already"),
+        (["--width", "0.15", "--out", str(made)], "already exists"),
         (["--width", "0.4", "--out", str(out / "x")], "--width 0.4 is out of range"),
-        (["--width", "0.004", "--out", str(out / "x")], "do not tell the average of width 0.004"),
+        (["--width", "0.004", "--out", str(out / "x")], "are too few for an average of width 0.004"),
     ):
         assert main(["average", str(out), *words]) == 1
         assert said in capsys.readouterr().err

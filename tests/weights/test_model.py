@@ -77,7 +77,7 @@ def test_shards_are_small_enough(tmp_path: Path, dtype: torch.dtype) -> None:
 
 def test_a_folder_is_never_replaced(tiny_model: Path) -> None:
     before = {p.name: sha256(p) for p in tiny_model.iterdir()}
-    with pytest.raises(UnnoiseError, match="is there already"):
+    with pytest.raises(UnnoiseError, match="already exists"):
         tiny.save(tiny_model)
     assert {p.name: sha256(p) for p in tiny_model.iterdir()} == before
 

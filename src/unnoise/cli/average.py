@@ -1,4 +1,4 @@
-"""``unnoise average``: a model with averages of another width, from the checkpoints of a training that is over."""
+"""``unnoise average``: a model with averages of another width, from the checkpoints of a training."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def average(
     error: float = 0.1,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Make a model of a training's weights, averaged over a shorter or a longer past than it kept averages of.
+    """Make a model from a training's weights, averaged over a shorter or longer part of it than its own averages.
 
     Args:
         run: the training's folder; it need not be finished.
         width: relative width of the average, between 0 and 0.28 of the training.
         out: the model folder to write.
-        error: the largest error of the fitted profile that is accepted, as a part of the profile.
-        as_json: print what was made as one line of JSON.
+        error: the largest acceptable error of the fitted profile, relative to the profile.
+        as_json: print the result as one line of JSON.
     """
     from unnoise.cli.main import parse
     from unnoise.cli.record import found_again, read_run
@@ -42,44 +42,44 @@ def average(
     from unnoise.training.trainer import Trainer
     from unnoise.weights.model import save_model
 
-    begun = read_run(run)
-    recipe = begun.recipe
+    options = read_run(run)
+    recipe = options.recipe
     checks.number("--width", width, above=0, below=WIDEST)
     if out.exists():
-        raise UnnoiseError(f"{out} is there already", "name another --out")
+        raise UnnoiseError(f"{out} already exists", "name another --out")
     function = find("recipes", recipe)
-    training = parse(function, recipe_arguments(found_again(begun, run, function)), f"unnoise train {recipe}")
+    training = parse(function, recipe_arguments(found_again(options, run, function)), f"unnoise train {recipe}")
     with alone(run):  # no training deletes a checkpoint meanwhile
-        whole = [path for path in checkpoint.checkpoints(run / CHECKPOINTS) if checkpoint.healthy(path)]
-        if not whole:
-            raise UnnoiseError(f"{run} has no whole checkpoint", "train for longer")
+        healthy = [path for path in checkpoint.checkpoints(run / CHECKPOINTS) if checkpoint.healthy(path)]
+        if not healthy:
+            raise UnnoiseError(f"{run} has no complete checkpoint", "train for longer")
         trainer = Trainer(
             training.objective, training.data, training.settings, run / CHECKPOINTS, identity=training.identity
         )
-        trainer.load(whole[-1])
-        found = restore(trainer, whole, width)
-    if found.error > error:
+        trainer.load(healthy[-1])
+        fit = restore(trainer, healthy, width)
+    if fit.error > error:
         raise UnnoiseError(
-            f"{len(whole)} checkpoints do not tell the average of width {width:g}: the nearest profile is "
-            f"{found.error:.0%} off",
-            "keep more of them (--train.keep), choose a width nearer to those that are kept, or raise --error",
+            f"{len(healthy)} checkpoints are too few for an average of width {width:g}: the nearest profile is "
+            f"{fit.error:.0%} off",
+            "keep more of them (--train.keep), choose a width nearer to the stored ones, or raise --error",
         )
-    record = {"width": width, "step": trainer.step, "checkpoints": len(whole), "error": round(found.error, 5)}
+    record = {"width": width, "step": trainer.step, "checkpoints": len(healthy), "error": round(fit.error, 5)}
     with trainer.averaged(width) as modules:
         save_model(out, training.finish(modules), {**training.info, "average": record}, training.texts)
     if as_json:
         print(json.dumps({"model": str(out), **record}))
     else:
-        tell(f"{out}: width {width:g} at step {trainer.step}, from {len(whole)} checkpoints, {found.error:.1%} off")
+        tell(f"{out}: width {width:g} at step {trainer.step}, from {len(healthy)} checkpoints, {fit.error:.1%} off")
 
 
 def recipe_arguments(arguments: Sequence[str]) -> list[str]:
-    """The recipe's own among the arguments of a run: all but where and on what it ran."""
+    """The recipe's own arguments among those of a run, without the ``--run.`` options."""
     from unnoise.cli.train import RunOptions
 
     flags = [field.name for field in fields(RunOptions) if field.default is False]
     alone = {f"--run.{way}{flag}" for flag in flags for way in ("", "no-")}  # options without a value
-    kept: list[str] = []
+    rest: list[str] = []
     skip = False
     for argument in arguments:
         if skip:
@@ -87,5 +87,5 @@ def recipe_arguments(arguments: Sequence[str]) -> list[str]:
         elif argument.startswith("--run."):
             skip = "=" not in argument and argument not in alone
         else:
-            kept.append(argument)
-    return kept
+            rest.append(argument)
+    return rest

@@ -15,7 +15,7 @@ from unnoise.inspection.look import look
 from unnoise.weights.header import Header
 from unnoise.weights.record import read_record
 
-SHOWN, PARTS = 200, 40  # facts and strings, and parts of a model, that are printed
+MAX_ROWS, PARTS = 200, 40  # facts and strings, and parts of a model, that are printed
 
 
 def inspect(
@@ -66,19 +66,19 @@ def verified(file: Path) -> Answer:
 
 def summary(answer: Answer, depth: int) -> dict[str, Any]:
     """All that is shown, as plain values."""
-    found: dict[str, Any] = {"kind": answer.what, "format": answer.format, "facts": dict(answer.facts)}
-    found |= {"note": answer.note, "fault": answer.fault, "mend": answer.mend}
+    record: dict[str, Any] = {"kind": answer.what, "format": answer.format, "facts": dict(answer.facts)}
+    record |= {"note": answer.note, "fault": answer.fault, "mend": answer.mend}
     if (header := answer.header) is not None:
         parts = {name: {"tensors": n, "parameters": p} for name, (n, p) in header.groups(depth).items()}
-        found |= {"bytes": header.size, "tensors": len(header.tensors), "parameters": header.parameters}
-        found |= {"dtypes": header.dtypes(), "parts": parts, "metadata": dict(header.metadata)}
-    return found
+        record |= {"bytes": header.size, "tensors": len(header.tensors), "parameters": header.parameters}
+        record |= {"dtypes": header.dtypes(), "parts": parts, "metadata": dict(header.metadata)}
+    return record
 
 
 def show(file: Path, answer: Answer, depth: int) -> None:
     """Prints it for people; strings from the file are spelt out, so that they cannot command a terminal."""
     print(f"{quoted(file, 4096)}: {quoted(answer.what)} ({quoted(answer.format)})")
-    for key, value in list(answer.facts.items())[:SHOWN]:
+    for key, value in list(answer.facts.items())[:MAX_ROWS]:
         number = type(value) is int and abs(value) < 2**200 and key != "seed"
         print(f"  {quoted(key, 60)}: {f'{value:,}' if number else quoted(value, 400)}")
     if answer.note:
@@ -99,5 +99,5 @@ def show_tensors(header: Header, depth: int) -> None:
         print(f"  {quoted(name, 60):<60} {tensors:>6,} tensors {numbers:>15,}")
     if len(groups) > PARTS:
         print(f"  and {len(groups) - PARTS:,} parts more, which --json lists")
-    for key, value in list(header.metadata.items())[:SHOWN]:
+    for key, value in list(header.metadata.items())[:MAX_ROWS]:
         print(f"  {quoted(key, 60)}: {quoted(value)}")

@@ -1,4 +1,4 @@
-"""``unnoise list``: what can be chosen, read from the registry's index without torch."""
+"""``unnoise list``: solvers, spacings and all other choices, read from the registry's index without torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from unnoise.notes import width
 
 
 def listing(kind: tyro.conf.Positional[str | None] = None) -> None:
-    """List what can be chosen: solvers, spacings, guidances, paths, predictions, recipes and the rest.
+    """List solvers, spacings, guidances, paths, predictions, recipes and all other choices.
 
     Args:
-        kind: one kind; all of them if left out.
+        kind: one kind; by default all.
     """
     for each in [kind] if kind else registry.KINDS:
         entries = registry.index(each)
@@ -30,7 +30,7 @@ def listing(kind: tyro.conf.Positional[str | None] = None) -> None:
 def solvers() -> None:
     """Show every solver: its order, whether it draws noise, calls of the network a step, and when to choose it.
 
-    A setting can change the order; each solver's page in docs/solvers.md or docs/stochastic-solvers.md tells how.
+    A setting can change the order; docs/solvers.md and docs/stochastic-solvers.md describe how.
     """
     from rich.console import Console
     from rich.table import Table

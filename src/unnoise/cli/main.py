@@ -30,20 +30,22 @@ class Verb(NamedTuple):
 
 VERBS = {
     "generate": Verb("unnoise.cli.generate:generate", "draw pictures for a prompt"),
-    "replay": Verb("unnoise.cli.replay:replay", "make a picture again from what it carries: equal, close or different"),
-    "nearest": Verb("unnoise.cli.nearest:nearest", "find the training pictures that pictures are nearest to"),
-    "noise": Verb("unnoise.cli.noise:noise", "show what noising does to a picture of your own"),
-    "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or go on with a stopped training"),
-    "runs": Verb("unnoise.cli.runs:runs", "list trainings, how far each came and how to go on with it"),
-    "average": Verb("unnoise.cli.average:average", "make a model of a training's weights, averaged over another width"),
+    "replay": Verb("unnoise.cli.replay:replay", "draw a picture again from its own record: equal, close or different"),
+    "nearest": Verb("unnoise.cli.nearest:nearest", "find the training pictures nearest to given pictures"),
+    "noise": Verb("unnoise.cli.noise:noise", "show how noise is added to one of your pictures"),
+    "train": Verb("unnoise.cli.train:train", "train networks by a recipe, or resume a stopped training"),
+    "runs": Verb("unnoise.cli.runs:runs", "list trainings, how far each got and how to resume it"),
+    "average": Verb(
+        "unnoise.cli.average:average", "make a model from a training's weights, averaged over another width"
+    ),
     "data emoji": Verb("unnoise.data.verbs:emoji", "build the captioned picture set from the emoji font"),
-    "data show": Verb("unnoise.data.verbs:show", "show what a picture set holds"),
+    "data show": Verb("unnoise.data.verbs:show", "describe a picture set"),
     "data folder": Verb("unnoise.data.verbs:folder", "build a picture set from a folder of your own pictures"),
     "measure": Verb("unnoise.cli.measure:measure", "measure a model's parts on held-out pictures"),
-    "eval": Verb("unnoise.cli.eval:evaluate", "judge models beside one another, and write the leaderboard"),
-    "study": Verb("unnoise.cli.study:study", "study what a model teaches, and write table, curves and sheet"),
+    "eval": Verb("unnoise.cli.eval:evaluate", "compare models on the same prompts, and write the leaderboard"),
+    "study": Verb("unnoise.cli.study:study", "study a model, and write table, curves and sheet"),
     "search": Verb("unnoise.cli.search:search", "search for the noise levels that few steps should visit"),
-    "inspect": Verb("unnoise.cli.inspect:inspect", "tell what any file or folder is, without loading it"),
+    "inspect": Verb("unnoise.cli.inspect:inspect", "describe any file or folder, without loading it"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),
     "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
 }
@@ -54,7 +56,7 @@ def usage() -> str:
     rows = "\n".join(f"  {name:<12} {verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: unnoise VERB ...\n\nPictures from noise, whole and in the open.\n\nverbs:\n"
-        f"{rows}\n\n  unnoise VERB --help tells more; unnoise --version prints the version.\n\n"
+        f"{rows}\n\n  unnoise VERB --help lists its options; unnoise --version prints the version.\n\n"
         'example:\n  unnoise generate "red apple" --count 4 --seed 1 --out pictures'
     )
 
@@ -72,7 +74,7 @@ def find_verb(args: Sequence[str]) -> tuple[str, list[str]]:
     below = [name for name in VERBS if name.startswith(f"{args[0]} ")]
     if below:
         raise UnnoiseError(
-            f"`unnoise {args[0]}` wants another word", f"try {' or '.join(f'`unnoise {b}`' for b in below)}"
+            f"`unnoise {args[0]}` needs another word", f"try {' or '.join(f'`unnoise {b}`' for b in below)}"
         )
     raise UnnoiseError(f"there is no verb {args[0]!r}", f"one of: {', '.join(VERBS)}")
 

@@ -1,4 +1,4 @@
-"""``unnoise nearest``: which training pictures a picture is nearest to."""
+"""``unnoise nearest``: the training pictures nearest to a picture."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def nearest(
     show: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Find the training pictures that pictures are nearest to, moved, scaled, mirrored or in other colours.
+    """Find the training pictures nearest to given pictures, also if moved, scaled, mirrored or in other colours.
 
     Args:
         pictures: PNG, JPEG or WebP files.
-        data: a picture set; the training pictures of the model that comes with unnoise if left out.
-        count: how many training pictures are found for each.
-        out: a folder to write each picture and the nearest ones beside it to.
+        data: a picture set; by default the training pictures of the model that comes with unnoise.
+        count: number of training pictures to find for each.
+        out: a folder for sheets of each picture beside the nearest ones.
         show: show them in the terminal.
-        as_json: print what was found as JSON on the standard output.
+        as_json: print the result as JSON on standard output.
     """
     from unnoise.cli import terminal
 
@@ -49,7 +49,7 @@ def nearest(
         raise UnnoiseError(what, f"name 1 to {MAX_PICTURES} picture files")
     checks.whole("--count", count, 1, MAX_COUNT)
     if show and as_json:
-        raise UnnoiseError("--show and --json both want the standard output", "leave one of them out")
+        raise UnnoiseError("--show and --json both write to standard output", "leave one of them out")
     way = terminal.choose(os.environ, sys.stdout) if show else None
 
     from unnoise.data.square import open_picture
@@ -76,19 +76,19 @@ def training_pictures(model: Path | str | None) -> Index:
     """The index of the pictures that a model was trained on.
 
     Raises:
-        UnnoiseError: it is another than the default model, which alone comes with one.
+        UnnoiseError: it is not the default model, the only one with an index.
     """
     from unnoise.engine.load import default_model, default_pictures, model_folder
     from unnoise.study.nearest import open_index
 
     if model is not None and model_folder(model).resolve() != default_model().resolve():
         hint = "draw, and then name its picture set: `unnoise nearest PICTURE --data SET`"
-        raise UnnoiseError("--nearest knows the training pictures of the default model alone", hint)
+        raise UnnoiseError("--nearest knows only the training pictures of the default model", hint)
     return open_index(default_pictures())
 
 
 def of_set(path: Path) -> Index:
-    """An index of a picture set, computed anew.
+    """The index of a picture set, computed now.
 
     Raises:
         UnnoiseError: there is no picture set, or none of its pictures is for training.
@@ -100,7 +100,7 @@ def of_set(path: Path) -> Index:
 
 
 def listed(index: Index, image: Image.Image, count: int, out: Path | None, stem: str) -> dict[str, Any]:
-    """Finds the training pictures nearest to a picture, and writes them beside it where a folder is given.
+    """Finds the training pictures nearest to a picture, and writes a sheet of them if there is a folder.
 
     Returns:
         {"training_pictures": [{"distance", "caption", "mirrored"}]}, the nearest first, and the file as "nearest".

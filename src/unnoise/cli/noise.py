@@ -1,4 +1,4 @@
-"""``unnoise noise``: what noising does to a picture of one's own."""
+"""``unnoise noise``: shows how noise is added to one of your pictures."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def noise(
 ) -> None:
     """Show the forward process on a picture: from data at t = 0 to noise at t = 1000, as a strip and a GIF.
 
-    One noise sample is mixed in, more and more of it; what is shown is the state itself, divided by its own size where
-    that is above 1. Below each frame stand t and the signal-to-noise ratio, which is all that a network must know.
+    The share of one noise sample grows from frame to frame. Each frame shows the state, divided by its own size if
+    that is above 1. Below it are t and the signal-to-noise ratio, which is all that a network must know.
 
     Args:
         picture: a PNG, JPEG or WebP file.
         path: how signal and noise are mixed; `unnoise list paths` names them.
-        frames: of the strip, 2 to 50; the GIF has four times as many.
-        size: of the longer side of a frame in pixels, 16 to 1024.
-        seed: of the noise.
+        frames: number of frames of the strip, 2 to 50; the GIF has four times as many.
+        size: longer side of a frame in pixels, 16 to 1024.
+        seed: seed of the noise.
         out: the folder for both files; nothing in it is overwritten.
     """
     checks.whole("--frames", frames, 2, 50)
@@ -59,7 +59,7 @@ def noise(
 
 
 def scaled(image: Image.Image, size: int) -> Image.Image:
-    """The picture with its longer side made ``size``."""
+    """The picture resized so that its longer side is ``size``."""
     factor = size / max(image.size)
     return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
 

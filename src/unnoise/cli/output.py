@@ -1,4 +1,4 @@
-"""Where pictures go: a folder that is tried before any work, and files that appear whole under names that are free."""
+"""Writes pictures: into a folder that is checked before any work, as complete files under unused names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from unnoise.files import explain, new_name
 
 @contextlib.contextmanager
 def ready_folder(out: Path) -> Iterator[None]:
-    """Makes the folder and sees that it can be written, before any work; folders that stay empty are removed again.
+    """Creates the folder and ensures that it can be written, before any work; removes folders that stay empty.
 
     Raises:
-        UnnoiseError: it cannot.
+        UnnoiseError: it cannot be written.
     """
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
     probe = out / f".write-{secrets.token_hex(4)}"
@@ -40,13 +40,13 @@ def ready_folder(out: Path) -> Iterator[None]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    with contextlib.suppress(OSError):  # the first that holds something ends it
+    with contextlib.suppress(OSError):  # it stops at the first that is not empty
         for folder in folders:
             folder.rmdir()
 
 
 def save(data: bytes, out: Path, stem: str, suffix: str = ".png") -> Path:
-    """Writes one file under a new name, whole or not at all; an existing one is never overwritten.
+    """Writes one file under a new name, completely or not at all; an existing one is never overwritten.
 
     Raises:
         UnnoiseError: the disk is full or cannot be written.
@@ -66,7 +66,7 @@ def save(data: bytes, out: Path, stem: str, suffix: str = ".png") -> Path:
 
 
 def _name(scratch: Path, path: Path) -> None:
-    """Gives a finished file its name, which must be free: a plain rename would overwrite."""
+    """Gives a finished file its name, which must be unused: a plain rename would overwrite."""
     try:
         path.hardlink_to(scratch)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""How far long work has come, on the standard error."""
+"""Progress of long work, on standard error."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SECONDS = 10.0  # between two lines, at least
 
 
 def counted(what: str, items: Iterable[Item], count: int | None = None) -> Iterator[Item]:
-    """The items, and every ten seconds a line that tells which is done and how long the others will take.
+    """Yields the items, and every ten seconds prints a line with the number done and the remaining time.
 
     Args:
-        what: they are, in a few words.
-        count: how many there are, where ``items`` has no length.
+        what: a name for the items, in a few words.
+        count: their number, if ``items`` has no length.
     """
     count = len(items) if count is None else count  # type: ignore[arg-type]
-    began = said = time.monotonic()
-    for done, item in enumerate(items, 1):
+    began = last = time.monotonic()
+    for number, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - said > SECONDS and done < count:
-            said = now
-            say(f"{done} of {count} {what}, {clock((now - began) / done * (count - done))} left")
+        if now - last > SECONDS and number < count:
+            last = now
+            say(f"{number} of {count} {what}, {clock((now - began) / number * (count - number))} left")

@@ -1,4 +1,4 @@
-"""The standard streams, which a program may be started without."""
+"""The standard streams, which may be closed when the program starts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unnoise.notes import hush
 
 
 def open_closed() -> None:
-    """Opens those of the three that are closed, on nothing.
+    """Opens those of the three that are closed, on the null device.
 
-    Else the next file that is opened would get a closed one's number, and what libraries print would be written into
-    it. The standard input cannot be read then, nor the standard output be written, so that whoever wants them is told;
-    what goes to the standard error is lost.
+    Otherwise the next opened file would get a closed one's number, and libraries would print into
+    it. Standard input then cannot be read, nor standard output written, which gives an error if they are needed;
+    standard error is discarded.
     """
     for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -36,17 +36,17 @@ def open_closed() -> None:
 
 @contextlib.contextmanager
 def printed() -> Iterator[None]:
-    """Sees at the end that all that was printed has been delivered.
+    """Ensures at the end that all printed text has been written.
 
     Raises:
-        BrokenPipeError: whoever read it has seen enough.
-        UnnoiseError: the standard output is closed or cannot be written.
+        BrokenPipeError: the reader has exited on purpose.
+        UnnoiseError: standard output is closed or cannot be written.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode shows what it can
     try:
         yield
-    except (OSError, SystemExit):  # the first may be of a print, and then comes again
+    except (OSError, SystemExit):  # an OSError may come from a print, and then comes again
         _flush()
         raise
     _flush()
@@ -67,7 +67,7 @@ def _flush() -> None:
 
 
 def settle() -> None:
-    """Lets a standard error that cannot be written lead nowhere, so that it changes no status at the exit."""
+    """Redirects standard error to nowhere if it cannot be written, so that it does not change the exit status."""
     try:
         sys.stderr.flush()
     except (OSError, ValueError):

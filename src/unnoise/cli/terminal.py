@@ -1,8 +1,8 @@
-"""A picture in the terminal: by the protocols of kitty and iTerm2, else in coloured half blocks.
+"""Shows a picture in the terminal: by the protocols of kitty and iTerm2, else in coloured half blocks.
 
-Nothing is asked of the terminal, whose answer could land in what a person types: what it can do is told by the
-variables that it sets. Inside of tmux and screen, which swallow pictures, and wherever nothing is told, half blocks are
-drawn: one character is two pixels, the upper one its ink and the lower one its ground.
+The terminal is not queried, since its answer could end up in the user's input: environment variables show what it
+supports. Inside tmux and screen, which swallow pictures, and in unknown terminals, half blocks are
+drawn: one character is two pixels, the upper one in its foreground and the lower one in its background colour.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ WIDEST = 64  # columns of half blocks
 
 
 def choose(env: Mapping[str, str], stream: TextIO) -> Way:
-    """How this terminal shows pictures.
+    """The way in which this terminal shows pictures.
 
     Raises:
-        UnnoiseError: it shows none: the stream goes into a file or a pipe, or has no colours or no half blocks.
+        UnnoiseError: it cannot: the stream is a file or a pipe, or has no colours or no half blocks.
     """
     hint = "leave --show out; the pictures are files"
     if not stream.isatty():
-        raise UnnoiseError("--show wants a terminal, and the standard output is none", hint)
+        raise UnnoiseError("--show needs a terminal, and standard output is none", hint)
     term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")
     if term in ("", "dumb"):
         raise UnnoiseError("this terminal shows no pictures", hint)
@@ -42,17 +42,17 @@ def choose(env: Mapping[str, str], stream: TextIO) -> Way:
     if not nested and (program in ("iTerm.app", "WezTerm", "mintty") or env.get("LC_TERMINAL") == "iTerm2"):
         return "iterm"
     if "NO_COLOR" in env:
-        raise UnnoiseError("NO_COLOR is set, and this terminal shows pictures in colours alone", hint)
+        raise UnnoiseError("NO_COLOR is set, and this terminal shows pictures only in colours", hint)
     if (stream.encoding or "").lower().replace("-", "") != "utf8":
-        raise UnnoiseError("this terminal has no half blocks to show pictures with", hint)
+        raise UnnoiseError("this terminal cannot show half blocks, of which pictures are made", hint)
     return "truecolor" if env.get("COLORTERM") in ("truecolor", "24bit") else "256"
 
 
 def as_text(image: Image.Image, way: Way, columns: int = WIDEST) -> str:
-    """What a terminal is sent to show an RGB picture, with the line's end.
+    """The characters that show an RGB picture in a terminal, with a line break.
 
     Args:
-        columns: the most that half blocks may use; pictures sent whole are shown at their own size.
+        columns: the maximal width of half blocks; pictures sent as files are shown at their own size.
     """
     if way in ("truecolor", "256"):
         return _half_blocks(image, way, min(columns, WIDEST))
@@ -62,7 +62,7 @@ def as_text(image: Image.Image, way: Way, columns: int = WIDEST) -> str:
     if way == "iterm":
         return f"\x1b]1337;File=inline=1;size={len(data.getvalue())}:{text}\x07\n"
     parts = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)]
-    keys = ["a=T,f=100,q=2,"] + [""] * (len(parts) - 1)  # q=2: kitty is to answer nothing
+    keys = ["a=T,f=100,q=2,"] + [""] * (len(parts) - 1)  # q=2: kitty must not answer
     more = ["m=1"] * (len(parts) - 1) + ["m=0"]
     return "".join(f"\x1b_G{k}{m};{p}\x1b\\" for k, m, p in zip(keys, more, parts, strict=True)) + "\n"
 
@@ -82,7 +82,7 @@ def _half_blocks(image: Image.Image, way: Way, columns: int) -> str:
 
 
 def _colour(rgb: Sequence[int], way: Way) -> str:
-    """A colour as terminals count them: whole, or the nearest of the cube of 6 x 6 x 6 that all of them have."""
+    """A colour in a terminal's notation: 24 bits, or the nearest of the common 6 x 6 x 6 cube."""
     if way == "truecolor":
         return "2;{};{};{}".format(*rgb)
     red, green, blue = (0 if c < 48 else 1 if c < 115 else (c - 35) // 40 for c in rgb)
@@ -90,6 +90,6 @@ def _colour(rgb: Sequence[int], way: Way) -> str:
 
 
 def show(image: Image.Image, way: Way) -> None:
-    """Shows a picture on the standard output, between the lines that are printed."""
+    """Shows a picture on standard output, between printed lines."""
     sys.stdout.write(as_text(image, way, shutil.get_terminal_size().columns))
     sys.stdout.flush()

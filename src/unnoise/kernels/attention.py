@@ -14,13 +14,13 @@ EPS = torch.finfo(torch.float32).eps
 
 
 def attention_map(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d)), (B, heads, N, L): how much each query takes of each value. Vaswani et al. 2017
+    """softmax(q k^T / sqrt(d)), (B, heads, N, L): the weight of each value for each query. Vaswani et al. 2017
     (arXiv 1706.03762), equation 1.
 
     Args:
         q: (B, heads, N, d).
         k: (B, heads, L, d).
-        mask: bool, broadcast to (B, heads, N, L): False takes nothing. Each query may take at least one.
+        mask: bool, broadcast to (B, heads, N, L): False gives a weight of 0. Each query must have at least one True.
     """
     logits = (q / math.sqrt(q.shape[-1])) @ k.mT
     if mask is not None:
@@ -29,19 +29,19 @@ def attention_map(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v, (B, heads, N, d), without the map where torch has a fused kernel that is fast.
+    """softmax(q k^T / sqrt(d)) v, (B, heads, N, d), without the map where torch has a fast fused kernel.
 
-    For training in 16 bits on a processor it has none: forward and backward take four to five times as long there as
-    the plain products of matrices, which are then what is computed.
+    For training in 16 bits on a CPU it has none: its kernel takes four to five times as long, forward and backward, as
+    plain matrix products, which are computed instead.
 
     Args:
         q: (B, heads, N, d).
         k, v: (B, heads, L, d).
-        mask: bool, broadcast to (B, heads, N, L): False takes nothing.
-        causal: query i takes of the values up to i alone; without a mask.
+        mask: bool, broadcast to (B, heads, N, L): False gives a weight of 0.
+        causal: query i attends only to values up to i; without a mask.
     """
-    trained = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    if trained and q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
+    needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if needs_grad and q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
         if causal:
             mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
         return attention_map(q, k, mask) @ v
@@ -49,10 +49,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 
 
 def columns_used(mask: Tensor) -> int:
-    """How many columns of a (B, L) bool mask there are up to the last that is True in any row, at least 1.
+    """The number of columns of a (B, L) bool mask up to the last that is True in any row, at least 1.
 
-    What lies behind is padding that no query sees, and may be left out. Waits for the device; on the meta device,
-    where there are shapes and no values, it is all of them.
+    The columns after it are padding that no query sees, and may be left out. It waits for the device; on the meta
+    device, which has shapes and no values, it returns L.
     """
     if mask.is_meta:
         return mask.shape[1]
@@ -60,10 +60,10 @@ def columns_used(mask: Tensor) -> int:
 
 
 class RMSNorm(nn.RMSNorm):
-    """Each row over its root mean square, times a weight: torch's module, in fewer passes on a processor.
+    """Each row divided by its root mean square, times a weight: torch's module, in fewer passes on a CPU.
 
-    Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4. On a GPU torch has one kernel for it; on a processor it
-    makes a dozen small calls of it. Lengths are summed in float32 at least. Its second derivative is refused.
+    Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4. On a GPU torch has one kernel for it; on a CPU it
+    makes a dozen small calls. Lengths are summed in float32 or better. The second derivative is refused.
     """
 
     def __init__(self, width: int) -> None:
@@ -94,7 +94,7 @@ class _Normed(torch.autograd.Function):
         return n * w
 
     @staticmethod
-    @once_differentiable  # n and r are kept as numbers: a second derivative would be wrong, and is refused
+    @once_differentiable  # n and r are saved as constants: a second derivative would be wrong, and is refused
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         n, r, w = ctx.saved_tensors
         gn = g * n

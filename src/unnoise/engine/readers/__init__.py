@@ -1,1 +1,1 @@
-"""Readers of what other tools write into pictures and files: one file a tool, and one record for all."""
+"""Readers of the settings that other tools write into pictures and files: one file a tool, one record for all."""

@@ -1,7 +1,7 @@
 """ComfyUI: a graph of nodes, from which the settings are read by walking back from its samplers.
 
-A graph comes as it is run, ``{id: {class_type, inputs}}`` in the text ``prompt``, or as it is edited, in ``workflow``,
-which ``comfyui_workflow`` makes the former of. Both may have cycles and wrong types: no walk visits a node twice.
+A graph comes in API form, ``{id: {class_type, inputs}}`` in the text ``prompt``, or in editor form, in ``workflow``,
+which ``comfyui_workflow`` converts. Both may have cycles and wrong types: no walk visits a node twice.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ FILES = {"ckpt_name": "model", "unet_name": "model", "model_name": "model", "lor
 
 @register("comfyui")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What a picture's graph of ComfyUI says; None where it has none."""
+    """The settings in a picture's ComfyUI graph; None if it has none."""
     for name in ("prompt", "workflow"):
         graph = json_object(texts.get(name))
-        if graph is not None and (found := of_graph(graph, tool_of(texts, graph))) is not None:
-            return found
+        if graph is not None and (reading := of_graph(graph, tool_of(texts, graph))) is not None:
+            return reading
     return None
 
 
 def tool_of(texts: Mapping[str, str], graph: Mapping[str, Any]) -> str:
-    """Who ran the graph."""
+    """The tool that ran the graph."""
     if "generation_data" in texts:
         return "Tensor.Art (ComfyUI)"
     return "Civitai (ComfyUI)" if "extraMetadata" in graph or "resource-stack" in graph else "ComfyUI"
 
 
 def of_graph(whole: Mapping[str, Any], tool: str = "ComfyUI") -> Reading | None:
-    """The record of a graph in either form; None where it is no graph."""
+    """The record of a graph in either form; None if it is no graph."""
     if isinstance(whole.get("nodes"), list):
         whole = as_run(whole)
-    elif isinstance(whole.get("prompt"), dict):  # what is sent to the server
+    elif isinstance(whole.get("prompt"), dict):  # a request to the server
         whole = whole["prompt"]
     graph = {
         str(key): node
@@ -56,27 +56,27 @@ def of_graph(whole: Mapping[str, Any], tool: str = "ComfyUI") -> Reading | None:
     }
     if not graph:
         return None
-    shown = [key for key, node in graph.items() if OUTPUTS.search(node["class_type"])]
-    reached = upstream(graph, *shown) if shown else dict.fromkeys(graph)
+    outputs = [key for key, node in graph.items() if OUTPUTS.search(node["class_type"])]
+    used = upstream(graph, *outputs) if outputs else dict.fromkeys(graph)
     samplers = [key for key in graph if is_sampler(graph[key])]
-    samplers = [key for key in samplers if key in reached] or samplers
-    found = [of_sampler(graph, key, tool) for key in samplers[:MAX_SAMPLERS]]
-    if not found:
-        return Reading(tool, notes=("no sampler is in the graph",))
+    samplers = [key for key in samplers if key in used] or samplers
+    readings = [of_sampler(graph, key, tool) for key in samplers[:MAX_SAMPLERS]]
+    if not readings:
+        return Reading(tool, notes=("the graph has no sampler",))
     whole_reading = (
-        found[0]
-        if len(found) == 1
-        else agreed(tool, found, "samplers", [f"{graph[key]['class_type']} {key}" for key in samplers])
+        readings[0]
+        if len(readings) == 1
+        else agreed(tool, readings, "samplers", [f"{graph[key]['class_type']} {key}" for key in samplers])
     )
-    left = {**whole_reading.left_out, **files(graph, reached)}
-    return Reading(**{**whole_reading.__dict__, "left_out": left})
+    left_out = {**whole_reading.left_out, **files(graph, used)}
+    return Reading(**{**whole_reading.__dict__, "left_out": left_out})
 
 
 def is_sampler(node: Mapping[str, Any]) -> bool:
-    """Whether a node takes the steps: it steers, by two prompts or a guider, and is no mere choice of a method."""
+    """Whether a node runs the steps: it has two prompts or a guider, and does not just choose a method."""
     inputs = node["inputs"]
-    steered = "positive" in inputs or "guider" in inputs
-    return steered and "sampler" in node["class_type"].lower() and ("steps" in inputs or "sigmas" in inputs)
+    has_prompts = "positive" in inputs or "guider" in inputs
+    return has_prompts and "sampler" in node["class_type"].lower() and ("steps" in inputs or "sigmas" in inputs)
 
 
 def link(value: Any) -> tuple[str, int] | None:
@@ -87,26 +87,26 @@ def link(value: Any) -> tuple[str, int] | None:
 
 
 def upstream(graph: Graph, *starts: str) -> dict[str, None]:
-    """The nodes that these depend on, themselves among them, the nearest first."""
-    seen: dict[str, None] = {}
+    """The nodes that these depend on, including themselves, the nearest first."""
+    nodes: dict[str, None] = {}
     waiting = deque(starts)
     while waiting:
         key = waiting.popleft()
-        if key in seen or key not in graph:
+        if key in nodes or key not in graph:
             continue
-        seen[key] = None
+        nodes[key] = None
         waiting += [there[0] for value in graph[key]["inputs"].values() if (there := link(value))]
-    return seen
+    return nodes
 
 
 def scalar(graph: Graph, value: Any) -> Any:
-    """A plain value, also one that another node holds; None where none is found."""
-    seen: set[str] = set()
+    """A plain value, or the value that a linked node holds; None if there is none."""
+    visited: set[str] = set()
     while (there := link(value)) is not None:
         node = graph.get(there[0])
-        if node is None or there[0] in seen:
+        if node is None or there[0] in visited:
             return None
-        seen.add(there[0])
+        visited.add(there[0])
         names = ("value", "seed", "noise_seed", "int", "float", "number", "string", "text", "a", "Number", "Value")
         value = next((node["inputs"][name] for name in names if name in node["inputs"]), None)
     return value
@@ -149,14 +149,14 @@ def of_sampler(graph: Graph, key: str, tool: str) -> Reading:
 
 
 def _method(graph: Graph, node: Mapping[str, Any], build: Builder) -> None:
-    """Sampler and schedule where they are nodes of their own: ``KSamplerSelect``, ``KarrasScheduler`` and the like."""
-    if (chosen := node_at(graph, node, "sampler")) is not None:
-        name = scalar(graph, chosen["inputs"].get("sampler_name"))
-        build.put("sampler", name if isinstance(name, str) else chosen["class_type"].replace("Sampler", ""))
-        build.put("eta", scalar(graph, chosen["inputs"].get("eta")), "eta")
+    """Sampler and schedule if they are separate nodes: ``KSamplerSelect``, ``KarrasScheduler`` and the like."""
+    if (method := node_at(graph, node, "sampler")) is not None:
+        name = scalar(graph, method["inputs"].get("sampler_name"))
+        build.put("sampler", name if isinstance(name, str) else method["class_type"].replace("Sampler", ""))
+        build.put("eta", scalar(graph, method["inputs"].get("eta")), "eta")
     if (sigmas := node_at(graph, node, "sigmas")) is not None:
-        if not {"steps", "scheduler"} & sigmas["inputs"].keys():  # a node that changes them: what it changes
-            sigmas = next((found for found in (node_at(graph, sigmas, "sigmas"),) if found), sigmas)
+        if not {"steps", "scheduler"} & sigmas["inputs"].keys():  # the node changes other sigmas: take those
+            sigmas = next((inner for inner in (node_at(graph, sigmas, "sigmas"),) if inner), sigmas)
         name = scalar(graph, sigmas["inputs"].get("scheduler"))
         build.put("schedule", name if isinstance(name, str) else sigmas["class_type"].replace("Scheduler", ""))
         build.put("steps", scalar(graph, sigmas["inputs"].get("steps")), "steps")
@@ -164,30 +164,30 @@ def _method(graph: Graph, node: Mapping[str, Any], build: Builder) -> None:
 
 
 def text_of(graph: Graph, value: Any, build: Builder) -> str | None:
-    """The text that conditioning is made of, its parts joined; None where none is found."""
-    found = list(dict.fromkeys(_texts(graph, value)))
-    if not found:
+    """The text of a conditioning, its parts joined; None if there is none."""
+    texts = list(dict.fromkeys(_texts(graph, value)))
+    if not texts:
         return None
-    said = list(dict.fromkeys(text.strip() for text in found if text.strip()))
-    if len(said) > 1:
+    parts = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    if len(parts) > 1:
         build.note("prompts that were combined are joined with commas")
-    return ", ".join(said) if said else ""
+    return ", ".join(parts) if parts else ""
 
 
 def _texts(graph: Graph, value: Any) -> Iterator[str]:
-    seen: set[tuple[str, int]] = set()
+    visited: set[tuple[str, int]] = set()
     waiting = [value]
     while waiting:
         there = link(waiting.pop())
-        if there is None or there in seen or there[0] not in graph:
+        if there is None or there in visited or there[0] not in graph:
             continue
-        seen.add(there)
+        visited.add(there)
         node = graph[there[0]]
         if node["class_type"] == "ConditioningZeroOut":
             yield ""
             continue
         inputs = node["inputs"]
-        if "positive" in inputs and "negative" in inputs:  # passes both on, each by its own output
+        if "positive" in inputs and "negative" in inputs:  # the node passes on both, each by its own output
             waiting.append(inputs["negative" if there[1] == 1 else "positive"])
             continue
         yield from (inputs[name] for name in TEXTS if isinstance(inputs.get(name), str))
@@ -195,7 +195,7 @@ def _texts(graph: Graph, value: Any) -> Iterator[str]:
 
 
 def _latent(graph: Graph, value: Any, strength: Any, build: Builder) -> None:
-    """Size, and whether there was a picture to start from, by what the sampler's latents are made of."""
+    """Size, and whether there was a start picture, from the nodes that make the sampler's latents."""
     there = link(value)
     nodes = [graph[key] for key in upstream(graph, there[0])] if there else []
     sizes = [node for node in nodes if "width" in node["inputs"] and "Empty" in node["class_type"]]
@@ -204,20 +204,20 @@ def _latent(graph: Graph, value: Any, strength: Any, build: Builder) -> None:
     pictures = [node for node in nodes if node["class_type"].startswith(("LoadImage", "VAEEncode"))]
     if pictures:
         build.put("strength", strength, "denoise")
-        named = [node["inputs"].get("image") for node in pictures if isinstance(node["inputs"].get("image"), str)]
-        build.more["start picture"] = named[0] if named else "of another node"
+        names = [node["inputs"].get("image") for node in pictures if isinstance(node["inputs"].get("image"), str)]
+        build.more["start picture"] = names[0] if names else "of another node"
 
 
-def files(graph: Graph, reached: Container[str]) -> dict[str, str]:
-    """{what it is: its name} of models and the like that the picture depends on."""
-    found: dict[str, list[str]] = {}
+def files(graph: Graph, used: Container[str]) -> dict[str, str]:
+    """{kind: names} of models and other files that the picture depends on."""
+    names_of: dict[str, list[str]] = {}
     for key in graph:
-        inputs = graph[key]["inputs"] if key in reached else {}
+        inputs = graph[key]["inputs"] if key in used else {}
         for name, what in FILES.items():
             value = inputs.get(name)
-            if isinstance(value, str | int) and str(value) not in found.setdefault(what, []):
-                found[what].append(str(value)[:100])
+            if isinstance(value, str | int) and str(value) not in names_of.setdefault(what, []):
+                names_of[what].append(str(value)[:100])
         guidance = inputs.get("guidance")
         if isinstance(guidance, int | float):
-            found.setdefault("distilled guidance", []).append(str(guidance)[:20])
-    return {what: ", ".join(names[:10]) for what, names in found.items() if names}
+            names_of.setdefault("distilled guidance", []).append(str(guidance)[:20])
+    return {what: ", ".join(names[:10]) for what, names in names_of.items() if names}

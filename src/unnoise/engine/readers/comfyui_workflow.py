@@ -1,7 +1,7 @@
-"""ComfyUI's graphs as they are edited, made into graphs as they are run: nodes by id, inputs by name.
+"""Converts ComfyUI's graphs from editor form to API form: nodes by id, inputs by name.
 
-The editor keeps a node's own values in a list without names, in the order in which the node declares them; the orders
-of the nodes that matter here are below. Beside a seed the editor keeps what happens to it after a run.
+The editor stores a node's own values in a list without names, in the order in which the node declares them; the orders
+of the relevant nodes are below. After a seed the editor stores how it changes after a run.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_NODES = 10_000
-AFTER = ("fixed", "increment", "decrement", "randomize")  # what happens to a seed after a run; once yes or no
+AFTER = ("fixed", "increment", "decrement", "randomize")  # how a seed changes after a run; formerly true or false
 SEEDS = ("seed", "noise_seed")
-LINK = ("id", "origin_id", "origin_slot")  # what a link says of itself, where it is no list
+LINK = ("id", "origin_id", "origin_slot")  # the fields of a link that is not a list
 NEVER, BYPASSED = 2, 4  # the editor's modes of nodes that do not run
 ORDER: dict[str, tuple[str, ...]] = {
     "KSampler": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
@@ -59,12 +59,12 @@ ORDER: dict[str, tuple[str, ...]] = {
 
 
 def as_run(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """{id: {class_type, inputs}} of an edited graph; nodes of unknown kinds keep their links alone."""
+    """{id: {class_type, inputs}} of a graph in editor form; nodes of unknown kinds keep only their links."""
     nodes = [node for node in workflow["nodes"][:MAX_NODES] if isinstance(node, dict)]
     off = {str(node.get("id")) for node in nodes if node.get("mode") == NEVER}
-    listed = workflow.get("links")
+    rows = workflow.get("links")
     links: dict[Any, list[Any]] = {}
-    for each in listed if isinstance(listed, list) else []:
+    for each in rows if isinstance(rows, list) else []:
         parts = (
             [each.get(name) for name in LINK] if isinstance(each, dict) else each[:3] if isinstance(each, list) else []
         )
@@ -87,16 +87,16 @@ def as_run(workflow: Mapping[str, Any]) -> dict[str, Any]:
     return graph
 
 
-def _values(kind: str, listed: Any) -> dict[str, Any]:
+def _values(kind: str, widgets: Any) -> dict[str, Any]:
     """A node's own values by name."""
-    if isinstance(listed, dict):
-        return {str(name): value for name, value in listed.items()}
-    found: dict[str, Any] = {}
-    waiting = list(listed) if isinstance(listed, list) else []
+    if isinstance(widgets, dict):
+        return {str(name): value for name, value in widgets.items()}
+    values: dict[str, Any] = {}
+    waiting = list(widgets) if isinstance(widgets, list) else []
     for name in ORDER.get(kind, ()):
         if not waiting:
             break
-        found[name] = waiting.pop(0)
+        values[name] = waiting.pop(0)
         if name in SEEDS and waiting and (isinstance(waiting[0], bool) or waiting[0] in AFTER):
             waiting.pop(0)
-    return found
+    return values

@@ -1,4 +1,4 @@
-"""Settings that lie flat in one JSON object: Fooocus' in a picture, SD.Next's and A1111's in a file."""
+"""Settings in one flat JSON object: Fooocus' in a picture, SD.Next's and A1111's in a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SILENT = (
 
 @register("flat-json")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What a JSON object in ``parameters`` says: Fooocus', SwarmUI's and others'; None where there is none."""
+    """The settings in a JSON object in ``parameters``: Fooocus', SwarmUI's and others'; None if there is none."""
     values = json_object(texts.get("parameters"))
     if values is None:
         return None
@@ -44,20 +44,20 @@ def read(texts: Mapping[str, str]) -> Reading | None:
 
 @register("tensor-art")
 def read_tensor_art(texts: Mapping[str, str]) -> Reading | None:
-    """What Tensor.Art says beside its graph; its seed is -1 there, and is in the graph."""
+    """The settings that Tensor.Art writes beside its graph; the seed is -1 there, and is in the graph."""
     values = json_object(texts.get("generation_data"))
     return None if values is None else settings("Tensor.Art", values)
 
 
 def settings(tool: str, values: Mapping[str, Any]) -> Reading | None:
-    """The record of a flat object; None where it says neither a prompt nor how it was drawn."""
+    """The record of a flat object; None if it has fewer than two of prompt, steps, sampler and scale."""
     build = Builder(tool, values).size("width", "height")
     build.take(prompt=PROMPT, negative=NEGATIVE, steps=STEPS, seed=SEED, sampler=SAMPLER, schedule=SCHEDULE)
     build.take(cfg_scale=SCALE, strength=STRENGTH, size=("resolution", "Resolution", "size"))
     for name in SILENT:
         build.values.pop(name, None)
-    known = [field for field in ("prompt", "steps", "sampler", "cfg_scale") if build.fields.get(field) is not None]
-    return build.reading() if len(known) >= 2 else None
+    present = [field for field in ("prompt", "steps", "sampler", "cfg_scale") if build.fields.get(field) is not None]
+    return build.reading() if len(present) >= 2 else None
 
 
 def file_settings(values: Mapping[str, Any]) -> Reading | None:
@@ -65,10 +65,10 @@ def file_settings(values: Mapping[str, Any]) -> Reading | None:
     inner = values.get("generate")
     if not isinstance(inner, dict):
         return settings("a tool that wrote JSON", values)
-    found = {**{key: value for key, value in values.items() if key not in ("generate", "paths")}, **inner}
+    values_of = {**{key: value for key, value in values.items() if key not in ("generate", "paths")}, **inner}
     for name in ("upscale", "options"):
-        part = found.pop(name, None)
-        found |= (
+        part = values_of.pop(name, None)
+        values_of |= (
             {str(k): v for k, v in part.items() if not re.search("None|^0$", str(v))} if isinstance(part, dict) else {}
         )
-    return settings("SD.Next", found)
+    return settings("SD.Next", values_of)

@@ -1,4 +1,4 @@
-"""The lines that AUTOMATIC1111's web interface writes, and Forge, SD.Next, stable-diffusion.cpp and many more after it.
+"""The text format of AUTOMATIC1111's web interface; Forge, SD.Next, stable-diffusion.cpp and others write it too.
 
 The prompt; the negative prompt after "Negative prompt:"; and in the last line ``Steps: 20, Sampler: Euler a, ...``,
 values with commas, colons or line breaks as JSON strings. Some add JSON objects and lists as they are.
@@ -15,11 +15,11 @@ from unnoise.core.registry import register
 from unnoise.engine.readers.reading import Builder, Reading, json_object
 
 NEGATIVE = "Negative prompt:"
-SEARCHED = 1000  # lines, from the end, in which that of the settings is looked for: some write templates after it
-KNOWN = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Schedule type"}
+SEARCHED = 1000  # lines from the end that are searched for the settings: some tools write templates after them
+FIELDS = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Schedule type"}
 _KEY = re.compile(r"\s*(\w[\w \-/]{0,80}):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
-TOOLS = (  # what the field "Version" begins with, and whose it is
+TOOLS = (  # beginnings of the field "Version", and their tools
     ("stable-diffusion.cpp", "stable-diffusion.cpp"),
     ("unnoise", "unnoise"),
     ("ComfyUI", "ComfyUI"),
@@ -33,13 +33,13 @@ OTHER = "AUTOMATIC1111 or a tool that writes as it does"
 
 @register("infotext")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What the text ``parameters`` of AUTOMATIC1111 and its kin says; None where there is none."""
+    """The settings in the text ``parameters`` of AUTOMATIC1111 and similar tools; None if there are none."""
     text = texts.get("parameters", "")
     if not text or json_object(text) is not None:
         return None
     lines = text.replace("\r\n", "\n").split("\n")
     last = range(len(lines) - 1, max(-1, len(lines) - 1 - SEARCHED), -1)
-    place = next((i for i in last if len(KNOWN & set(settings(lines[i]))) >= 2), None)
+    place = next((i for i in last if len(FIELDS & set(settings(lines[i]))) >= 2), None)
     if place is None:
         return None
     prompt, negative = prompts(lines[:place])
@@ -53,16 +53,16 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     build.fields["literal"] = values.pop("Emphasis", "") == "None"
     build.take(steps="Steps", sampler="Sampler", cfg_scale="CFG scale", seed="Seed", size="Size")
     build.take(schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"))
-    if not any(name.startswith("Hires") for name in build.values):  # there it is how much the second pass draws anew
+    if not any(name.startswith("Hires") for name in build.values):  # else it is the strength of the second pass
         build.take(strength=("Denoising strength", "Denoise"))
     if build.tool == "SD.Next" and build.fields.get("schedule") == "beta":
-        build.fields["schedule"] = "beta-sigma"  # diffusers' "beta" is another than everybody else's
+        build.fields["schedule"] = "beta-sigma"  # diffusers' "beta" differs from all others
     return build.reading()
 
 
 def settings(line: str) -> dict[str, str]:
-    """The fields of a line of settings; of a line that is none, next to nothing."""
-    found: dict[str, str] = {}
+    """The fields of a line of settings; few or none for other lines."""
+    fields: dict[str, str] = {}
     place, whole = 0, True
     while place < len(line):
         key = _KEY.match(line, place)
@@ -85,8 +85,8 @@ def settings(line: str) -> dict[str, str]:
             place = end
         else:
             place = _after_comma(line, end)
-        found.setdefault(key[1].strip(), value)
-    return found
+        fields.setdefault(key[1].strip(), value)
+    return fields
 
 
 def _after_comma(line: str, place: int) -> int:
@@ -109,7 +109,7 @@ def prompts(lines: list[str]) -> tuple[str, str]:
 
 
 def tool_of(values: Mapping[str, str]) -> str:
-    """Who wrote the settings."""
+    """The tool that wrote the settings."""
     if "SDCPP" in values:
         return "stable-diffusion.cpp"
     if values.get("App"):

@@ -17,7 +17,7 @@ OPTIONS = {"-s": "steps", "-S": "seed", "-C": "cfg_scale", "-A": "sampler", "-f"
 
 @register("invokeai")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What InvokeAI's texts say; None where there are none."""
+    """The settings in InvokeAI's texts; None if there are none."""
     if (new := json_object(texts.get("invokeai_metadata"))) is not None:
         return _new(new)
     if (old := json_object(texts.get("sd-metadata"))) is not None:
@@ -34,7 +34,7 @@ def _new(values: dict[str, Any]) -> Reading:
     build.take(prompt="positive_prompt", negative="negative_prompt", steps="steps", cfg_scale="cfg_scale", seed="seed")
     build.take(sampler="scheduler", strength="strength")
     sampler = build.fields.get("sampler") or ""
-    if sampler.endswith("_k"):  # "dpmpp_2m_k": on Karras' levels; "euler_k" is so too
+    if sampler.endswith("_k"):  # "dpmpp_2m_k" and "euler_k": on Karras' levels
         build.fields |= {"sampler": sampler.removesuffix("_k"), "schedule": "karras"}
     model = build.values.get("model")
     if isinstance(model, dict):
@@ -47,11 +47,11 @@ def _old(values: dict[str, Any]) -> Reading:
     build = Builder(TOOL, {**(image if isinstance(image, dict) else {}), **values}).size("width", "height")
     for name in ("app_id", "app_version", "type"):
         build.values.pop(name, None)
-    said = build.values.pop("prompt", None)
-    parts = [part.get("prompt") for part in said if isinstance(part, dict)] if isinstance(said, list) else [said]
+    prompt = build.values.pop("prompt", None)
+    parts = [part.get("prompt") for part in prompt if isinstance(part, dict)] if isinstance(prompt, list) else [prompt]
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) > 1:
-        build.note("several prompts with weights of their own are joined")
+        build.note("several prompts with separate weights are joined")
     _prompts(build, ", ".join(texts) if texts else None)
     return build.take(
         steps="steps", cfg_scale="cfg_scale", seed="seed", sampler="sampler", strength="strength"
@@ -59,7 +59,7 @@ def _old(values: dict[str, Any]) -> Reading:
 
 
 def _prompts(build: Builder, text: str | None) -> None:
-    """The prompt, and the negative one that stands in square brackets in it."""
+    """The prompt, and the negative prompt in square brackets in it."""
     if text is None:
         return
     build.put("negative", ", ".join(re.findall(r"\[([^\[\]]*)\]", text)))
@@ -76,8 +76,8 @@ def _dream(text: str) -> Reading:
     for word, after in zip(words[1:], [*words[2:], ""], strict=True):
         if re.fullmatch(r"--?[A-Za-z_]+", word):
             values[OPTIONS.get(word, word)] = after
-        elif found := re.fullmatch(r"(-[A-Za-z])([\d.]+)", word):  # "-s50"
-            values[OPTIONS.get(found[1], found[1])] = found[2]
+        elif match := re.fullmatch(r"(-[A-Za-z])([\d.]+)", word):  # "-s50"
+            values[OPTIONS.get(match[1], match[1])] = match[2]
     build = Builder(TOOL, values).size("width", "height")
     _prompts(build, words[0] if words else None)
     return build.take(

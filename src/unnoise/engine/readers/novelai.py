@@ -8,7 +8,7 @@ from typing import Any
 from unnoise.core.registry import register
 from unnoise.engine.readers.reading import Builder, Reading, json_object
 
-SILENT = {  # what says nothing of how the picture looks
+SILENT = {  # fields that do not affect the picture
     "signed_hash", "stream", "request_type", "version", "n_samples", "legacy_v3_extend", "extra_passthrough_testing",
     "uncond_per_vibe", "wonky_vibe_correlation", "cfg_sched_eligibility", "explike_fine_detail",
     "dynamic_thresholding_percentile", "dynamic_thresholding_mimic_scale", "prefer_brownian",
@@ -17,7 +17,7 @@ SILENT = {  # what says nothing of how the picture looks
 
 @register("novelai")
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """What NovelAI's texts say; None where there are none."""
+    """The settings in NovelAI's texts; None if there are none."""
     values = json_object(texts.get("Comment"))
     if values is None or not ("uc" in values or "NovelAI" in texts.get("Software", "")):
         return None
@@ -39,9 +39,9 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     return build.reading()
 
 
-def _caption(said: Any, build: Builder) -> str | None:
-    """The base caption of a prompt of version 4; captions of characters are named as left out."""
-    caption = said.get("caption") if isinstance(said, dict) else None
+def _caption(prompt: Any, build: Builder) -> str | None:
+    """The base caption of a version 4 prompt; captions of characters are listed as left out."""
+    caption = prompt.get("caption") if isinstance(prompt, dict) else None
     if not isinstance(caption, dict):
         return None
     if caption.get("char_captions"):

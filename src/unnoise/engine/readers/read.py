@@ -1,4 +1,4 @@
-"""The one door: what a file says of how its picture was made."""
+"""The entry point: reads how a picture was made from any file."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from unnoise.engine.readers.reading import Reading, read_json, unreadable
 from unnoise.errors import one_line
 from unnoise.notes import say
 
-MARKS = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # what may stand before JSON's first sign: byte order marks, blanks
+MARKS = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # bytes that may precede JSON: byte order marks, blanks
 Reader = Callable[[Mapping[str, str]], Reading | None]
-READERS: tuple[Reader, ...] = (  # ours, in the order in which they are asked
+READERS: tuple[Reader, ...] = (  # ours, in the order in which they are tried
     invokeai.read, novelai.read, infotext.read, flat.read, comfyui.read,
     flat.read_tensor_art,
 )  # fmt: skip
 
 
 def read_settings(path: Path) -> Reading | None:
-    """What a picture (PNG, JPEG, WebP) or a JSON file says of how it was made; None where it says nothing known.
+    """The settings in a picture (PNG, JPEG, WebP) or a JSON file; None if it has none in a known form.
 
-    Our own pictures are read by their record, exactly; ``Reading.record`` is it. The pixels are not looked at, unless
+    Our own pictures have an exact record, ``Reading.record``. The pixels are read only if
     the file has no text: some tools hide one there.
 
     Raises:
-        UnnoiseError: the file cannot be opened, or is of no kind that carries settings.
+        UnnoiseError: the file cannot be opened, or is of a kind without settings.
     """
     data = _bytes(path)
     if data.lstrip(MARKS)[:1] == b"{":
@@ -42,24 +42,24 @@ def read_settings(path: Path) -> Reading | None:
 
 
 def what_texts_say(texts: Mapping[str, str]) -> Reading | None:
-    """What the first reader finds that knows these texts: ours, then those of other packages; None where none does."""
+    """The result of the first reader that knows these texts: ours, then those of other packages; None if none does."""
     return next((found for read in readers() if (found := read(texts)) is not None), None)
 
 
 def readers() -> Iterator[Reader]:
-    """Ours, then those that other installed packages offer, which cannot end the reading."""
+    """Our readers, then those of other installed packages, whose errors do not end the reading."""
     yield from READERS
     yield from (partial(_ask, entry) for entry in index("readers").values() if entry.package)
 
 
 def _ask(entry: Entry, texts: Mapping[str, str]) -> Reading | None:
-    """What a reader of another package finds; None, with a note, where it fails."""
+    """The result of another package's reader; None, with a note, if it fails."""
     try:
-        found = find("readers", entry.name)(dict(texts))
-        if found is None or isinstance(found, Reading):
-            return found
-        why = f"it answers with {type(found).__name__}, not with a Reading"
-    except Exception as error:  # of their code, anything
+        reading = find("readers", entry.name)(dict(texts))
+        if reading is None or isinstance(reading, Reading):
+            return reading
+        why = f"it answers with {type(reading).__name__}, not with a Reading"
+    except Exception as error:  # their code may raise anything
         why = f"{type(error).__name__}: {error}"
     say(f"note: the reader {entry.name} of the package {entry.package} failed ({one_line(why)})")
     return None
@@ -89,7 +89,7 @@ def _texts(data: bytes, path: Path) -> dict[str, str]:
 
 
 def _file(data: bytes, path: Path) -> Reading | None:
-    """A graph of ComfyUI, or flat settings.
+    """The record of a JSON file: a ComfyUI graph, or flat settings.
 
     Raises:
         UnnoiseError: it is no JSON object, or too long.

@@ -1,7 +1,6 @@
-"""What a file says of how a picture was made, whoever made it: one frozen record, and how values become its fields.
+"""The record of how a picture was made, by any tool, and the conversion of values into its fields.
 
-Everything in such a file was written by somebody else. A value that is not what its field wants is never guessed at: it
-is left out and named.
+Nothing in such a file is trusted. A value that does not fit its field is never guessed: it is left out and listed.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import Any
 from unnoise.errors import UnnoiseError
 
 MAX_TEXT = 2**23  # bytes of one text, unpacked: the largest workflows have about one million
-MAX_LEFT_OUT = 200  # names of what is not used; a hostile file has more
-SHOWN = 200  # characters of a value that is kept to be shown
+MAX_LEFT_OUT = 200  # names of unused values; a hostile file has more
+MAX_SHOWN = 200  # characters of a value that are kept to be shown
 EXTRA = re.compile(r"<(lora|lyco|hypernet):([^<>:]{1,200})(?::([^<>]{0,200}))?>")
 MAX_DIGITS = 300  # of a whole number in JSON; a longer one is infinite
 MAX_STEPS, MAX_SCALE = 10_000, 100.0  # as ``Settings`` has them, which imports torch
@@ -25,22 +24,22 @@ MAX_STEPS, MAX_SCALE = 10_000, 100.0  # as ``Settings`` has them, which imports 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file says of how a picture was made. A field that the file does not say, or not sensibly, is None.
+    """How a picture was made, according to its file. A field that is missing or invalid in the file is None.
 
     Attributes:
-        tool: who wrote it, as people know it: "AUTOMATIC1111", "ComfyUI"; "unnoise" for our own.
-        prompt, negative: as they were written, line breaks and all.
+        tool: the common name of the tool that wrote it: "AUTOMATIC1111", "ComfyUI"; "unnoise" for our own.
+        prompt, negative: as in the file, with line breaks.
         steps: 1 to 10,000.
-        sampler, schedule: as the tool spells them; ``names`` has ours.
-        cfg_scale: counted as here: 1 is plain. -100 to 100.
+        sampler, schedule: in the tool's spelling; ``names`` has ours.
+        cfg_scale: in our convention: 1 is no guidance. -100 to 100.
         seed: 0 to 2^63 - 1.
         size: (width, height) in pixels.
-        strength: how much of the way to noise a start picture was taken, above 0 to 1; None where there was none.
+        strength: the strength of a start picture, above 0 to 1; None if there was none.
         eta: of samplers that have one.
-        literal: brackets in the prompt are text, or mean something else than here.
+        literal: brackets in the prompt are text, or have another meaning than here.
         left_out: {name: value, shortened} of everything in the file that has no field above.
-        notes: what a reader should know, a sentence each: several samplers, values that are not sensible.
-        record: of unnoise's own pictures, the whole record; the first cell's of a grid.
+        notes: notes for the user, a sentence each: several samplers, invalid values.
+        record: of unnoise's own pictures, the whole record; of a grid the first cell's.
     """
 
     tool: str
@@ -61,7 +60,7 @@ class Reading:
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that a value is, whether it is written 7, 7.0 or "7"; None for anything else."""
+    """A value as a whole number, from 7, 7.0 or "7"; None for anything else."""
     if isinstance(value, str) and re.fullmatch(r" *[+-]?[0-9]{1,20} *", value):
         return int(value)
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
@@ -70,7 +69,7 @@ def whole(value: Any) -> int | None:
 
 
 def real(value: Any) -> float | None:
-    """The finite number that a value is, also one in a string; None for anything else."""
+    """A value as a finite number, also from a string; None for anything else."""
     if isinstance(value, str):
         if len(value) > 40 or not re.fullmatch(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})? *", value):
             return None
@@ -81,18 +80,18 @@ def real(value: Any) -> float | None:
 
 
 def shown(value: Any) -> str:
-    """A value in a few words, to be shown; not yet fit for a terminal."""
+    """A value in a few words, to be shown; not yet escaped for a terminal."""
     if isinstance(value, str):
-        return value[:SHOWN]
+        return value[:MAX_SHOWN]
     if isinstance(value, int | float | bool) or value is None:
-        return str(value)[:SHOWN] if not isinstance(value, int) or abs(value) < 2**200 else "a huge number"
+        return str(value)[:MAX_SHOWN] if not isinstance(value, int) or abs(value) < 2**200 else "a huge number"
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     return f"{len(value):,} entries" if isinstance(value, list | dict) else type(value).__name__
 
 
 def empty(value: Any) -> bool:
-    """Whether a value says nothing: an option that was off."""
+    """Whether a value is that of an unused option."""
     return value is None or value is False or value in ("", "None", "none") or value in ([], {})
 
 
@@ -100,7 +99,7 @@ def read_json(text: str) -> Any:
     """A JSON value.
 
     Raises:
-        ValueError: it is none, or too long or too deep.
+        ValueError: it is no JSON, too long, or nested too deeply.
     """
     if len(text) > MAX_TEXT:
         raise ValueError("too long")
@@ -122,7 +121,7 @@ def json_object(text: Any) -> dict[str, Any] | None:
 
 
 class Builder:
-    """Makes a record of values as they come, and keeps what does not fit to name it.
+    """Builds a record from values, and lists the values that do not fit.
 
     >>> Builder("A tool", {"steps": "20", "seed": -1, "hat": "red"}).take(steps="steps", seed="seed").reading().left_out
     {'seed': '-1', 'hat': 'red'}
@@ -134,7 +133,7 @@ class Builder:
         self.more: dict[str, Any] = {}
 
     def take(self, **names: str | Iterable[str]) -> Builder:
-        """Fills fields from the first value of those names that is there; ``size`` wants a width and a height."""
+        """Fills each field from the first of its names that exists; for ``size`` the value holds both sides."""
         for field_name, keys in names.items():
             for key in (keys,) if isinstance(keys, str) else keys:
                 if key in self.values:
@@ -143,7 +142,7 @@ class Builder:
         return self
 
     def put(self, name: str, value: Any, key: str = "") -> None:
-        """One field; a value that does not fit it is kept as left out, under the name that the file has."""
+        """Sets one field; a value that does not fit is listed as left out, under its name in the file."""
         if self.fields.get(name) is not None:
             return
         fitted = FIT[name](value)
@@ -161,21 +160,21 @@ class Builder:
         return self
 
     def note(self, text: str) -> None:
-        """Something that a reader should know, once."""
+        """Adds a note for the user, once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def reading(self) -> Reading:
-        """The record; what was not taken is named in it, and so is what prompts say of LoRAs and hypernetworks."""
+        """The record; it lists unused values, and the LoRAs and hypernetworks in the prompts."""
         for name in ("prompt", "negative"):
             if tags := EXTRA.findall(self.fields.get(name) or ""):
                 self.more |= {f"{kind} {what}": weight or "1" for kind, what, weight in tags}
                 self.fields[name] = EXTRA.sub("", self.fields[name]).strip(" ,")
         rest = {str(k): shown(v) for k, v in {**self.more, **self.values}.items() if not empty(v)}
-        left = {key[:80]: rest[key] for key in list(rest)[:MAX_LEFT_OUT]}
-        if len(rest) > len(left):
-            self.note(f"{len(rest) - len(left):,} entries more are in it")
-        return Reading(self.tool, **self.fields, left_out=left, notes=tuple(self.notes))
+        left_out = {key[:80]: rest[key] for key in list(rest)[:MAX_LEFT_OUT]}
+        if len(rest) > len(left_out):
+            self.note(f"it has {len(rest) - len(left_out):,} more entries")
+        return Reading(self.tool, **self.fields, left_out=left_out, notes=tuple(self.notes))
 
 
 def _between(kind: Any, low: float, high: float) -> Any:
@@ -188,8 +187,8 @@ def _between(kind: Any, low: float, high: float) -> Any:
 
 def _size(value: Any) -> tuple[int, int] | None:
     """The two numbers of "512x400", "(768, 1280)" or a pair."""
-    found = re.fullmatch(r"\(? *([0-9]{1,9}) *[x×,] *([0-9]{1,9}) *\)?", value) if isinstance(value, str) else None
-    pair = tuple(map(int, found.groups())) if found else value
+    match = re.fullmatch(r"\(? *([0-9]{1,9}) *[x×,] *([0-9]{1,9}) *\)?", value) if isinstance(value, str) else None
+    pair = tuple(map(int, match.groups())) if match else value
     if isinstance(pair, tuple) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair):
         return pair
     return None
@@ -214,7 +213,7 @@ FIT = {
 
 
 def agreed(tool: str, several: list[Reading], what: str, names: list[str] | None = None) -> Reading:
-    """One record of several: what all of them say alike, with a note that names where they differ."""
+    """One record of several: the values that all of them share, with a note that lists the differences."""
     fields = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta")
     same: dict[str, Any] = {}
     differ: dict[str, str] = {}
@@ -224,14 +223,16 @@ def agreed(tool: str, several: list[Reading], what: str, names: list[str] | None
             same[name] = values[0]
         else:
             differ[name] = " | ".join(shown(value)[:60] for value in values)
-    listed = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
-    notes = [f"it holds {len(several)} {what}{listed}: there is no single answer, and what all say alike is taken"]
-    left = {f"{name} of {len(several)} {what}": value for name, value in differ.items()}
+    members = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    notes = [
+        f"it holds {len(several)} {what}{members}: there is no single answer, and the values that all share are taken"
+    ]
+    left_out = {f"{name} of {len(several)} {what}": value for name, value in differ.items()}
     for each in several:
         notes += [note for note in each.notes if note not in notes]
-        left |= each.left_out
+        left_out |= each.left_out
     literal = any(each.literal for each in several)
-    return Reading(tool, **same, literal=literal, left_out=left, notes=tuple(notes))
+    return Reading(tool, **same, literal=literal, left_out=left_out, notes=tuple(notes))
 
 
 def unreadable(path: Any, why: str) -> UnnoiseError:
