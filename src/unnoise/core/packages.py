@@ -57,17 +57,17 @@ def offers() -> tuple[Offer, ...]:
     found: dict[str, list[Offer]] = {}
     for distribution in distributions():
         try:
-            name = str(distribution.metadata["Name"])
-            found.setdefault(_plain(name), _offers(distribution, name))
+            if own := _offers(distribution):
+                found.setdefault(_plain(own[0].package), own)
         except Exception:  # damaged metadata is of that package's own concern
             continue
     return tuple(sorted(offer for each in found.values() for offer in each))
 
 
-def _offers(distribution: Distribution, name: str) -> list[Offer]:
-    text = distribution.read_text("entry_points.txt")
-    if not text or PREFIX not in text:
+def _offers(distribution: Distribution) -> list[Offer]:
+    if PREFIX not in (distribution.read_text("entry_points.txt") or ""):  # most; their names are long to read
         return []
+    name = str(distribution.metadata["Name"])
     groups = (point for point in distribution.entry_points if point.group.startswith(PREFIX))
     return [Offer(point.group.removeprefix(PREFIX), point.name, point.value.strip(), name) for point in groups]
 
