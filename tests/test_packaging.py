@@ -15,6 +15,7 @@ import pytest
 
 from training.toy import toy
 from unnoise import extras
+from unnoise.cli.main import VERBS
 from unnoise.core import registry
 from unnoise.errors import UnnoiseError
 from unnoise.training.runner import run
@@ -89,6 +90,14 @@ def test_extras_are_those_that_the_code_names() -> None:
         named = {library for library, (of, _) in extras.LIBRARIES.items() if of == extra}
         assert requirements(PROJECT["optional-dependencies"][extra]) == named
     assert set(PROJECT["optional-dependencies"]) == {"train", "serve", "studio", "all", "dev"}
+
+
+def test_the_page_says_what_each_verb_needs() -> None:
+    page = (ROOT / "docs" / "installing.md").read_text("utf-8")
+    assert not [verb for verb in VERBS if f"`{verb.split()[0]}`" not in page]
+    for extra, libraries in PROJECT["optional-dependencies"].items():
+        assert f"`{extra}`" in page
+        assert extra != "train" or all(name in page for name in requirements(libraries))
 
 
 def test_nothing_but_the_seven_is_imported_directly(tmp_path: Path) -> None:

@@ -160,6 +160,33 @@ def test_all_readers_of_ours_are_asked() -> None:
     assert sorted(read.name for read in READERS) == sorted(registry.own("readers"))  # type: ignore[attr-defined]
 
 
+RECIPE = """
+from training.toy import toy_recipe
+from unnoise.core.registry import register
+from unnoise.training.plan import Training
+from unnoise.training.settings import TrainSettings
+
+@register("theirs")
+def theirs(train: TrainSettings = TrainSettings(samples=8, batch=4, warmup=4, preview_every=0)) -> Training:
+    \"\"\"A toy of another package.
+
+    Args:
+        train: length and rates.
+    \"\"\"
+    return toy_recipe(train)
+"""
+
+
+def test_its_recipe_trains(install: Install, tmp_path: Path, capsys: Said) -> None:
+    install("trainer", {"their_recipes.py": RECIPE}, {"recipes": {"theirs": "their_recipes:theirs"}})
+    assert main(["train"]) == 0
+    assert "A toy of another package." in capsys.readouterr().out
+    run = tmp_path / "run"
+    assert main(["train", "theirs", "--train.samples", "12", "--run.dtype", "float32", "--run.out", str(run)]) == 0
+    assert json.loads((run / "run.json").read_text())["recipe"] == "theirs"
+    assert (run / "model" / "model.json").is_file()
+
+
 METHOD = '''
 from unnoise.core.registry import register
 from unnoise.core.solver import Solver
