@@ -11,7 +11,7 @@ import ast
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, TypeVar
@@ -158,13 +158,24 @@ def package_of(cls: type) -> str:
 
 @cache
 def _index(kind: str) -> dict[str, Entry]:
-    entries = []
-    for file in sorted((_ROOT / _FOLDERS.get(kind, kind)).glob("*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            entry = _entry(node, f"unnoise.{_FOLDERS.get(kind, kind).replace('/', '.')}.{file.stem}")
-            if entry:
-                entries.append(entry)
-    return {entry.name: entry for entry in sorted(entries)}
+    return {entry.name: entry for entry in sorted(_entries(kind))}
+
+
+@cache
+def _named(kind: str, name: str) -> Entry | None:
+    """The method of ours of that name or alias. Of all files only those are parsed whose text has the name in it, and
+    what other packages offer is not looked at: a model is loaded sooner."""
+    return next((entry for entry in _entries(kind, name) if name in entry.names), None)
+
+
+def _entries(kind: str, name: str = "") -> Iterator[Entry]:
+    """The methods of ours, or those in files that register one of that name."""
+    folder, wanted = _FOLDERS.get(kind, kind), re.compile(rf'@register\([^)]*"{re.escape(name)}"')
+    for file in sorted((_ROOT / folder).glob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        for node in ast.parse(text).body if not name or wanted.search(text) else ():
+            if entry := _entry(node, f"unnoise.{folder.replace('/', '.')}.{file.stem}"):
+                yield entry
 
 
 @cache
@@ -219,6 +230,8 @@ def find(kind: str, name: str) -> Any:
     """
     if (checks.text("kind", kind), checks.text("name", name)) in _LIVE:
         return _LIVE[kind, name]
+    if ours := _named(checks.choice("kind of method", kind, *KINDS), name):
+        return _thing(ours)
     entries, what = index(kind), kind.removesuffix("s")
     if entry := _owner(entries, name):
         return _offered_thing(kind, entry) if entry.package else _thing(entry)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.foreign import HEAD, PICKLE, SAFETENSORS, ZIP, instead, parse_json, read
-from unnoise.weights.kinds import kind_of_tensors
 from unnoise.weights.shapes import MAX_NAME, Shapes
 
 MAX_HEADER = 2**24  # bytes: 100,000 tensors, and all that trainers write of themselves
@@ -43,6 +42,8 @@ class Header(NamedTuple):
 
     def kind(self) -> str:
         """What it is, by its tensors' names and shapes; "unknown" where no name is known."""
+        from unnoise.weights.kinds import kind_of_tensors  # large tables, which loading a model does without
+
         return kind_of_tensors(self.tensors, self.metadata).what
 
     def dtypes(self) -> dict[str, int]:
