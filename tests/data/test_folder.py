@@ -191,7 +191,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["empty"], "no picture at empty can be used; beside lie 1 hidden (such as .hidden); name a folder with PNG"),
     (["bad"], "no picture at bad can be used, the first because of: a.png: not a picture, it is GIF"),
     (["bad/a.png"], "bad/a.png is no folder"),
-    (["good", "--out", "good/set"], "good/set lies in good, and would be read the next time"),
+    (["good", "--out", "good/set"], "good/set is inside good, and would be imported next time"),
     (["good", "--out", "file"], "file is a file"),
     (["good", "--out", "bad"], "bad holds something else"),
     (["good", "--size", "100"], "--size 100 cannot be made"),

@@ -78,14 +78,14 @@ def recipe_arguments(arguments: Sequence[str]) -> list[str]:
     from unnoise.cli.train import RunOptions
 
     flags = [field.name for field in fields(RunOptions) if field.default is False]
-    alone = {f"--run.{way}{flag}" for flag in flags for way in ("", "no-")}  # options without a value
+    without_value = {f"--run.{way}{flag}" for flag in flags for way in ("", "no-")}  # options without a value
     rest: list[str] = []
     skip = False
     for argument in arguments:
         if skip:
             skip = False
         elif argument.startswith("--run."):
-            skip = "=" not in argument and argument not in alone
+            skip = "=" not in argument and argument not in without_value
         else:
             rest.append(argument)
     return rest

@@ -57,10 +57,10 @@ def verified(file: Path) -> Answer:
     read_record(folder)  # refused where it is no model
     answer = look(folder)
     try:
-        found = verify_model(folder)
+        result = verify_model(folder)
     except UnnoiseError as error:
         return answer._replace(fault=error.what, mend=error.hint)
-    text = f"{found.files} files by SHA-256; {found.numbers:,} numbers in {found.parts} parts are finite"
+    text = f"{result.files} files by SHA-256; {result.numbers:,} numbers in {result.parts} parts are finite"
     return answer._replace(facts={**answer.facts, "verified": text})
 
 

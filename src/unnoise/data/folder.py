@@ -116,7 +116,7 @@ def check(path: Path, out: Path, settings: FolderSettings) -> None:
         raise UnnoiseError(f"--near {settings.near:g} is no difference of levels", "choose it from 0 to 255")
     Squarer(SIZE if settings.size is None else settings.size, settings.fit, settings.background)
     if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-        raise UnnoiseError(f"{out} lies in {path}, and would be read the next time", "name another folder with --out")
+        raise UnnoiseError(f"{out} is inside {path}, and would be imported next time", "name another folder with --out")
     before = manifest_at(out)
     if before is not None and before.get("origin", {}).get("kind") != "folder":
         raise UnnoiseError(f"{out} holds {ANOTHER}", "name a new folder with --out, or remove this one")

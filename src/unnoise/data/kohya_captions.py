@@ -72,7 +72,7 @@ def wordings(caption: str | None, settings: Mapping[str, Any]) -> tuple[str, ...
     Raises:
         LeftOut: they are empty, or too many.
     """
-    if caption is None:  # no caption: the class tokens stand for it
+    if caption is None:  # no caption: the class tokens take its place
         caption = settings.get("class_tokens")
         if caption is None:
             return ()

@@ -100,7 +100,7 @@ def beside(text: str | None, files: dict[str, Path], aside: Quarantine) -> tuple
 
 
 def record_of(name: str, path: Path) -> Records | None:
-    """The records in a file of kohya's fine-tuning metadata that lies in a folder; None if it is no such file."""
+    """The records in a file of kohya's fine-tuning metadata; None if it is no such file."""
     try:
         records = metadata(path) if ending_of(name) == ".json" and path.stat().st_size <= MAX_PICTURE else {}
     except (OSError, UnnoiseError):
@@ -174,7 +174,7 @@ def is_metadata(name: str, path: Path) -> bool:
 
 
 def walk(root: Path, aside: Quarantine) -> Iterator[tuple[str, Path]]:
-    """(name relative to the folder, file) of all that lies in it, sorted by name; ``root`` must be resolved."""
+    """(name relative to the folder, file) of every file in it, sorted by name; ``root`` must be resolved."""
 
     def stumble(error: OSError) -> None:
         place = os.path.relpath(error.filename or root, root)

@@ -118,7 +118,7 @@ def metadata_row(line: bytes) -> tuple[str, list[object]]:
     Raises:
         LeftOut: it is no object with a name and a caption.
     """
-    form = 'the line wants {"file_name": "a.png", "text": "a caption"}'
+    form = 'the line needs {"file_name": "a.png", "text": "a caption"}'
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError

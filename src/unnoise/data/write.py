@@ -139,7 +139,7 @@ def _table(rows: Sequence[Row]) -> pa.Table:
         columns["attributes"] = pa.array([r.attributes for r in rows])
     if any(r.repeats != 1 for r in rows):  # without the column older sets keep their hash
         columns["repeats"] = pa.array([r.repeats for r in rows], pa.int32())
-    # the `datasets` library takes the features named here as they are and infers the others from their types
+    # the `datasets` library uses the features named here and infers the others from their types
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
     return pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
 

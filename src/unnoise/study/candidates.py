@@ -43,7 +43,7 @@ class Candidates:
     that are also captions of the picture, and repeated captions are excluded.
 
     Args:
-        pictures: the set; captions alone are enough, attributes make the first two kinds.
+        pictures: the set; captions are enough, attributes are needed for the first two kinds.
     """
 
     def __init__(self, pictures: PictureSet) -> None:

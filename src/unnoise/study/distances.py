@@ -113,7 +113,7 @@ def bootstrap(
     """
     value = float(statistic(torch.ones(1, count, dtype=torch.float64))[0])
     values = statistic(resamples(count, seed, number))
-    values = values[values.isfinite()]  # a resample of one prompt alone has no pairs
+    values = values[values.isfinite()]  # a resample with only one prompt has no pairs
     if centred:
         values = values - values.mean() + value
     low, high = values.quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)).tolist()

@@ -228,7 +228,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any], captions: Sequence[s
     note = (
         "In brackets the middle 95 % of a bootstrap over prompts. FD-local falls with the number of pictures: compare "
     )
-    note += "rows of one board alone, and none of these figures with a published FID or KID."
+    note += "only rows of one leaderboard, and none of these figures with a published FID or KID."
     return f"{head}\n" + "\n".join(table) + f"\n\n{note}\n\n{meanings}\n{sheets}"
 
 

@@ -45,5 +45,5 @@ def compared(pixels: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         pixels, last: uint8 (N, 3, H, W) of the same rows; powers are summed over rows before they are divided.
     """
-    want = power(grey(last)).sum(0).clamp_min(1e-12)
-    return power(grey(pixels)).sum(0) / want, power(grey(pixels) - grey(last)).sum(0) / want
+    total = power(grey(last)).sum(0).clamp_min(1e-12)
+    return power(grey(pixels)).sum(0) / total, power(grey(pixels) - grey(last)).sum(0) / total

@@ -43,7 +43,7 @@ def read_settings(path: Path) -> Reading | None:
 
 def what_texts_say(texts: Mapping[str, str]) -> Reading | None:
     """The result of the first reader that knows these texts: ours, then those of other packages; None if none does."""
-    return next((found for read in readers() if (found := read(texts)) is not None), None)
+    return next((reading for read in readers() if (reading := read(texts)) is not None), None)
 
 
 def readers() -> Iterator[Reader]:
