@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from training.small import shape as tiny_shape
 from unnoise.cli import trials
 from unnoise.cli.main import main
 from unnoise.cli.record import read_run
-from unnoise.cli.trials import Trials, read_steps
+from unnoise.cli.trials import Trials
 from unnoise.errors import UnnoiseError
 from unnoise.study.lab import Wanted
 from unnoise.study.lessons import arms
+from unnoise.training import checkpoint
 from unnoise.training.runner import Stopped
 
 MINUTES = 0.004
@@ -49,6 +51,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return made
 
 
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, one a step."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
 @pytest.mark.slow
 def test_one_command_trains_measures_and_writes(
     tiny_model: Path,
@@ -64,23 +71,22 @@ def test_one_command_trains_measures_and_writes(
     args = ["study", "arms", tiny_model, "--judge", eyes, "--data", shapes, "--out", out, "--memory", memory]
     args += ["--prompts", 6, "--steps", 2, "--seeds", 1, "--minutes", MINUTES]
     assert main([str(each) for each in [*args, "--json"]]) == 0
-    said, told = capfd.readouterr()
-    record = json.loads(said)
+    printed, notes = capfd.readouterr()
+    record = json.loads(printed)
     assert [row[0] for row in record["tables"][0]["rows"]] == list(TINY)
     assert f"--part validation --seeds 1 --seed 0 --steps 2 --minutes {MINUTES}`" in record["facts"]["command"]
     assert record["facts"]["settings"] == "steps 2, solver dpmpp-2m, spacing karras(sigma_max=80), cfg_scale 3.0"
     for number, name in enumerate(TINY, 1):
-        assert f"training {number} of 4: {name}, seed 0; about 0:0" in told
-    assert len(calls) == 3 * len(TINY), "a probe and a training of each, in two parts"
+        assert f"training {number} of 4: {name}, seed 0; about 0:0" in notes
+    assert len(calls) == len(TINY), "a training of each"
     for row, (recipe, _) in zip(record["tables"][0]["rows"], TINY.values(), strict=True):
-        assert row[1] in [read_steps(run)[-1]["samples"] for run in memory.glob(f"arms/{recipe}-*/seed-0")]
+        assert row[1] in [steps_of(run)[-1]["samples"] for run in memory.glob(f"arms/{recipe}-*/seed-0")]
     assert sorted(path.name for path in out.iterdir()) == [
         *(f"arms-{k}.svg" for k in (1, 2, 3)),
         "arms.json",
         "arms.md",
         "arms.png",
     ]
-    assert not list(memory.glob("arms/*/probe"))
     calls.clear()
     assert main([str(each) for each in args]) == 0
     assert calls == [], "nothing is trained twice"
@@ -109,36 +115,28 @@ def test_a_stopped_one_goes_on_and_a_finished_one_is_left(
         except Stopped as stop:
             raise Stopped(stop.what, stop.hint, "SIGINT") from None
 
-    trainer.trial(WANTED)
     monkeypatch.setattr(trials, "train", stopped)
     with pytest.raises(Stopped, match=r"saved as .*; give the same command again, and it goes on"):
         list(trainer([WANTED, other]))
-    metrics = trainer.folder(WANTED) / "metrics.jsonl"
-    (first_step,) = read_steps(trainer.folder(WANTED))
-    torn = json.dumps(first_step | {"seconds": 0.001}) + '\n{"step": 2, "samp'  # time is left; and the power went
-    metrics.write_text(torn)
+    (first_step,) = steps_of(trainer.folder(WANTED))
     assert not trainer.finished(WANTED)
-    with pytest.raises(Stopped):
-        trainer.probe(other)  # a probe that a person stops is no probe
     monkeypatch.setattr(trials, "train", whole)
     calls.clear()
     first, second = trainer([WANTED, other])
-    parts = [(call[0], "--train.samples" in call) for call in calls]
-    begun, ended, on = ("emoji-flow", True), ("--resume", True), ("--resume", False)
-    assert parts == [on, ended, begun, ended], "and the trial is not made again"
-    for trial, each in ((first, WANTED), (second, other)):
-        assert trial.samples == int(read_run(trainer.folder(each)).arguments[-1]), "to the end that was found for it"
+    assert [call[0] for call in calls] == ["--resume", "emoji-flow"]
     assert first.weights != second.weights
-    steps = read_steps(trainer.folder(WANTED))
+    steps = steps_of(trainer.folder(WANTED))
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
-    assert first.seconds == pytest.approx(sum(step["seconds"] for step in steps))
+    assert first.samples == steps[-1]["samples"]
+    assert first.seconds == pytest.approx(sum(step["seconds"] for step in steps), abs=1e-3 * len(steps))
+    assert first.seconds >= first_step["seconds"], "what was spent before it was stopped counts"
     calls.clear()
     again, _ = trainer([WANTED, other])
     assert calls == []
     assert again.weights == first.weights
     shutil.rmtree(trainer.folder(WANTED))
     next(trainer([WANTED]))
-    assert [call[0] for call in calls] == ["emoji-flow", "--resume"], "the control: what is not there is trained"
+    assert [call[0] for call in calls] == ["emoji-flow"], "the control: what is not there is trained"
 
 
 def test_what_tells_trainings_apart(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
@@ -156,20 +154,20 @@ def test_what_cannot_be_compared_is_found_out(
 ) -> None:
     """A default that changed between two seeds, and another computer; the same once more is the control."""
     trainer, trained = made(tiny_model, shapes, tmp_path), dict[Path, Any]()
-    told = {
+    manifest = {
         "machine": {"threads": 2, "dtype": "float32"},
-        "identity": {"recipe": "emoji-flow", "drop": 0.1, "settings": {"seed": 3, "samples": 64, "rate": 1e-3}},
+        "identity": {"recipe": "emoji-flow", "drop": 0.1, "settings": {"seed": 3, "minutes": 1.0, "rate": 1e-3}},
     }
     monkeypatch.setattr("unnoise.cli.trials.checkpoint.latest", lambda folder: folder)
-    monkeypatch.setattr("unnoise.cli.trials.checkpoint.verify", lambda folder: told)
+    monkeypatch.setattr("unnoise.cli.trials.checkpoint.verify", lambda folder: manifest)
     trainer.match(WANTED, trained)
-    told["identity"]["settings"] = {"seed": 4, "samples": 80, "rate": 1e-3}
+    manifest["identity"]["settings"] = {"seed": 4, "minutes": 1.0, "rate": 1e-3}
     trainer.match(WANTED._replace(seed=4), trained)
-    told["identity"]["drop"] = 0.2
+    manifest["identity"]["drop"] = 0.2
     with pytest.raises(UnnoiseError, match=r"seed-5 and .*seed-3 were trained with another drop; delete"):
         trainer.match(WANTED._replace(seed=5), trained)
     trainer.match(WANTED._replace(options=()), trained)  # another arm may be as it likes
-    told["machine"] = {"threads": 1, "dtype": "float32"}
+    manifest["machine"] = {"threads": 1, "dtype": "float32"}
     with pytest.raises(UnnoiseError, match="with another threads"):
         trainer.match(WANTED._replace(options=(), seed=4), trained)
     monkeypatch.setattr("unnoise.cli.trials.machine", lambda device: {"threads": 2})
@@ -182,78 +180,51 @@ def test_what_cannot_be_compared_is_found_out(
         trainer.match(WANTED, trained)
 
 
-def test_one_precision_for_all(
-    tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[list[str]]
+def test_one_precision_for_all(tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first training finds it; no other tries, whatever it would find."""
+    other, typed = WANTED._replace(seed=4), list[str]()
+    trainer = made(tiny_model, shapes, tmp_path)
+
+    def train(args: list[str]) -> None:
+        typed.append(args[args.index("--run.dtype") + 1])
+        folder = Path(args[args.index("--run.out") + 1]) / "checkpoints"
+        manifest = {"machine": {"dtype": "bfloat16"}, "samples": 4, "seconds": 1.0}
+        checkpoint.write(folder, 1, manifest, {"net": {"weight": torch.zeros(1)}})
+
+    monkeypatch.setattr(trials, "train", train)
+    for each in (WANTED, other, WANTED._replace(options=())):
+        trainer.train(each)
+    assert typed == ["auto", "bfloat16", "bfloat16"]
+    typed.clear()
+    made(tiny_model, shapes, tmp_path).train(WANTED._replace(seed=5))
+    assert typed == ["bfloat16"], "a study that goes on knows it from what lies there"
+
+
+def test_what_a_training_is_typed_as(
+    tiny_model: Path, shapes: Path, tmp_path: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first trial finds it; no other is asked, however its own would end."""
-    found = iter(["bfloat16", "float32"])
-    tried: list[str] = []
-
-    def probe(self: Trials, each: Wanted) -> tuple[float, str]:
-        tried.append(self.dtype)
-        self.arm(each).mkdir(parents=True, exist_ok=True)
-        return 100.0, next(found) if self.dtype == "auto" else self.dtype
-
-    monkeypatch.setattr(Trials, "probe", probe)
-    other = WANTED._replace(options=())
-    trainer = made(tiny_model, shapes, tmp_path)
-    assert [trainer.trial(each)["dtype"] for each in (WANTED, other)] == ["bfloat16", "bfloat16"]
-    assert tried == ["auto", "bfloat16"]
-    again = made(tiny_model, shapes, tmp_path)
-    monkeypatch.setattr(again, "train", lambda each: (_ for _ in ()).throw(Stopped("stopped", "", "SIGINT")))
-    with pytest.raises(Stopped):
-        list(again([WANTED, other]))
-    assert again.dtype == "bfloat16", "a study that goes on knows it from what was noted"
-
-
-def test_damaged_notes_are_told_in_a_line(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
-    trainer = made(tiny_model, shapes, tmp_path)
-    for file in (trainer.arm(WANTED) / "trial.json", trainer.folder(WANTED) / "metrics.jsonl"):
-        file.parent.mkdir(parents=True)
-        file.write_text('{"samples": 4')
-    with pytest.raises(UnnoiseError, match=r"trial\.json is damaged; delete it"):
-        trainer.trial(WANTED)
-    with pytest.raises(UnnoiseError, match=r"the metrics in .* are damaged; delete that folder"):
-        read_steps(trainer.folder(WANTED))
+    monkeypatch.setattr(trials, "train", calls.append)
+    trainer = made(tiny_model, shapes, tmp_path, minutes=10)
+    trainer.train(WANTED)
+    (words,) = calls
+    assert words[0] == "emoji-flow"
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert float(options["--train.minutes"]) == 10
+    assert (options["--train.seed"], options["--data"]) == ("3", str(shapes))
+    assert "--train.samples" not in options
+    assert "--autoencoder" in options
+    trainer.train(Wanted("pixels", *TINY["pixels"], 3))
+    assert "--autoencoder" not in calls[-1], "which that recipe does not have"
 
 
 @pytest.mark.slow
-def test_the_schedule_knows_its_end(
-    tiny_model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = made(tiny_model, shapes, tmp_path)
-
-    def many(each: Wanted) -> int:
-        """Enough to cool down in, however long this computer took so far."""
-        return int(read_steps(trainer.folder(each))[-1]["samples"]) + 200
-
-    monkeypatch.setattr(trainer, "samples", many)
+def test_the_schedule_knows_its_end(tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
+    trainer = made(tiny_model, shapes, tmp_path, minutes=0.05)
     (trial,) = trainer([WANTED])
     typed = read_run(trainer.folder(WANTED)).arguments
-    options = dict(zip(typed[::2], typed[1::2], strict=True))  # the last of a name counts
-    assert int(options["--train.samples"]) == trial.samples
-    assert int(options["--train.warmup"]) == trainer.trial(WANTED)["samples"] // 10
-    assert options["--train.seed"] == "3"
-    assert options["--run.dtype"] in ("float32", "bfloat16")
-    rates = [step["rate"] for step in read_steps(trainer.folder(WANTED))]
-    assert rates[-1] == min(rates[len(rates) // 2 :]) < 0.2 * max(rates), "it cools down"
+    assert typed[typed.index("--train.minutes") + 1] == "0.05"
+    assert typed[typed.index("--run.dtype") + 1] == "auto"
+    assert trial.seconds >= 3
+    rates = [step["rate"] for step in steps_of(trainer.folder(WANTED))]
+    assert rates[-1] == min(rates[len(rates) // 2 :]) < 0.5 * max(rates), "it cools down"
     assert trial.engine.settings().steps == 20
-
-
-@pytest.mark.parametrize("slow", [1.0, 2.5])
-def test_a_training_keeps_its_time(slow: float, tiny_model: Path, shapes: Path, tmp_path: Path) -> None:
-    """The end is found from the steps of the training itself, at whatever pace it goes; the slow first one counts."""
-    trainer = made(tiny_model, shapes, tmp_path, minutes=1.0)
-    folder = trainer.folder(WANTED)
-    folder.mkdir(parents=True)
-
-    def steps(count: int) -> None:
-        lines = [{"step": k, "samples": 4 * k, "seconds": slow * (0.9 if k == 1 else 0.2)} for k in range(1, count + 1)]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    steps(round(36 / (0.2 * slow)))
-    samples = trainer.samples(WANTED)
-    steps(samples // 4)
-    assert sum(step["seconds"] for step in read_steps(folder)) == pytest.approx(60, abs=0.2 * slow)
-    steps(1000)
-    assert trainer.samples(WANTED) == 4000, "whose time is over ends where it is"
