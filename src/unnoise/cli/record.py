@@ -15,7 +15,7 @@ RUN = "run.json"
 WORDS = ("default", "none")  # that stand in the place of a path
 
 
-class Begun(NamedTuple):
+class Started(NamedTuple):
     """A training as its record tells of it.
 
     Attributes:
@@ -68,17 +68,17 @@ def record(recipe: str, args: Sequence[str], settings: Mapping[str, Any], folder
     return {"recipe": recipe, "arguments": arguments, "folder": os.path.abspath(folder)}
 
 
-def read_run(folder: Path) -> Begun:
+def read_run(folder: Path) -> Started:
     """The training in a folder.
 
     Raises:
         UnnoiseError: there is none.
     """
     try:
-        told = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        began = told.get("folder")
-        arguments = [str(arg) for arg in told["arguments"]]
-        return Begun(str(told["recipe"]), arguments, Path(began) if isinstance(began, str) else None)
+        written = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        began = written.get("folder")
+        arguments = [str(arg) for arg in written["arguments"]]
+        return Started(str(written["recipe"]), arguments, Path(began) if isinstance(began, str) else None)
     except (FileNotFoundError, NotADirectoryError):
         raise UnnoiseError(
             f"no training at {folder}", "name the folder that an earlier `unnoise train` wrote"
@@ -89,11 +89,11 @@ def read_run(folder: Path) -> Begun:
         ) from None
 
 
-def found_again(begun: Begun, folder: Path, recipe: Callable[..., Any], more: Sequence[str] = ()) -> list[str]:
+def found_again(started: Started, folder: Path, recipe: Callable[..., Any], more: Sequence[str] = ()) -> list[str]:
     """The arguments of a training, with the places to which its inputs have moved along with it.
 
     Args:
-        begun: as its record tells.
+        started: as its record tells.
         folder: where it lies now.
         recipe: its function.
         more: further arguments; what they name anew is not looked for.
@@ -101,13 +101,13 @@ def found_again(begun: Begun, folder: Path, recipe: Callable[..., Any], more: Se
     Raises:
         UnnoiseError: an input is nowhere.
     """
-    arguments = list(begun.arguments)
+    arguments = list(started.arguments)
     named = {flag_of(arg) for arg in more}
     for flag, default in path_options(recipe):
         typed = value_of(flag, arguments) or (None if default is None else str(default))
         if flag in named or typed is None or os.path.exists(typed):
             continue
-        place = next((each for each in places(Path(typed), folder, begun.folder) if each.exists()), None)
+        place = next((each for each in places(Path(typed), folder, started.folder) if each.exists()), None)
         if place is not None:
             arguments += [flag, str(place)]
         elif typed not in WORDS:

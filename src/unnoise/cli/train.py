@@ -54,9 +54,9 @@ def train(args: Sequence[str]) -> None:
         if len(args) < 2:
             raise UnnoiseError("--resume wants the folder of a training", "unnoise train --resume runs/emoji-flow")
         folder = nameable(expanded(args[1]))
-        begun = read_run(folder)
-        recipe, function = begun.recipe, registry.find("recipes", begun.recipe)
-        args = [*found_again(begun, folder, function, args[2:]), *args[2:], "--run.out", str(folder), "--run.resume"]
+        started = read_run(folder)
+        recipe, function = started.recipe, registry.find("recipes", started.recipe)
+        args = [*found_again(started, folder, function, args[2:]), *args[2:], "--run.out", str(folder), "--run.resume"]
     else:
         recipe, function, args = args[0], registry.find("recipes", args[0]), list(args[1:])
     from unnoise.cli.main import parse
@@ -86,12 +86,12 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
     return whole
 
 
-def _train(build: Any, recipe: str, options: RunOptions, told: Callable[[Path], dict[str, Any]]) -> None:
+def _train(build: Any, recipe: str, options: RunOptions, record_in: Callable[[Path], dict[str, Any]]) -> None:
     import torch
 
     from unnoise.engine.load import choose_device
     from unnoise.kernels.compiled import check_compiler
-    from unnoise.training.runner import begun, run
+    from unnoise.training.runner import resumed_from, run
 
     if options.threads is not None:
         torch.set_num_threads(checks.whole("threads", options.threads, 1, checks.THREADS))
@@ -100,7 +100,7 @@ def _train(build: Any, recipe: str, options: RunOptions, told: Callable[[Path], 
     folder = options.out or Path("runs") / recipe
     device = choose_device(options.device)
     dtype = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[options.dtype]
-    begun(folder, options.resume)  # refused before any work
+    resumed_from(folder, options.resume)  # refused before any work
     if options.compile:
         check_compiler(device)
     try:
@@ -110,5 +110,5 @@ def _train(build: Any, recipe: str, options: RunOptions, told: Callable[[Path], 
             f"{recipe} cannot be built as set: {one_line(str(error))}", f"see `unnoise train {recipe} --help`"
         ) from None
     where = (training, folder, str(device), dtype, options.resume, options.minutes)
-    model = run(*where, record=told(folder), compiled=options.compile)
+    model = run(*where, record=record_in(folder), compiled=options.compile)
     tell(f"done: the model is at {model}")

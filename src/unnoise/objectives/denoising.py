@@ -105,20 +105,20 @@ class DenoisingObjective(Objective):
         cond = self.condition(batch, draws.uniform("drop") < self.drop)
         previous = self.feedback.previous(self.denoiser, x, t, level, cond, draws) if self.feedback else None
         output, _ = self.denoiser.output(x, t, level, cond, previous=previous)
-        said, fraction = self.denoiser.split(output)
-        error = (said.float() - prediction.encode(x0, eps, level)) ** 2
+        value, fraction = self.denoiser.split(output)
+        error = (value.float() - prediction.encode(x0, eps, level)) ** 2
         per_sample = error.mean(dim=tuple(range(1, x0.ndim)))  # (B,)
         weight = self.weighting.weight(level, prediction).to(per_sample)
         log_snr = torch.as_tensor(level.log_snr).to(per_sample)
         total, metrics = per_sample, dict[str, Tensor]()
         if self.contrast is not None:
-            total = total - self.contrast.penalty(prediction, said.float(), batch["other"], level, draws)
+            total = total - self.contrast.penalty(prediction, value.float(), batch["other"], level, draws)
         total = weight * total
         if self.uncertainty is not None:
             u = self.uncertainty(log_snr)
             total, metrics["uncertainty"] = total * torch.exp(-u) + u, u.mean().detach()
         if self.bound is not None and fraction is not None:
-            x0_hat, _ = prediction.decode(said.detach().float(), x, level)  # its error is L_simple's business
+            x0_hat, _ = prediction.decode(value.detach().float(), x, level)  # its error is L_simple's business
             bound = self.bound(path, t, x0, x0_hat, fraction.float())
             total, metrics["bound"] = total + self.bound.weight * bound, bound.mean().detach()
         return Loss(total.mean(), per_sample.detach(), log_snr, metrics)
@@ -128,8 +128,8 @@ class DenoisingObjective(Objective):
         if self.text is not None:
             ids: Tensor = torch.where(dropped[:, None], batch["empty_ids"], batch["token_ids"])
             with torch.set_grad_enabled(self.text_rate > 0 and torch.is_grad_enabled()):
-                said: Condition = self.text(ids)
-                return said
+                encoded: Condition = self.text(ids)
+                return encoded
         if "condition" not in batch:
             return None
         cond: Condition = batch["condition"]

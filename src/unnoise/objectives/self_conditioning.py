@@ -45,5 +45,5 @@ class SelfConditioning:
             return None
         with torch.no_grad():
             output, _ = denoiser.output(x, t, level, cond)
-            said, _ = denoiser.split(output)
-            return denoiser.fed_back(Estimate(*denoiser.prediction.decode(said.float(), x, level)))
+            value, _ = denoiser.split(output)
+            return denoiser.fed_back(Estimate(*denoiser.prediction.decode(value.float(), x, level)))

@@ -63,20 +63,20 @@ def folder(
     speechless = not any(caption for i in items for caption in pictures.captions[i])
     further = model_folder(init) if init != NONE or NONE.exists() else None
     if further is not None:
-        begun, defaults = beginning(further, size)
+        start, defaults = beginning(further, size)
     else:
-        begun, defaults = fresh(size, autoencoder, None if speechless else text or default_model()), FLOW_DEFAULTS
+        start, defaults = fresh(size, autoencoder, None if speechless else text or default_model()), FLOW_DEFAULTS
     training = latent_training(
         recipe="folder",
         pictures=pictures,
         train=train,
-        network=begun.network.name,  # type: ignore[arg-type]
-        shape=begun.network.config,
-        path=begun.path,
-        prediction=begun.prediction,
-        noise_label=begun.noise_label,
-        times=FLOW_TIMES if isinstance(begun.path, Flow) else UniformTimes(),
-        weighting=VelocityWeight() if isinstance(begun.path, Flow) else Uniform(),
+        network=start.network.name,  # type: ignore[arg-type]
+        shape=start.network.config,
+        path=start.path,
+        prediction=start.prediction,
+        noise_label=start.noise_label,
+        times=FLOW_TIMES if isinstance(start.path, Flow) else UniformTimes(),
+        weighting=VelocityWeight() if isinstance(start.path, Flow) else Uniform(),
         terms=Terms(),
         autoencoder=autoencoder,
         text=text,
@@ -106,9 +106,9 @@ def beginning(folder: Path, size: str) -> tuple[Denoiser, Mapping[str, Any]]:
     record = read_record(folder)
     if "denoiser" not in record["parts"]:
         raise UnnoiseError(f"the model at {folder} has no denoiser", "name a whole model with --init, or none")
-    begun = build("denoiser", record["parts"]["denoiser"])
-    assert isinstance(begun, Denoiser)
-    return begun, record.get("defaults", FLOW_DEFAULTS)
+    start = build("denoiser", record["parts"]["denoiser"])
+    assert isinstance(start, Denoiser)
+    return start, record.get("defaults", FLOW_DEFAULTS)
 
 
 def fresh(size: str, autoencoder: Path | None, text: Path | None) -> Denoiser:

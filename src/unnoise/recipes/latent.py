@@ -234,19 +234,19 @@ def starting_parts(
     return parts | others, tokenizer, histories | {"denoiser": history(record, "denoiser") if init else []}
 
 
-def warm_start(denoiser: Denoiser, begun: nn.Module) -> None:
+def warm_start(denoiser: Denoiser, start: nn.Module) -> None:
     """Takes over the weights of a trained denoiser.
 
     Raises:
         UnnoiseError: it is of another kind: its network, path, prediction or noise label differ.
     """
-    ours, theirs = describe(denoiser), describe(begun)
+    ours, theirs = describe(denoiser), describe(start)
     for key in ours:
         if ours[key] != theirs[key]:
             raise UnnoiseError(
                 f"--init has another {key}: {theirs[key]}, not {ours[key]}", "train it by its own recipe"
             )
-    denoiser.load_state_dict(begun.state_dict())
+    denoiser.load_state_dict(start.state_dict())
 
 
 def fits(network: Any, latents: Sequence[int], text_width: int) -> None:

@@ -90,7 +90,7 @@ class Board:
 
 
 def still_there(path: Path) -> None:
-    """Sees that a file that is being written has not been deleted.
+    """Ensures that a file that is being written has not been deleted.
 
     Raises:
         FileNotFoundError: it has; what is written goes nowhere.

@@ -53,7 +53,7 @@ def clock(seconds: float) -> str:
 class Report:
     """Writes ``metrics.jsonl`` and TensorBoard files into a run's folder and keeps a progress line with an ETA.
 
-    A step stands in them once, however often the training was killed and resumed. What fails is said once, and the
+    A step stands in them once, however often the training was killed and resumed. What fails is reported once, and the
     training goes on without.
 
     Args:

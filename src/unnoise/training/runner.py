@@ -46,7 +46,7 @@ def save_preview(training: Training, trainer: Trainer, folder: Path) -> Tensor |
     return pictures
 
 
-def begun(folder: Path, resume: bool) -> Path | None:
+def resumed_from(folder: Path, resume: bool) -> Path | None:
     """The checkpoint that a training in this folder goes on from; None for a new one.
 
     Raises:
@@ -100,7 +100,7 @@ def run(
     try:
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         with alone(folder), stop_flag() as flag:
-            last = begun(folder, resume)
+            last = resumed_from(folder, resume)
             sweep(folder)
             trainer = _trainer(training, folder, device, dtype, last)
             if record is not None:
@@ -164,7 +164,7 @@ def _loop(training: Training, trainer: Trainer, report: Report, folder: Path, fl
 
     for step in steps(trainer, report, folder):
         report.total = trainer.expected
-        with report.beside("a step is not told"):
+        with report.beside("a step is not shown"):
             note_step(report, watched, step)
         if report.until is not None and time.monotonic() > report.until:
             flag.append(TIME_LIMIT)

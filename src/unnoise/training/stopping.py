@@ -38,20 +38,20 @@ def stop_flag() -> Iterator[list[str]]:
     terminal that is closed, by the end of its processor time, by a queue of jobs (SIGUSR1, SIGUSR2).
 
     A second Ctrl-C, Ctrl-\\ or `kill` stops it at once. Not so what follows within half a second, since `timeout` sends
-    its signal twice, nor a terminal that is closed, which is told of by the shell and by the system.
+    its signal twice, nor a terminal that is closed, which the shell and the system both report.
     """
     flag: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    asked = -math.inf
+    since = -math.inf
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
+        nonlocal since
         if not flag:
-            asked = time.monotonic()
+            since = time.monotonic()
             flag.append(signal.Signals(number).name)
-        elif number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) and time.monotonic() - asked > TOGETHER:
+        elif number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) and time.monotonic() - since > TOGETHER:
             if callable(at_once := before[signal.SIGINT]):
                 at_once(signal.SIGINT, frame)
             raise KeyboardInterrupt

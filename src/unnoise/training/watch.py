@@ -137,7 +137,7 @@ def early_word(looks: Sequence[Look], settings: TrainSettings, total: int | None
     """What is wrong where a training is not learning; None while all is well. It will see ``total`` samples, by
     default those of the settings.
 
-    That the rate is too high is told at once, all else after the warm-up and a tenth of the training. Worse means by
+    A rate that is too high is named at once, all else after the warm-up and a tenth of the training. Worse means by
     three standard errors (one look in three hundred, were nothing changing, for twenty pictures); learnt means
     better by two, or by a tenth. Fewer than five pictures on a side say nothing.
     """
