@@ -12,7 +12,7 @@ import pytest
 
 from training.small import bits, command, encoders, picture_set
 from unnoise.cli.main import main
-from unnoise.cli.record import Begun, found_again, path_options, record
+from unnoise.cli.record import Started, found_again, path_options, record
 from unnoise.core.registry import find, index
 from unnoise.errors import UnnoiseError
 
@@ -158,7 +158,7 @@ def test_every_path_of_a_recipe_is_kept(recipe: str, tmp_path: Path, monkeypatch
 
 def test_words_are_not_looked_for(tmp_path: Path) -> None:
     recipe = find("recipes", "folder")
-    begun = Begun("folder", ["--data", str(tmp_path), "--init", "none"], tmp_path / "run")
+    begun = Started("folder", ["--data", str(tmp_path), "--init", "none"], tmp_path / "run")
     assert found_again(begun, tmp_path / "run", recipe) == begun.arguments
     begun.arguments[3] = "gone"
     with pytest.raises(UnnoiseError, match="gone, which the training in"):
