@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from unnoise.data.cache import feature_key, load_or_compute
 from unnoise.data.sheet import contact_sheet
@@ -228,3 +228,32 @@ def test_verbs(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert (tmp_path / "sheet.png").exists()
     with pytest.raises(UnnoiseError, match="cannot write"):
         verbs.show(small, sheet=tmp_path / "nowhere/sheet.png")
+
+
+def test_the_side_is_read_off_one_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is decoded for it; the control decodes them all."""
+    from training.small import picture_set
+    from unnoise.recipes.latent import check_size
+
+    pictures, loaded = open_set(picture_set(tmp_path / "set")), []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loaded.append(1) or load(self))
+    check_size(pictures)
+    assert (pictures.side, loaded) == (128, [])
+    assert pictures.pictures([0]).shape[-1] == 128
+    assert len(loaded) >= len(pictures), "control"
+
+
+@pytest.mark.parametrize("recipe", ["emoji-flow", "emoji-ddpm", "folder"])
+def test_a_recipe_opens_its_set_once(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import small
+
+    small.picture_set(tmp_path / "pictures")
+    small.encoders(tmp_path / "encoders")
+    opened: list[Path] = []
+    make = PictureSet.__init__
+    monkeypatch.setattr(
+        PictureSet, "__init__", lambda self, path, *more: opened.append(path) or make(self, path, *more)
+    )
+    small.build(recipe, tmp_path)
+    assert opened == [tmp_path / "pictures"]
