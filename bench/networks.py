@@ -229,8 +229,8 @@ COLD = """
 import time; started = time.perf_counter()
 import torch; imported = time.perf_counter()
 import unnoise, unnoise.cli.generate, unnoise.engine.load; ours = time.perf_counter()
-pipeline = unnoise.load(); loaded = time.perf_counter()
-pipeline.generate("red apple", seed=1)[0].save("{}"); drawn = time.perf_counter()
+engine = unnoise.load(); loaded = time.perf_counter()
+engine.generate("red apple", seed=1)[0].save("{}"); drawn = time.perf_counter()
 print(imported - started, ours - imported, loaded - ours, drawn - loaded)
 """
 
@@ -239,21 +239,24 @@ def generate(seconds: float, network: str) -> None:
     """A prompt to a PNG file at the default settings: warm, by its parts, and as a command, process start included."""
     import unnoise
 
-    pipeline, folder = unnoise.load(), Path(tempfile.mkdtemp())
+    engine, folder = unnoise.load(), Path(tempfile.mkdtemp())
     file = folder / "a.png"
     with torch.inference_mode():
-        cond = Condition.cat([pipeline.encode(["red apple"]), pipeline.encode([""])])
+        cond = Condition.cat([engine.model.encode(["red apple"]), engine.model.encode([""])])
         x, z = torch.randn(2, 4, 16, 16), torch.randn(1, 4, 16, 16)
-        picture = pipeline.decode(z)[0]
+        picture = engine.model.decode(z)[0]
         label = torch.full((2,), 500.0)
         steps: dict[str, Call] = {
-            "prompt to PNG": lambda: pipeline.generate("red apple", seed=1)[0].save(file),
-            "prompt and empty prompt to vectors": lambda: (pipeline.encode(["red apple"]), pipeline.encode([""])),
-            "one call of the network for both": lambda: pipeline.denoiser.network(x, label, cond),
-            "latent to picture": lambda: pipeline.decode(z),
+            "prompt to PNG": lambda: engine.generate("red apple", seed=1)[0].save(file),
+            "prompt and empty prompt to vectors": lambda: (
+                engine.model.encode(["red apple"]),
+                engine.model.encode([""]),
+            ),
+            "one call of the network for both": lambda: engine.model.denoiser.network(x, label, cond),
+            "latent to picture": lambda: engine.model.decode(z),
             "picture to PNG": lambda: picture.save(file),
         }
-        print(f"{pipeline.defaults}\n| part | ms, median | quartiles | times |\n|---|---|---|---|")
+        print(f"{engine.model.defaults}\n| part | ms, median | quartiles | times |\n|---|---|---|---|")
         for name, call in steps.items():
             call()
             end, times = time.perf_counter() + seconds / 10, list[float]()

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from unnoise.cli.eval import load_judge, not_kin
 from unnoise.data.cache import content_sha256, feature_key, load_or_compute
+from unnoise.engine.engine import Engine
 from unnoise.engine.load import model_folder
-from unnoise.engine.text_to_picture import Pipeline
 from unnoise.pictures import sheet
 from unnoise.recipes.latent import weights_sha256
 from unnoise.study.distances import Figure, kernel_of
@@ -74,14 +74,14 @@ class Looks:
     Args:
         judge: its folder.
         memory: the other folder.
-        given: a pipeline whose autoencoder decodes.
+        given: an engine whose autoencoder decodes.
         real: uint8 (P, 3, H, W), the pictures that should have been drawn.
 
     Raises:
         UnnoiseError: it is no judge, or grew up with the model.
     """
 
-    def __init__(self, judge: Path, memory: Path, given: Pipeline, real: Tensor) -> None:
+    def __init__(self, judge: Path, memory: Path, given: Engine, real: Tensor) -> None:
         self.eyes, self.memory, self.given, self.real = load_judge(model_folder(judge)), memory, given, real
         not_kin(self.eyes, given, "the default model")
         self.name = "/".join(weights_sha256(part) for part in (self.eyes.text, self.eyes.image, self.eyes.pair))
@@ -94,12 +94,12 @@ class Looks:
 
     def distance(self, latents: Tensor) -> tuple[Figure, Tensor]:
         """KD-local to the real pictures of the same prompts, and the pictures."""
-        pixels = decode(self.given.autoencoder, latents)
+        pixels = decode(self.given.model.autoencoder, latents)
         return kernel_of(self.of(pixels), self.wanted), pixels
 
     def ceiling(self) -> Figure:
         """KD-local of the real pictures after the autoencoder: no denoiser behind it can do better."""
-        return kernel_of(self.of(after(self.given.autoencoder, self.real)), self.wanted)
+        return kernel_of(self.of(after(self.given.model.autoencoder, self.real)), self.wanted)
 
 
 def reached(seconds: Sequence[float], values: Sequence[float], goal: float) -> float:

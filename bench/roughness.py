@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from unnoise.core.registry import index
-from unnoise.engine.load import load_pipeline
-from unnoise.engine.settings import RULES
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine, finished
+from unnoise.engine.load import load_engine
+from unnoise.engine.request import RULES
 
 PROMPTS, SEEDS = ["red apple", "cat face"], [1, 2]
 COUNTS, LONG = (1, 2, 3, 5, 20), (1, 2, 3, 5, 20, 50)
@@ -66,14 +66,17 @@ def texture(pictures: Tensor) -> Tensor:
 
 
 @cache
-def model() -> Pipeline:
-    return load_pipeline(None, "cpu")
+def model() -> Engine:
+    return load_engine(None, "cpu")
 
 
+@torch.inference_mode()
 def drawn(case: Case, rules: int = RULES) -> Tensor:
     """The texture of the pictures of a run."""
     settings = {"solver": case.solver, "spacing": case.spacing, "steps": case.steps, "rules": rules}
-    return texture(model().draw(PROMPTS, SEEDS, **settings))
+    requests = [model().request(prompt, seed=seed, **settings) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    done = finished(model().draw(requests))
+    return texture(model().model.pixels(torch.cat([each.latents for each in done if each.latents is not None])))
 
 
 @cache

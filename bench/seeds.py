@@ -17,8 +17,7 @@ import tyro
 from torch import Tensor
 
 from unnoise.core.registry import index
-from unnoise.engine.load import load_pipeline
-from unnoise.pictures import to_bytes
+from unnoise.engine.load import load_engine
 
 
 def apart(one: Tensor, other: Tensor) -> tuple[int, float]:
@@ -36,10 +35,10 @@ def main(dtype: Literal["float32", "bfloat16"] = "float32", prompt: str = "cat f
         prompt: what is drawn.
         steps: of the default solver.
     """
-    pipeline = load_pipeline(None, "cpu", dtype)
+    engine = load_engine(None, "cpu", dtype)
 
     def draw(seeds: range, **changes: Any) -> Tensor:
-        return to_bytes(pipeline.draw([prompt] * len(seeds), seeds, **changes))
+        return engine.pixels([engine.request(prompt, seed=seed, **changes) for seed in seeds])
 
     began = time.perf_counter()
     alone = torch.cat([draw(range(seed, seed + 1), steps=steps) for seed in range(1, 17)])

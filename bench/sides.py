@@ -18,7 +18,8 @@ from unnoise.core.noise import NoiseSource
 from unnoise.data.feeds import LatentFeed, trained
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
-from unnoise.engine.text_to_picture import SIZE, Pipeline
+from unnoise.engine.engine import Engine, finished
+from unnoise.engine.model import Model as Whole
 from unnoise.files import discard
 from unnoise.recipes.flow import FLOW_DEFAULTS
 from unnoise.recipes.latent import encode_captions, encode_pictures
@@ -115,13 +116,13 @@ class Ours:
         with self.trainer.averaged() as modules:
             parts: dict[str, Any] = copy.deepcopy(self.training.finish(modules))
         tokenizer = Tokenizer(self.training.texts["tokenizer.json"], parts["text"].config.length)
-        pipeline = Pipeline(parts["denoiser"], parts["autoencoder"], parts["text"], tokenizer, self.training.info)
+        engine = Engine(Whole(parts, {"text": tokenizer}, self.training.info))
 
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-            *_, last = pipeline.run(prompts, seeds)
-            return last.run.x
+            requests = [engine.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+            return torch.cat([each.latents for each in finished(engine.draw(requests)) if each.latents is not None])
 
-        return Model(pipeline.denoiser, pipeline.text, draw)
+        return Model(engine.model.denoiser, engine.model.tower.network, draw)
 
     def save(self, folder: Path) -> str:
         """Writes a checkpoint of the trainer's; returns its name. One of a run that was killed before it had taken note
@@ -144,18 +145,17 @@ class Theirs:
     Args:
         training: what our recipe made; its network is copied and not trained.
         pictures: the set.
-        given: the pipeline whose autoencoder and text tower both sides begin with; here both stay as they are.
+        given: the engine whose autoencoder and text tower both sides begin with; here both stay as they are.
         rate: the learning rate.
         setting: of ``SETTINGS``; the dtype and memory format that it computes in.
     """
 
-    def __init__(
-        self, training: Training, pictures: PictureSet, given: Pipeline, rate: float, setting: str = ""
-    ) -> None:
-        self.given, objective, ours = given, training.objective, training.settings
-        items, latents = trained(pictures, "denoiser"), encode_pictures(given.autoencoder, pictures)
-        captions = encode_captions(given.text, pictures, items, given.tokenizer)
-        feed = LatentFeed(pictures, items, given.tokenizer, latents["mean"], latents["std"], captions)
+    def __init__(self, training: Training, pictures: PictureSet, given: Engine, rate: float, setting: str = "") -> None:
+        self.given, objective, ours = given.model, training.objective, training.settings
+        text, tokenizer = self.given.tower
+        items, latents = trained(pictures, "denoiser"), encode_pictures(self.given.autoencoder, pictures)
+        captions = encode_captions(text, pictures, items, tokenizer)
+        feed = LatentFeed(pictures, items, tokenizer, latents["mean"], latents["std"], captions)
         chosen = Published(rate, train_batch_size=ours.batch, seed=ours.seed)
 
         def begun(name: str) -> PublishedTraining:
@@ -175,14 +175,16 @@ class Theirs:
 
     def model(self) -> Model:
         denoiser, chosen = self.training.averaged(), FLOW_DEFAULTS  # how the recipe's models draw
-        shape = self.given.autoencoder.space.shape(SIZE)
+        shape = self.given.space.shape(self.given.size)
 
         @torch.inference_mode()
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-            says = guided(denoiser, self.given.encode(prompts), self.given.encode([""]), chosen["cfg_scale"])
+            says = guided(
+                denoiser, self.given.model.encode(prompts), self.given.model.encode([""]), chosen["cfg_scale"]
+            )
             return drawn(says, NoiseSource(seeds, shape).initial(), chosen["steps"])
 
-        return Model(denoiser, self.given.text, draw)
+        return Model(denoiser, self.given.tower.network, draw)
 
     def save(self, folder: Path) -> str:
         return self.training.save(folder)

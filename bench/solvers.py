@@ -175,20 +175,21 @@ def code() -> str:
 def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequence[int], folder: Path) -> list[Row]:
     """Some of ours and of theirs on the default model, with guidance, against its own run of many steps."""
     import unnoise
-    from unnoise.core.guidance import batched, bind
+    from unnoise.core.evaluate import batched
+    from unnoise.core.guidance import bind
     from unnoise.engine.metadata import weights_sha256
     from unnoise.guidances.cfg import CFG
     from unnoise.recipes.latent import PREVIEW_PROMPTS
 
-    pipeline = unnoise.load(dtype="float32")
+    engine = unnoise.load(dtype="float32")
     prompts = list(PREVIEW_PROMPTS[:pictures])
-    path, shape = pipeline.denoiser.path, pipeline.autoencoder.space.shape(128)
-    asked = json.dumps([weights_sha256(pipeline.record), prompts, scale, reference])
+    path, shape = engine.model.denoiser.path, engine.model.space.shape(engine.model.size)
+    asked = json.dumps([weights_sha256(engine.model.record), prompts, scale, reference])
     kept = folder / hashlib.sha256(asked.encode()).hexdigest()[:12]
     kept.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        conds = {"cond": pipeline.encode(prompts), "uncond": pipeline.encode([""] * len(prompts))}
-        bound = bind(CFG(scale), batched(pipeline.denoiser), conds)
+        conds = {"cond": engine.model.encode(prompts), "uncond": engine.model.encode([""] * len(prompts))}
+        bound = bind(CFG(scale), batched(engine.model.denoiser), conds)
         evaluate: Evaluate = lambda x, here: bound(x, here)  # noqa: E731
         x = NoiseSource(range(len(prompts)), shape).initial() * path.at(1.0).sigma
         truth, half = (long_run(n, evaluate, x, path, kept) for n in (reference, reference // 2))
@@ -198,7 +199,7 @@ def compare_on_emoji(pictures: int, scale: float, reference: int, counts: Sequen
         files: dict[str, str] = {}
         for name in OURS:
             solver, spacing = name.split(", ")
-            grid = pipeline.defaults.spacing if spacing == "own" else spacing
+            grid = engine.request("").spacing if spacing == "own" else spacing
             files[f"unnoise {name}"] = f"unnoise {solver}, {grid}"  # a model may come with another one day
             runs[f"unnoise {name}"] = lambda n, e, x, s=solver, g=grid: ours(s, g, n, e, x, path)
         rows = []

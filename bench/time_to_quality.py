@@ -40,9 +40,9 @@ from sides import Model, Ours, Side, Theirs
 
 from unnoise.cli.main import parse
 from unnoise.data.store import PictureSet, open_set
-from unnoise.engine.load import default_model, load_pipeline
+from unnoise.engine.engine import ROOM, Engine
+from unnoise.engine.load import default_model, load_engine
 from unnoise.engine.metadata import weights_sha256
-from unnoise.engine.text_to_picture import Pipeline, batches
 from unnoise.errors import UnnoiseError
 from unnoise.files import json_bytes, save_tensors, write_whole
 from unnoise.recipes.emoji_flow import emoji_flow
@@ -133,7 +133,7 @@ def shipped(told: Told) -> Training:
     return emoji_flow(data=told.data)
 
 
-def made(told: Told, entry: Entry, record: dict[str, Any], pictures: PictureSet, given: Pipeline) -> Side:
+def made(told: Told, entry: Entry, record: dict[str, Any], pictures: PictureSet, given: Engine) -> Side:
     """The side of a run, as it was when it was last saved; what a side computes in is found once for all its runs."""
     folder = told.keep / entry.folder
     kin = [each for each in entries(told) if (each.rate is None) == (entry.rate is None)]
@@ -149,11 +149,12 @@ def made(told: Told, entry: Entry, record: dict[str, Any], pictures: PictureSet,
     return side
 
 
-def measured(model: Model, told: Told, pictures: PictureSet, given: Pipeline) -> list[float]:
+def measured(model: Model, told: Told, pictures: PictureSet, given: Engine) -> list[float]:
     """The error of the predicted noise at each of ``LOG_SNRS``, whatever the notation."""
     items = held_out(pictures, told.held)
+    whole = given.model
     found = noise_error(
-        model.denoiser, model.text, given.autoencoder, given.tokenizer, pictures, items, log_snrs=LOG_SNRS
+        model.denoiser, model.text, whole.autoencoder, whole.tower.tokenizer, pictures, items, log_snrs=LOG_SNRS
     )
     return [found[level] for level in LOG_SNRS]
 
@@ -176,7 +177,7 @@ def contest(told: Told, entry: Entry) -> None:
     bench = multiprocessing.parent_process()
     folder, record = told.keep / entry.folder, record_of(told, entry)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures, given = open_set(told.data), load_pipeline(None, "cpu", "float32")
+    pictures, given = open_set(told.data), load_engine(None, "cpu", "float32")
     side = made(told, entry, record, pictures, given)
     prompts = [pictures.captions[item][0] for item in asked(pictures, told.pictures).items]
     spent, earlier, began, said = record["spent"], record["passed"], time.perf_counter(), 0.0
@@ -199,7 +200,8 @@ def contest(told: Told, entry: Entry) -> None:
                 said = now
         state, model = side.save(folder), side.model()
         if part in entry.drawn:
-            rows = [model.draw([prompts[i] for i in batch], list(batch)) for batch in batches(len(prompts))]
+            starts = range(0, len(prompts), ROOM)
+            rows = [model.draw(few := prompts[i : i + ROOM], range(i, i + len(few))) for i in starts]
             save_tensors(folder / f"drawn-{part}.safetensors", {"latents": torch.cat(rows)})
         record["parts"].append(
             {"seconds": spent, "steps": side.steps, "errors": measured(model, told, pictures, given)}
@@ -214,7 +216,7 @@ def judged(told: Told) -> Looks | None:
         return None
     pictures = open_set(told.data)
     real = pictures.pictures(asked(pictures, told.pictures).items)
-    return Looks(told.judge, told.keep / "looks", load_pipeline(None, "cpu", "float32"), real)
+    return Looks(told.judge, told.keep / "looks", load_engine(None, "cpu", "float32"), real)
 
 
 def line(told: Told, entry: Entry, looks: Looks | None) -> Line:
@@ -229,7 +231,7 @@ def line(told: Told, entry: Entry, looks: Looks | None) -> Line:
 
 
 def alike(ours: Training, plain: Training) -> None:
-    """Sees that the options for our side leave as they are what both sides share.
+    """Ensures that the options for our side leave as they are what both sides share.
 
     Raises:
         UnnoiseError: one of them does not.
@@ -244,7 +246,7 @@ def alike(ours: Training, plain: Training) -> None:
 
 
 def agreed(told: Told) -> None:
-    """Sees that the bench can be run, and that what is kept in its folder was asked for alike, on the same computer.
+    """Ensures that the bench can be run, and that what is kept in its folder was asked for alike, on the same computer.
 
     Raises:
         UnnoiseError: it cannot, or was not.

@@ -31,11 +31,11 @@ COUNT, SEED = 4, 1  # pictures for a prompt; the seed of the first
 
 def main(prompts: tuple[str, ...] = PROMPTS, out: Path = Path("pictures/demo")) -> Path:
     """Draws the prompts into the folder ``out``; returns the path of the sheet."""
-    pipeline = unnoise.load()
+    engine = unnoise.load()
     out.mkdir(parents=True, exist_ok=True)
     drawn, started = [], time.perf_counter()
     for prompt in prompts:
-        pictures = pipeline.generate(prompt, count=COUNT, seed=SEED)
+        pictures = engine.generate(prompt, count=COUNT, seed=SEED)
         name = "-".join("".join(c if c.isalnum() else " " for c in prompt.lower()).split())[:48] or "picture"
         for number, picture in enumerate(pictures):
             picture.save(out / f"{name}-{SEED + number}.png")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tiny import save
-from unnoise.engine.load import load_pipeline
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.load import load_engine
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +18,5 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tiny_model: Path) -> Pipeline:
-    return load_pipeline(tiny_model, "cpu")
+def engine(tiny_model: Path) -> Engine:
+    return load_engine(tiny_model, "cpu")

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from unnoise.engine.load import default_model, load_pipeline
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.load import default_model, load_engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
@@ -28,8 +28,8 @@ SHARDS = sorted(default_model().glob("*.safetensors"))
 
 
 @cache
-def pipeline() -> Pipeline:
-    return load_pipeline(None, "cpu")
+def engine() -> Engine:
+    return load_engine(None, "cpu")
 
 
 def test_it_is_there() -> None:
@@ -59,14 +59,14 @@ def test_its_weights_are_numbers() -> None:
 
 
 def test_it_draws_the_same_each_time() -> None:
-    first, second = ([i.tobytes() for i in pipeline().generate("red apple", count=4, seed=1)] for _ in range(2))
+    first, second = ([i.tobytes() for i in engine().generate("red apple", count=4, seed=1)] for _ in range(2))
     assert first == second
     assert len(set(first)) == 4
 
 
 def test_a_red_apple_is_red_on_white() -> None:
     """The least that a picture must show: a white ground, and ink that is redder than it is green or blue."""
-    drawn = (pipeline().draw(["red apple"] * 4, [1, 2, 3, 4]) + 1) / 2
+    drawn = (engine().draw(["red apple"] * 4, [1, 2, 3, 4]) + 1) / 2
     corners = drawn[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners.mean() > 0.9
     red, green, blue = drawn[:, :, 48:80, 48:80].mean(dim=(0, 2, 3)).tolist()
@@ -98,5 +98,5 @@ def test_the_wheel_works_outside_the_clone(tmp_path: Path) -> None:
     assert Path(done.stdout.splitlines()[0]).is_relative_to(installed), "not the clone's"
     with Image.open(tmp_path / "drawn" / "red-apple-1.png") as image:
         drawn = np.asarray(image).astype(int)
-    wanted = np.asarray(load_pipeline(None, "cpu").generate("red apple", seed=1, steps=3)[0]).astype(int)
+    wanted = np.asarray(load_engine(None, "cpu").generate("red apple", seed=1, steps=3)[0]).astype(int)
     assert abs(drawn - wanted).max() <= 2  # another number of threads adds in another order

@@ -1,8 +1,8 @@
 """unnoise: pictures from noise, whole and in the open.
 
 >>> import unnoise
->>> pipeline = unnoise.load()                                # doctest: +SKIP
->>> pictures = pipeline.generate("red apple", count=4)       # doctest: +SKIP
+>>> engine = unnoise.load()                                  # doctest: +SKIP
+>>> pictures = engine.generate("red apple", count=4)         # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from unnoise.engine.text_to_picture import Pipeline
+    from unnoise.engine.engine import Engine
 
 try:
     __version__ = version("unnoise")
@@ -32,8 +32,8 @@ def load(
     dtype: torch.dtype | str = "auto",
     threads: SupportsIndex | None = None,
     compiled: bool = False,
-) -> Pipeline:
-    """A pipeline that draws pictures: of the default model, or of a model folder or a finished training's folder.
+) -> Engine:
+    """An engine that draws pictures: of the default model, or of a model folder or a finished training's folder.
 
     Args:
         model: the folder; None for the model that comes with the package.
@@ -46,6 +46,6 @@ def load(
         UnnoiseError: an argument that is none of these; there is no model, or it is damaged; the device or a compiler
             is not there.
     """
-    from unnoise.engine.load import load_pipeline
+    from unnoise.engine.load import load_engine
 
-    return load_pipeline(model, device, dtype, threads, compiled)
+    return load_engine(model, device, dtype, threads, compiled)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from unnoise.cli.replay import again, check_given, compare
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.load import load_engine
 from unnoise.engine.metadata import read_pictures
-from unnoise.engine.text_to_picture import Pipeline
 
 FOLDER = Path(__file__).parent.parent / "fixtures"
 sys.path.append(str(FOLDER.parent.parent / "tools"))
@@ -27,9 +28,9 @@ ABOUT = json.loads((FOLDER / "fixtures.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def default() -> Iterator[Pipeline]:
+def default() -> Iterator[Engine]:
     before = torch.get_num_threads()
-    yield load_pipeline(None, "cpu", "float32", threads=1)
+    yield load_engine(None, "cpu", "float32", threads=1)
     torch.set_num_threads(before)
 
 
@@ -48,7 +49,7 @@ def cases() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("name", list(cases()))
-def test_it_replays(name: str, default: Pipeline) -> None:
+def test_it_replays(name: str, default: Engine) -> None:
     start, mask = given(name, "start"), given(name, "mask")
     for old, record in read_pictures(FOLDER / name):
         check_given(FOLDER / name, record, start, mask)
@@ -57,6 +58,7 @@ def test_it_replays(name: str, default: Pipeline) -> None:
         assert verdict in allowed, f"{verdict}: {apart}"
 
 
-def test_another_seed_does_not(default: Pipeline) -> None:
+def test_another_seed_does_not(default: Engine) -> None:
     ((old, record),) = read_pictures(FOLDER / "strict-1.png")
-    assert compare(old, again(default, record | {"seed": record["seed"] + 1}, None, None))[0] == "different"
+    other = record._replace(request=replace(record.request, seed=record.request.seed + 1))
+    assert compare(old, again(default, other, None, None))[0] == "different"

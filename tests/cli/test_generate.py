@@ -13,9 +13,10 @@ from PIL import Image
 
 from unnoise.cli import output
 from unnoise.cli.main import main
+from unnoise.engine.engine import Engine
 from unnoise.engine.metadata import weights_sha256
-from unnoise.engine.settings import RULES
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.model import Model
+from unnoise.engine.request import FORMAT, RULES
 from unnoise.study.film import GAP, MARGIN
 
 Said = pytest.CaptureFixture[str]
@@ -35,28 +36,28 @@ def draw(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     return call
 
 
-def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, engine: Engine) -> None:
     out = draw("Red apple!", "--seed", "7", "--count", "2")  # type: ignore[operator]
     files = sorted(p.name for p in (tmp_path / "pictures").iterdir())
     assert files == ["red-apple-7.png", "red-apple-8.png"]
     lines = out.splitlines()
     assert lines[:2] == ["pictures/red-apple-7.png  seed 7", "pictures/red-apple-8.png  seed 8"]
     assert re.fullmatch(r"Red apple!: seeds 7 to 8, 4 steps of euler, guidance 2, \d+\.\d s", lines[2])
-    for number, wanted in enumerate(pipeline.generate("Red apple!", seed=7, count=2)):
+    for number, wanted in enumerate(engine.generate("Red apple!", seed=7, count=2)):
         with Image.open(tmp_path / "pictures" / files[number]) as image:
             assert image.tobytes() == wanted.tobytes()
             record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
             lines = image.text["parameters"].splitlines()  # type: ignore[attr-defined]
     model, made_by = record.pop("model"), record.pop("made_by")
     assert record == {
-        "format": RULES,
+        "format": FORMAT,
+        "rules": RULES,
         "prompt": "Red apple!",
         "negative": "",
         "steps": 4,
-        "cfg_scale": 2.0,
         "solver": "euler",
         "spacing": "trailing",
-        "guidance": "cfg",
+        "guidance": "cfg(2)",
         "noise": "independent",
         "weights": True,
         "seed": 8,
@@ -64,7 +65,7 @@ def test_writes_pictures_and_says_where(draw: object, tmp_path: Path, pipeline: 
         "batch": 2,
         "size": [128, 128],
     }
-    assert model == {"name": "tiny", "sha256": weights_sha256(pipeline.record)}
+    assert model == {"name": "tiny", "sha256": weights_sha256(engine.model.record)}
     assert made_by.keys() == {"unnoise", "torch", "device", "dtype", "threads", "compiled"}
     assert lines[0] == "Red apple!"
     assert lines[1].startswith("Steps: 4, Sampler: Euler, Schedule type: Custom, CFG scale: 2, Seed: 8, Size: 128x128")
@@ -76,13 +77,13 @@ def test_what_a_picture_carries_can_be_left_out(draw: object, tmp_path: Path) ->
         assert image.info == {}
 
 
-def test_runs_as_films(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+def test_runs_as_films(draw: object, tmp_path: Path, engine: Engine) -> None:
     """The strip has the state above the prediction; the moving picture ends with the last prediction."""
     out = draw("x", "--seed", "1", "--count", "2", "--strip", "--gif", "--steps", "5")  # type: ignore[operator]
     names = {f"x-{seed}{end}" for seed in (1, 2) for end in (".png", "-strip.png", ".gif")}
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == names
     assert all(f"pictures/{name}" in out for name in names)
-    steps = list(pipeline.steps("x", seed=2, steps=5))
+    steps = list(engine.steps("x", seed=2, steps=5))
     with Image.open(tmp_path / "pictures/x-2-strip.png") as strip:
         for place, step in enumerate(steps):
             for row, picture in enumerate((step.noisy, step.picture)):
@@ -102,17 +103,11 @@ def apart(one: Image.Image, other: Image.Image) -> int:
 
 
 def test_words_never_taught_are_named(
-    tiny_model: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: object
+    tiny_model: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: object
 ) -> None:
-    taught = Pipeline(
-        pipeline.denoiser,
-        pipeline.autoencoder,
-        pipeline.text,
-        pipeline.tokenizer,
-        pipeline.record,
-        frozenset({"red", "apple", "a"}),
-    )
-    monkeypatch.setattr("unnoise.engine.load.load_pipeline", lambda *_: taught)
+    own, known = engine.model, frozenset({"red", "apple", "a"})
+    taught = Engine(Model(own.parts, {"text": own.tower.tokenizer}, own.record, known))
+    monkeypatch.setattr("unnoise.engine.load.load_engine", lambda *_: taught)
     monkeypatch.chdir(tmp_path)
     assert main(["generate", "a red aple", "--seed", "1", "--steps", "1"]) == 0
     assert "never been taught 'aple' (nearest: apple)" in capsys.readouterr().err  # type: ignore[attr-defined]
@@ -120,20 +115,20 @@ def test_words_never_taught_are_named(
     assert capsys.readouterr().err == ""  # type: ignore[attr-defined]
 
 
-def test_strict_pictures_are_drawn_alone(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+def test_strict_pictures_are_drawn_alone(draw: object, tmp_path: Path, engine: Engine) -> None:
     draw("x", "--seed", "1", "--count", "3", "--strict", "--solver", "ddim(eta=1)")  # type: ignore[operator]
     for seed in (1, 2, 3):
         with Image.open(tmp_path / f"pictures/x-{seed}.png") as image:
-            assert image.tobytes() == pipeline.generate("x", seed=seed, solver="ddim(eta=1)")[0].tobytes()
+            assert image.tobytes() == engine.generate("x", seed=seed, solver="ddim(eta=1)")[0].tobytes()
             record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
         assert (record["row"], record["batch"]) == (0, 1)
 
 
-def test_brackets_weigh_words_or_are_taken_literally(draw: object, tmp_path: Path, pipeline: Pipeline) -> None:
+def test_brackets_weigh_words_or_are_taken_literally(draw: object, tmp_path: Path, engine: Engine) -> None:
     for args, weights in (((), True), (("--literal",), False)):
         out = draw("(red:1.4) apple", "--seed", "1", "--out", f"of {weights}", *args)  # type: ignore[operator]
         with Image.open(tmp_path / out.splitlines()[0].split("  ")[0]) as image:
-            wanted = pipeline.generate("(red:1.4) apple", seed=1, weights=weights)[0]
+            wanted = engine.generate("(red:1.4) apple", seed=1, weights=weights)[0]
             assert image.tobytes() == wanted.tobytes()
             assert json.loads(image.text["unnoise"])["weights"] is weights  # type: ignore[attr-defined]
 
@@ -163,8 +158,8 @@ def test_json(draw: object, tmp_path: Path) -> None:
     assert found["pictures"] == [{"path": f"pictures/rote-pfel-{seed}.png", "seed": seed} for seed in (5, 6)]
     assert found["prompt"] == "rote Äpfel 🍎"
     assert found.keys() == {
-        "pictures", "prompt", "negative", "steps", "cfg_scale", "solver", "spacing", "guidance", "model", "seconds",
-        "format", "made_by", "noise", "weights",
+        "pictures", "prompt", "negative", "steps", "size", "solver", "spacing", "guidance", "model", "seconds",
+        "format", "rules", "made_by", "noise", "weights",
     }  # fmt: skip
     assert all((tmp_path / each["path"]).is_file() for each in found["pictures"])
 

@@ -12,8 +12,8 @@ from PIL import Image
 from unnoise.cli.grid import Axis, parse, split
 from unnoise.cli.main import main
 from unnoise.cli.replay import worst
-from unnoise.engine.metadata import grid_to_png, read_pictures
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.metadata import Record, grid_to_png, read_pictures
 from unnoise.errors import UnnoiseError
 from unnoise.study.film import table
 
@@ -67,15 +67,16 @@ def grid(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     return tmp_path / "pictures/red-1-2-apple-7-grid.png"
 
 
-def test_each_cell_is_the_picture_made_alone(grid: Path, pipeline: Pipeline) -> None:
+def test_each_cell_is_the_picture_made_alone(grid: Path, engine: Engine) -> None:
     found = read_pictures(grid)
     assert len(found) == 6
     for place, (image, record) in enumerate(found):
         row, column = divmod(place, 3)
         how = {"steps": (1, 3, 4)[column], "solver": ("ddim(eta=1)", "heun")[row]}
-        assert image.tobytes() == pipeline.generate("(red:1.2) apple", seed=7, **how)[0].tobytes()  # type: ignore[arg-type]
-        assert {name: record[name] for name in how} == how
-        assert (record["seed"], record["row"], record["batch"], record["weights"]) == (7, 0, 1, True)
+        assert image.tobytes() == engine.generate("(red:1.2) apple", seed=7, **how)[0].tobytes()  # type: ignore[arg-type]
+        request = record.request
+        assert {name: getattr(request, name) for name in how} == how
+        assert (request.seed, record.row, record.batch, record.shared, request.weights) == (7, 0, 1, False, True)
     with Image.open(grid) as image:
         whole = json.loads(image.text["unnoise-grid"])  # type: ignore[attr-defined]
         text = image.text["parameters"]  # type: ignore[attr-defined]
@@ -91,7 +92,7 @@ def test_a_grid_is_replayed_cell_by_cell(grid: Path, tiny_model: Path, capsys: S
         whole, picture = json.loads(image.text["unnoise-grid"]), image.convert("RGB")  # type: ignore[attr-defined]
     left, top, *_ = whole["cells"][4]["box"]
     picture.paste((0, 0, 0), (left + 20, top + 20, left + 60, top + 60))
-    cells = [(cell["record"], cell["box"]) for cell in whole["cells"]]
+    cells = [(Record.from_json(cell["record"], "it"), cell["box"]) for cell in whole["cells"]]
     grid.write_bytes(grid_to_png(picture, whole["axes"], cells))
     with pytest.raises(SystemExit):
         main(["replay", str(grid), "--model", str(tiny_model)])
@@ -134,7 +135,8 @@ def test_seeds_strengths_and_several_grids(tiny_model: Path, tmp_path: Path, cap
     (told,) = json.loads(capsys.readouterr().out)["pictures"]
     assert told["path"].endswith("x-grid.png")
     found = read_pictures(Path(told["path"]))
-    assert [(each["seed"], each["start"]["strength"]) for _, each in found] == [(4, 0.2), (9, 0.2), (4, 0.9), (9, 0.9)]
+    cells = [(each.request.seed, each.request.strength) for _, each in found]
+    assert cells == [(4, 0.2), (9, 0.2), (4, 0.9), (9, 0.9)]
     red = np.asarray(Image.new("RGB", (128, 128), "red"), dtype=int)
     gaps = [abs(np.asarray(image, dtype=int) - red).mean() for image, _ in found]
     assert gaps[0] < gaps[2]

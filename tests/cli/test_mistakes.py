@@ -81,12 +81,12 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["(apple:99)"], "a weight of 99 in the prompt draws nothing; stay below 10"),
     (["x", "--negative", "(apple:99)"], "a weight of 99 in the prompt draws nothing"),
     (["(apple) " * 99], "tokens, the model reads 30; use fewer words"),
-    (["x", "--grid", "stepz=1,2"], "--grid has no setting 'stepz'; one of: steps, cfg-scale, solver"),
+    (["x", "--grid", "stepz=1,2"], "--grid has no setting 'stepz'; one of: seed, size, steps, cfg-scale, solver"),
     (["x", "--grid", "steps=1,0"], "steps 0 is out of range"),
     (["x", "--grid", "solver=euler,eulr"], "no solver is called 'eulr'; did you mean euler"),
     (["x", "--grid", "guidance=1,3"], "no guidance is called '1'"),
     (["x", "--grid", "noise=white"], "no noise is called 'white'"),
-    (["x", "--grid", "strength=0.5"], "--strength speaks of a picture to start from"),
+    (["x", "--grid", "strength=0.5"], "strength speaks of a picture to start from"),
     (["x", "--grid", "steps=1,2", "--steps", "3"], "--steps and --grid steps do not agree"),
     (["x", "--grid", "seed=1,2", "--count", "3"], "--count and --grid seed both say how many seeds"),
     (["x", "--grid", "steps=1,2", "--gif"], "--gif is for single pictures"),
@@ -94,7 +94,7 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["x", "--nearest"], "--nearest knows only the training pictures of the default model"),
     (["x", "--show"], "--show needs a terminal, and standard output is none"),
     (["x", "--show", "--json"], "--show and --json both want the standard output"),
-    (["x", "--outpaint", "64"], "--outpaint speaks of a picture to start from; name it with --start"),
+    (["x", "--outpaint", "64"], "outpaint speaks of a picture to start from"),
     (["x", "--start", "nowhere.png", "--outpaint", "64"], "nowhere.png"),
     (["x", "--start", "a.png", "--outpaint", "middle=3"], "'middle=3' names no margins; write pixels for all sides"),
     (["x", "--start", "a.png", "--outpaint", "9" * 5000], "names no margins"),
@@ -225,7 +225,7 @@ def test_memory_that_is_not_enough(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("unnoise.engine.text_to_picture.Pipeline.run", fail)
+    monkeypatch.setattr("unnoise.engine.engine.Engine.draw", fail)
     assert "memory is not enough" in complaint(capsys, "generate", "x", "--model", str(tiny_model))
 
 
@@ -233,6 +233,6 @@ def test_a_fault_of_ours_is_not_hidden(here: Path, tiny_model: Path, monkeypatch
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("unnoise.engine.text_to_picture.Pipeline.run", fail)
+    monkeypatch.setattr("unnoise.engine.engine.Engine.draw", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["generate", "x", "--model", str(tiny_model)])

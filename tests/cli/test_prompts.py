@@ -12,7 +12,7 @@ from PIL import Image
 
 from unnoise.cli.main import main
 from unnoise.cli.prompts import MAX_BYTES, MAX_PROMPTS, Prompt, parse
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
 from unnoise.errors import UnnoiseError
 
 
@@ -59,7 +59,7 @@ def test_as_many_as_are_allowed() -> None:
 def test_each_prompt_is_drawn_as_if_it_were_alone(
     piped: bool,
     tiny_model: Path,
-    pipeline: Pipeline,
+    engine: Engine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -77,6 +77,6 @@ def test_each_prompt_is_drawn_as_if_it_were_alone(
     assert "prompt" not in found
     for number, each in enumerate(found["pictures"]):
         with Image.open(each["path"]) as image:
-            wanted = pipeline.generate(each["prompt"], seed=7, count=2)[number % 2]
+            wanted = engine.generate(each["prompt"], seed=7, count=2)[number % 2]
             assert image.tobytes() == wanted.tobytes()
             assert json.loads(image.text["unnoise"])["prompt"] == each["prompt"]  # type: ignore[attr-defined]

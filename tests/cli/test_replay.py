@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
-from unnoise.engine.metadata import run_record, to_png
-from unnoise.engine.settings import RULES
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine, finished
+from unnoise.engine.metadata import Record, record_of, to_png
+from unnoise.engine.request import FORMAT, RULES
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -54,6 +54,19 @@ def edited(path: Path, **changes: Any) -> Path:
     return path.with_name("edited.png")
 
 
+def as_format(path: Path, version: int) -> Path:
+    """The picture with its record as the format 1 or 2 had it: the scale beside the guidance, no rules."""
+    with Image.open(path) as image:
+        record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
+        del record["rules"]
+        assert record["guidance"] == "cfg(2)"
+        info = PngInfo()
+        old = record | {"format": version, "guidance": "cfg", "cfg_scale": 2.0}
+        info.add_itxt("unnoise", json.dumps(old))
+        image.save(path.with_name("old.png"), pnginfo=info)
+    return path.with_name("old.png")
+
+
 def test_every_picture_of_a_batch_is_equal(say: Say, drawn: list[Path], tiny_model: Path) -> None:
     for path in drawn:
         assert say("replay", path, "--model", tiny_model) == (0, f"{path}: equal, every pixel is the same\n", "")
@@ -70,34 +83,33 @@ def test_a_record_without_weights_is_of_a_time_when_brackets_were_text(
         with Image.open(path) as image:
             record = json.loads(image.text["unnoise"])  # type: ignore[attr-defined]
             del record["weights"]
-            path.write_bytes(to_png(image.convert("RGB"), record))
+            path.write_bytes(to_png(image.convert("RGB"), Record.from_json(record, "it")))
         status, out, _ = say("replay", path, "--model", tiny_model)
         assert (": equal" in out) == bool(literal), "only what was drawn literally is equal"
         assert status == (0 if literal else 1)
 
 
 def test_a_record_of_format_1_is_drawn_from_its_prompt_as_it_was_typed(
-    say: Say, pipeline: Pipeline, tiny_model: Path, tmp_path: Path
+    say: Say, engine: Engine, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A blank at the end made another picture then; a record of today's rules with one makes today's."""
     prompt, negative = "(red) apple ", " blue"
     for rules in (1, RULES):
-        settings = pipeline.settings(weights=True, rules=rules)
-        *_, last = pipeline.run([prompt], [3], negative, settings)
-        drawn = pipeline.decode(last.run.x)[0]
-        own = {**run_record(pipeline, prompt, negative, settings), "seed": 3, "row": 0, "batch": 1}
+        request = engine.request(prompt, seed=3, negative=negative, weights=True, rules=rules)
+        (done,) = finished(engine.draw([request]))
         path = tmp_path / f"{rules}.png"
-        path.write_bytes(to_png(drawn, own))
-        assert own["format"] == rules
+        path.write_bytes(to_png(done.picture, record_of(engine.model, done)))
         assert ": equal" in say("replay", path, "--model", tiny_model)[1]
-        path.write_bytes(to_png(drawn, own | {"format": 1 if rules == RULES else RULES}))
-        assert ": equal" not in say("replay", path, "--model", tiny_model)[1], "the rules make no difference"
+        old = as_format(path, rules)
+        assert ": equal" in say("replay", old, "--model", tiny_model)[1]
+        old = as_format(path, 1 if rules == RULES else RULES)
+        assert ": equal" not in say("replay", old, "--model", tiny_model)[1], "the rules make no difference"
 
 
 def test_another_seed_or_setting_is_different(say: Say, drawn: list[Path], tiny_model: Path) -> None:
     for changes in (
         {"seed": 8},
-        {"cfg_scale": 9.0},
+        {"guidance": "interval(rescale(cfg(9)), high=9)"},
         {"solver": "euler"},
         {"prompt": "blue heart"},
         {"guidance": "cfg"},
@@ -141,17 +153,17 @@ def test_verdicts(gap: int, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": RULES + 1}, "newer unnoise"),
+        ({"format": FORMAT + 1}, "newer unnoise"),
         ({"steps": 10**9}, "steps 1000000000 is out of range"),
-        ({"steps": "4"}, "damaged"),
-        ({"seed": -1}, "damaged"),
+        ({"steps": "4"}, "steps is '4', which is no whole number"),
+        ({"seed": -1}, "seed -1 is out of range"),
         ({"batch": 65}, "damaged"),
         ({"row": 3}, "damaged"),
-        ({"cfg_scale": float("nan")}, "cfg_scale is nan"),
+        ({"guidance": "cfg(nan)"}, "scale is 'nan'"),
         ({"solver": "os.system"}, "no solver is called"),
         ({"guidance": "interval(" * 50}, "deep"),
         ({"prompt": "word " * 5000}, "prompt"),
-        ({"weights": "yes"}, "damaged"),
+        ({"weights": "yes"}, "fields of the wrong kind"),
     ],
 )
 def test_records_that_lie_are_refused(
@@ -234,8 +246,13 @@ WHOLE = HALF | {"mask": None, "invert": None}
 LIES = [1, {}, HALF, HALF | {"strength": 0.5}, WHOLE | {"strength": "1"}, WHOLE | {"outpaint": 3}, WHOLE | {"mask": 1}]
 
 
+@pytest.mark.parametrize("version", [2, FORMAT])
 @pytest.mark.parametrize("start", LIES)
-def test_a_start_that_was_tampered_with(start: Any, say: Say, drawn: list[Path], tiny_model: Path) -> None:
-    path = edited(drawn[0], start=start)
-    said = f"unnoise: the record in {path} is damaged; generate the picture again\n"
-    assert say("replay", path, "--model", tiny_model) == (1, "", said)
+def test_a_start_that_was_tampered_with(
+    start: Any, version: int, say: Say, drawn: list[Path], tiny_model: Path
+) -> None:
+    path = edited(drawn[0], start=start, format=version)
+    status, out, err = say("replay", path, "--model", tiny_model)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"unnoise: the record in {path} ")
+    assert err.endswith("; generate the picture again\n") or " cannot be drawn: st" in err

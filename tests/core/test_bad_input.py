@@ -15,7 +15,6 @@ from laws.world import path
 from tiny import DEFAULTS, components, tokenizer
 from unnoise.cli.main import main
 from unnoise.core.denoiser import Denoiser
-from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import find, index
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet
@@ -98,19 +97,19 @@ def test_a_network_that_fails_stops_at_that_step_s_level(
     bad: float, tiny_model: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third of four calls answers with one number that is none: the step's number and level are told."""
-    right, calls = Denoiser.output, list[NoiseLevel]()
+    right, calls = Denoiser.call, list[float]()
 
-    def failing(self: Denoiser, x: Tensor, t: Any, level: NoiseLevel, *rest: Any, **more: Any) -> Any:
-        calls.extend([level] if len(x) > 1 else [])
-        output, features = right(self, x, t, level, *rest, **more)
+    def failing(self: Denoiser, scaled: Tensor, label: Tensor, *rest: Any, **more: Any) -> Any:
+        calls.append(float(label[0]))
+        output, features = right(self, scaled, label, *rest, **more)
         if len(calls) == 3:
             output[0, 0, 0, 0] = bad
         return output, features
 
-    monkeypatch.setattr(Denoiser, "output", failing)
+    monkeypatch.setattr(Denoiser, "call", failing)
     said = complaint(capsys, tmp_path / "out", "--model", str(tiny_model), "--steps", "4")
     assert "step 3 of 4 (alpha 0.5, sigma 0.5) gave numbers that are not finite" in said
-    assert calls == [path("flow").at(1 - i / 4) for i in range(3)]
+    assert calls == [1000.0, 750.0, 500.0]
 
 
 def numbers() -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,8 @@ from laws.world import draw, mixture, path
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.edit import Edit, apply_edits
-from unnoise.core.guidance import Ask, batched
+from unnoise.core.evaluate import Question, answer, batched
+from unnoise.core.guidance import OWN, Ask
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 from unnoise.predictions.data import Data
@@ -134,16 +135,38 @@ def test_batched_is_the_same_as_one_by_one() -> None:
         "cond": Ask(conds[1]),
         "uncond": Ask(conds[2]),
         "edited": Ask(conds[3], edit),
-        "weak": Ask(conds[1], (), weaker),
+        "weak": Ask(conds[1], (), "weaker"),
         "bare": Ask(None),
     }
-    parts = batched(denoiser)(x, here, None, asks)
+    networks = {OWN: denoiser, "weaker": weaker}
+    parts = batched(networks)(x, here, None, asks)
     assert [len(call["x"]) for call in network.calls] == [4, 2, 2]
     assert len(weak.calls) == 1
     for name, ask in asks.items():
-        alone = (ask.denoiser or denoiser)(x, here, cond=ask.cond, edits=ask.edits)
+        alone = networks[ask.network](x, here, cond=ask.cond, edits=ask.edits)
         assert torch.equal(parts[name].x0, alone.x0), name
         assert torch.equal(parts[name].eps, alone.eps), name
+
+
+def test_runs_at_levels_of_their_own_share_a_call() -> None:
+    """In one call a network: the first asks of all runs, then the second; rows of another shape are a call apart."""
+    network = Recorder()
+    denoiser = Denoiser(network, path("flow"), FlowVelocity())
+    conds = {n: Condition(class_id=torch.tensor([n])) for n in (1, 2)}
+    asks = {"cond": Ask(conds[1]), "uncond": Ask(conds[2])}
+    one = Question(draw(1, 3), NoiseLevel(0.5, 0.5), None, asks)
+    two = Question(draw(1, 3, seed=1), NoiseLevel(0.2, 0.8), None, {"uncond": asks["uncond"]})
+    other = Question(draw(1, 5), NoiseLevel(0.5, 0.5), None, asks)
+    clean = Question(draw(1, 3), NoiseLevel(1.0, 0.0), None, asks)
+    found = answer({OWN: denoiser}, [one, two, other, clean])
+    assert [tuple(call["x"].shape) for call in network.calls] == [(3, 3), (2, 5)]
+    assert [call["cond"].class_id.tolist() for call in network.calls] == [[1, 2, 2], [1, 2]]
+    for question, parts in zip((one, two, other, clean), found, strict=True):
+        assert list(parts) == list(question.asks)
+        for name, ask in question.asks.items():
+            alone = denoiser(question.x, question.here, cond=ask.cond)
+            assert torch.equal(parts[name].x0, alone.x0)
+            assert torch.equal(parts[name].eps, alone.eps)
 
 
 def test_an_ask_without_a_condition_does_not_hide_another_s() -> None:

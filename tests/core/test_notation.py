@@ -64,7 +64,7 @@ def test_defaults_reach_every_level_and_give_way() -> None:
         ("dimm", "did you mean"),
         ("ddim(eat=1)", "no setting 'eat'; it has eta"),
         ("ddim(0, 1)", "only eta"),
-        ("ddim(0, eta=1)", "told eta twice"),
+        ("ddim(0, eta=1)", "has eta twice"),
         ("ddim(eta=2)", "eta"),
         ("ddim(eta=much)", "ddim: eta is 'much', which is no number"),
         ("ddim(eta=0.5", "not closed"),

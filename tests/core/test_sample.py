@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from laws.world import draw, mixture, path
+from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
+from unnoise.core.guidance import Ask, Asks, Bound, Guidance, Parts, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.sample import Run, all_finite, check_levels, sample
@@ -123,3 +127,39 @@ def test_a_solver_may_reach_another_level() -> None:
     assert steps[-1].run.here == LEVELS[-1]
     again = list(sample(mixture().estimate, HalfSteps(), LEVELS, torch.zeros(0), NOISE, steps[1].run))
     assert torch.equal(again[-1].run.x, steps[-1].run.x)
+
+
+class Counting(Guidance):
+    """A guidance that remembers how many steps it has seen, and says so in its estimate."""
+
+    def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
+        return {"cond": Ask(conds["cond"])}
+
+    def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
+        seen = (memory or 0) + 1
+        return Estimate(parts["cond"].x0 + seen, parts["cond"].eps), seen
+
+
+class Wrapped:
+    """What wraps a denoise and hands its memory on."""
+
+    def __init__(self, inner: Bound) -> None:
+        self.inner = inner
+
+    def step(self, memory: Any) -> Any:
+        return self.inner.step(memory)
+
+
+def test_what_wraps_a_denoise_keeps_its_memory() -> None:
+    def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
+        return {name: Estimate(torch.zeros_like(x), torch.ones_like(x)) for name in asks}
+
+    bound = bind(Counting(), evaluate, {"cond": None})
+    levels = [NoiseLevel(1 - s, s) for s in (1.0, 0.6, 0.3, 0.0)]
+    noise = NoiseSource([1], (2,))
+
+    def seen(denoise: Any) -> list[float]:
+        return [float(s.estimate.x0[0, 0]) for s in sample(denoise, Euler(), levels, noise.initial(), noise)]
+
+    assert seen(bound) == seen(Wrapped(bound)) == [1, 2, 3]
+    assert seen(lambda x, here, there: bound(x, here, there)) == [1, 1, 1], "the control: a function forgets"

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawing import draw
 from tiny import tokenizer
 from unnoise.encoders.tokenizer import MAX_CHARACTERS
-from unnoise.engine.emphasis import parse, plain, token_weights
-from unnoise.engine.settings import RULES
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.emphasis import parse, plain, read
+from unnoise.engine.engine import Engine
+from unnoise.engine.request import RULES
 from unnoise.errors import UnnoiseError
 from unnoise.text import clean
 
@@ -68,35 +69,35 @@ def test_any_text_can_be_escaped(text: str) -> None:
     assert {weight for _, weight in parse(escaped)} <= {1.0}
 
 
-def test_a_weight_of_one_changes_no_bit(pipeline: Pipeline) -> None:
-    bare = pipeline.encode(["red apple"])
+def test_a_weight_of_one_changes_no_bit(engine: Engine) -> None:
+    bare = engine.model.encode(["red apple"])
     for prompt in ("(red:1) apple", "(red:1.0) (apple:1)", "([red apple])", "red apple"):
-        cond = pipeline.encode([prompt], weights=True)
+        cond = engine.model.encode([prompt], weights=True)
         assert torch.equal(cond.tokens, bare.tokens), prompt  # type: ignore[arg-type]
         assert torch.equal(cond.pooled, bare.pooled)  # type: ignore[arg-type]
-    one = pipeline.draw(["red apple"], [1])
-    assert torch.equal(pipeline.draw(["(red:1) apple"], [1], weights=True), one)
-    assert not torch.equal(pipeline.draw(["(red:1.5) apple"], [1], weights=True), one)
+    one = draw(engine, ["red apple"], [1])
+    assert torch.equal(draw(engine, ["(red:1) apple"], [1], weights=True), one)
+    assert not torch.equal(draw(engine, ["(red:1.5) apple"], [1], weights=True), one)
 
 
-def test_words_move_on_the_line_from_the_empty_prompt(pipeline: Pipeline) -> None:
+def test_words_move_on_the_line_from_the_empty_prompt(engine: Engine) -> None:
     """In float64 by hand: the tokens of the word alone, twice, half, none and the other way."""
-    bare, empty = pipeline.encode(["red apple"]).tokens[0], pipeline.encode([""]).tokens[0]  # type: ignore[index]
+    bare, empty = engine.model.encode(["red apple"]).tokens[0], engine.model.encode([""]).tokens[0]  # type: ignore[index]
     spans = tokenizer().spans("red apple")
     own = torch.tensor([False, *(stop <= 3 for _, stop in spans)] + [False] * (len(bare) - 1 - len(spans)))
     assert 0 < own.sum() < len(spans)
     for weight in (2.0, 0.5, 0.0, -1.0):
-        cond = pipeline.encode([f"(red:{weight}) apple"], weights=True)
+        cond = engine.model.encode([f"(red:{weight}) apple"], weights=True)
         wanted = torch.where(own[:, None], (1 - weight) * empty.double() + weight * bare.double(), bare.double())
         torch.testing.assert_close(cond.tokens[0].double(), wanted, rtol=0, atol=1e-5)  # type: ignore[index]
         assert torch.equal(cond.tokens[0][~own], bare[~own]), "no other word moves"  # type: ignore[index]
-        assert torch.equal(cond.pooled, pipeline.encode(["red apple"]).pooled)  # type: ignore[arg-type]
+        assert torch.equal(cond.pooled, engine.model.encode(["red apple"]).pooled)  # type: ignore[arg-type]
 
 
-def test_rows_of_a_batch_have_weights_of_their_own(pipeline: Pipeline) -> None:
-    rows = pipeline.encode(["(red:2) apple", "red apple", "blue [heart]"], weights=True)
+def test_rows_of_a_batch_have_weights_of_their_own(engine: Engine) -> None:
+    rows = engine.model.encode(["(red:2) apple", "red apple", "blue [heart]"], weights=True)
     for number, prompt in enumerate(["(red:2) apple", "red apple", "blue [heart]"]):
-        alone = pipeline.encode([prompt], weights=True)
+        alone = engine.model.encode([prompt], weights=True)
         torch.testing.assert_close(rows.tokens[number], alone.tokens[0], rtol=0, atol=1e-5)  # type: ignore[index]
 
 
@@ -104,7 +105,10 @@ def test_tokens_are_those_of_the_whole_text() -> None:
     """Brackets inside of a word cut no token; one on both sides has the mean; a space belongs to no word."""
     words = tokenizer()
     prompt, text = "a (re:3)d apple", "a red apple"
-    spans, weights = words.spans(text), token_weights(words, prompt).tolist()
+    reading = read(words, prompt)
+    assert reading.weights is not None
+    assert torch.equal(reading.ids, words([text])[0])
+    spans, weights = words.spans(text), reading.weights.tolist()
     assert len(weights) == words.length
     for (start, stop), weight in zip(spans, weights[1:], strict=False):
         inked = [i for i in range(start, stop) if text[i] != " "]
@@ -122,22 +126,22 @@ def test_spans_are_characters_of_the_prompt() -> None:
         assert {i for start, stop in spans for i in range(start, stop)} == set(range(len(text)))
 
 
-def test_brackets_are_text_where_weights_are_off(pipeline: Pipeline, tiny_model: Path) -> None:
-    literal = pipeline.encode(["(red) apple"])
-    assert not torch.equal(literal.tokens, pipeline.encode(["red apple"]).tokens)  # type: ignore[arg-type]
-    escaped = pipeline.encode([r"\(red\) apple"], weights=True)
+def test_brackets_are_text_where_weights_are_off(engine: Engine, tiny_model: Path) -> None:
+    literal = engine.model.encode(["(red) apple"])
+    assert not torch.equal(literal.tokens, engine.model.encode(["red apple"]).tokens)  # type: ignore[arg-type]
+    escaped = engine.model.encode([r"\(red\) apple"], weights=True)
     assert torch.equal(literal.tokens, escaped.tokens)  # type: ignore[arg-type]
-    weighed, told = pipeline.generate("(red) apple"), pipeline.generate("(red) apple", weights=False)
+    weighed, told = engine.generate("(red) apple"), engine.generate("(red) apple", weights=False)
     assert weighed[0].tobytes() != told[0].tobytes()
-    assert pipeline.generate("red apple")[0].tobytes() == pipeline.generate("(red:1) apple")[0].tobytes()
+    assert engine.generate("red apple")[0].tobytes() == engine.generate("(red:1) apple")[0].tobytes()
 
 
-def test_brackets_are_no_part_of_a_prompt_s_length(pipeline: Pipeline) -> None:
+def test_brackets_are_no_part_of_a_prompt_s_length(engine: Engine) -> None:
     long = " ".join(["apple"] * 13)
-    assert pipeline.tokenizer.count(long) <= 30
-    pipeline.encode([" ".join(["(apple:1.05)"] * 13)], weights=True)
+    assert engine.model.tower.tokenizer.count(long) <= 30
+    engine.model.encode([" ".join(["(apple:1.05)"] * 13)], weights=True)
     with pytest.raises(UnnoiseError, match="tokens, the model reads 30"):
-        pipeline.encode(["(apple) " * 99], weights=True)
+        engine.model.encode(["(apple) " * 99], weights=True)
 
 
 # blanks, and texts that are too long
@@ -152,9 +156,9 @@ def test_blanks_beside_brackets_are_those_of_a_clean_text(prompt: str) -> None:
     assert plain(prompt, typed=True) != "red apple" or prompt == "(red) apple"
 
 
-def test_rules_1_read_a_prompt_as_it_was_typed(pipeline: Pipeline) -> None:
+def test_rules_1_read_a_prompt_as_it_was_typed(engine: Engine) -> None:
     for weights in (False, True):
-        new, old = (pipeline.encode(["red apple ", "red apple"], weights, rules) for rules in (RULES, 1))
+        new, old = (engine.model.encode(["red apple ", "red apple"], weights, rules) for rules in (RULES, 1))
         assert torch.equal(new.pooled[0], new.pooled[1])  # type: ignore[index]
         assert torch.equal(old.pooled[1], new.pooled[1])  # type: ignore[index]
         assert not torch.equal(old.pooled[0], old.pooled[1])  # type: ignore[index]

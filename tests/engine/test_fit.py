@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 import tiny
 from unnoise.encoders.pair import Pair
 from unnoise.engine.fit import check_fit
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 
 SIZE = 128
 # part, setting, another value, what is said of it
@@ -69,9 +69,9 @@ def test_loading_asks_no_network(tiny_model: Path) -> None:
     calls: list[str] = []
     hook = register_module_forward_hook(lambda module, args, output: calls.append(type(module).__name__))
     try:
-        pipeline = load_pipeline(tiny_model, "cpu")
+        engine = load_engine(tiny_model, "cpu")
         assert calls == []
-        pipeline.encode(["red"])
+        engine.model.encode(["red"])
         assert calls, "the hook hears"
     finally:
         hook.remove()

@@ -15,12 +15,13 @@ from PIL import Image
 from sd_parsers import ParserManager
 from sd_parsers.data import Generators
 
+from drawing import record
 from unnoise.core.registry import index
 from unnoise.engine import names
-from unnoise.engine.metadata import grid_to_png, infotext, run_record, to_png
+from unnoise.engine.engine import Engine
+from unnoise.engine.metadata import grid_to_png, infotext, to_png
 from unnoise.engine.readers import infotext as reader
 from unnoise.engine.readers.read import read_settings
-from unnoise.engine.text_to_picture import Pipeline
 
 PICTURE = Image.new("RGB", (8, 8))
 PROMPTS = [
@@ -36,12 +37,6 @@ PROMPTS = [
 ]
 
 
-def record_of(pipeline: Pipeline, prompt: str = "red apple", negative: str = "", **how: Any) -> dict[str, Any]:
-    """A record as the command line writes it."""
-    record = run_record(pipeline, prompt, negative, pipeline.settings(**how))
-    return {**record, "seed": 7, "row": 0, "batch": 1, "size": [8, 8]}
-
-
 def parsed(data: bytes) -> tuple[Any, dict[Any, Any]]:
     """(the one sampler, the rest) that sd-parsers finds in a PNG."""
     found = ParserManager().parse(io.BytesIO(data))
@@ -53,9 +48,9 @@ def parsed(data: bytes) -> tuple[Any, dict[Any, Any]]:
 
 @pytest.mark.parametrize("negative", ["", "blue, (dark:1.2)", "no Negative prompt: here"])
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_prompts_arrive(prompt: str, negative: str, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_prompts_arrive(prompt: str, negative: str, engine: Engine, tmp_path: Path) -> None:
     """As they are, but for the one phrase that others split at, which gets a blank; in our own record as they are."""
-    data = to_png(PICTURE, record_of(pipeline, prompt, negative))
+    data = to_png(PICTURE, record(engine, prompt, negative=negative))
     sampler, _ = parsed(data)
     spaced = [text.replace("Negative prompt:", "Negative prompt :") for text in (prompt, negative)]
     assert [each.value for each in sampler.prompts] == spaced[:1]
@@ -88,18 +83,18 @@ def test_prompts_arrive(prompt: str, negative: str, pipeline: Pipeline, tmp_path
         ({"guidance": "cfg++(0.4)"}, ("Euler", "Custom", None)),
     ],
 )
-def test_settings_arrive_as_they_were_used(how: dict[str, Any], wanted: tuple[Any, ...], pipeline: Pipeline) -> None:
-    record = record_of(pipeline, **how)
-    sampler, rest = parsed(to_png(PICTURE, record))
+def test_settings_arrive_as_they_were_used(how: dict[str, Any], wanted: tuple[Any, ...], engine: Engine) -> None:
+    own = record(engine, **how)
+    sampler, rest = parsed(to_png(PICTURE, own))
     found = (sampler.name, sampler.parameters["scheduler"], sampler.parameters.get("cfg_scale"))
     assert found == wanted
-    assert record["cfg_scale"] == (None if wanted[2] is None else float(wanted[2]))
+    assert own.request.scale == (None if wanted[2] is None else float(wanted[2]))
     assert rest["Size"] == "8x8"
     assert rest.get("Eta DDIM") == ("0.5" if "eta" in how.get("solver", "") else None)
 
 
-def test_a_grid_is_read_as_its_first_picture(pipeline: Pipeline) -> None:
-    records = [record_of(pipeline, steps=steps, solver="euler-a") for steps in (3, 5)]
+def test_a_grid_is_read_as_its_first_picture(engine: Engine) -> None:
+    records = [record(engine, steps=steps, solver="euler-a") for steps in (3, 5)]
     axes: Mapping[str, Any] = {"steps": ("3", "5"), "solver": ("euler-a",)}
     data = grid_to_png(Image.new("RGB", (20, 8)), axes, [(records[0], (0, 0, 8, 8)), (records[1], (10, 0, 18, 8))])
     sampler, rest = parsed(data)
@@ -109,20 +104,21 @@ def test_a_grid_is_read_as_its_first_picture(pipeline: Pipeline) -> None:
     assert reader.settings(text.splitlines()[-1])["X Values"] == "3, 5"
 
 
-def test_a_models_name_cannot_speak_of_settings(pipeline: Pipeline) -> None:
-    record = record_of(pipeline)
-    record["model"] = {"name": 'mine, Steps: 99, "Seed": 5\nSampler: Heun', "sha256": "ab"}
-    sampler, _ = parsed(to_png(PICTURE, record))
+def test_a_models_name_cannot_speak_of_settings(engine: Engine) -> None:
+    model = {"name": 'mine, Steps: 99, "Seed": 5\nSampler: Heun', "sha256": "ab"}
+    sampler, _ = parsed(to_png(PICTURE, record(engine)._replace(model=model)))
     assert (sampler.name, sampler.parameters["steps"], sampler.parameters["seed"]) == ("Euler", "4", "7")
     assert sampler.model.name == "mine Steps 99 Seed 5 Sampler Heun"
 
 
-def test_brackets_that_are_text_and_strength_are_said(pipeline: Pipeline) -> None:
-    literal = record_of(pipeline, "Cocos (Keeling) Islands")
-    assert "Emphasis: None" in infotext(literal)
-    assert "Emphasis" not in infotext(literal | {"weights": True})
-    assert "Denoising strength: 0.35" in infotext(literal | {"start": {"strength": 0.35}})
-    found = reader.read({"parameters": infotext(literal | {"start": {"strength": 0.35}})})
+def test_brackets_that_are_text_and_strength_are_said(engine: Engine) -> None:
+    words = "Cocos (Keeling) Islands"
+    assert "Emphasis: None" in infotext(record(engine, words), (8, 8))
+    assert "Denoising" not in infotext(record(engine, words), (8, 8))
+    assert "Emphasis" not in infotext(record(engine, words, weights=True), (8, 8))
+    text = infotext(record(engine, words, start="0" * 64, strength=0.35), (8, 8))
+    assert "Denoising strength: 0.35" in text
+    found = reader.read({"parameters": text})
     assert found is not None
     assert (found.literal, found.strength, found.tool) == (True, 0.35, "unnoise")
 
@@ -133,12 +129,12 @@ def test_brackets_that_are_text_and_strength_are_said(pipeline: Pipeline) -> Non
     scale=st.floats(-100, 100).filter(math.isfinite),
     steps=st.integers(1, 10_000),
 )
-def test_any_prompt_arrives(pipeline: Pipeline, prompt: str, scale: float, steps: int) -> None:
-    sampler, _ = parsed(to_png(PICTURE, record_of(pipeline, prompt, "blue", cfg_scale=scale, steps=steps)))
+def test_any_prompt_arrives(engine: Engine, prompt: str, scale: float, steps: int) -> None:
+    sampler, _ = parsed(to_png(PICTURE, record(engine, prompt, negative="blue", cfg_scale=scale, steps=steps)))
     said = prompt.replace("Negative prompt:", "Negative prompt :").strip()
     assert [each.value for each in sampler.prompts] == [said] * bool(said)
     assert [each.value for each in sampler.negative_prompts] == ["blue"]
-    assert (sampler.parameters["steps"], sampler.parameters["cfg_scale"]) == (str(steps), f"{scale:g}")
+    assert (sampler.parameters["steps"], sampler.parameters["cfg_scale"]) == (str(steps), f"{scale + 0.0:g}"), "-0 is 0"
 
 
 @pytest.mark.parametrize("kind", ["solvers", "spacings"])

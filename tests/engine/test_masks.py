@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from unnoise.cli.draw import Given
 from unnoise.cli.main import main
-from unnoise.engine.load import load_pipeline
+from unnoise.data.square import open_picture, open_unchanged
+from unnoise.engine.engine import Engine, sources_of
+from unnoise.engine.load import load_engine
 from unnoise.engine.masks import FEATHER, drawn_anew, feathered, identity, selection
-from unnoise.engine.start import Start
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.start import Start, begin
 from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_bytes, to_bytes
 
 SIDE = 64
+SIZE = (128, 128)  # of the tiny model's pictures
 WANTED = np.zeros((SIDE, SIDE), bool)
 WANTED[20:40, 10:30] = True
 RED, BLUE, BLACK, WHITE, GREY = (255, 0, 0), (0, 0, 139), (0, 0, 0), (255, 255, 255), (110, 110, 110)
@@ -110,22 +112,28 @@ def test_a_mask_is_not_turned_round_by_guessing() -> None:
 SAVED = [name for name, mask in MASKS.items() if mask.mode not in ("F", "I", "CMYK")]
 
 
+def opened(start: Path, mask: Path | None = None) -> tuple[dict[str, Image.Image], dict[str, str]]:
+    """The pictures of a request, as the command line opens them, and what identifies them."""
+    return sources_of(open_picture(start), None if mask is None else open_unchanged(mask))
+
+
 @pytest.mark.parametrize("name", SAVED)
-def test_both_doors_read_one_file_alike(name: str, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_both_doors_read_one_file_alike(name: str, engine: Engine, tmp_path: Path) -> None:
     path, start = tmp_path / "mask.png", tmp_path / "start.png"
     MASKS[name].save(path)
     Image.effect_noise((SIDE, SIDE), 90).save(start)
-    by_command = Given(start, 1.0, path).begin(pipeline, pipeline.defaults)
+    by_command = opened(start, path)
     with Image.open(path) as mask, Image.open(start) as picture:
-        by_hand = pipeline.start(picture, 1.0, mask)
-    wanted = pipeline.start(Image.open(start), 1.0, MASKS["white on black"])
-    for found in (by_command, by_hand):
-        assert found is not None
-        assert torch.equal(found.share, wanted.share)
+        by_hand = sources_of(picture, mask)
+    assert by_command[1] == by_hand[1] == sources_of(Image.open(start), MASKS["white on black"])[1]
+    wanted = begin(engine.model.autoencoder, Image.open(start), SIZE, 1.0, MASKS["white on black"])
+    for sources, own in (by_command, by_hand):
+        found = begin(engine.model.autoencoder, sources[own["start"]], SIZE, 1.0, sources[own["mask"]])
+        assert torch.equal(found.share, wanted.share)  # type: ignore[arg-type]
         assert torch.equal(found.x0, wanted.x0)
 
 
-def test_a_start_of_any_mode_is_the_same_in_both_doors(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_start_of_any_mode_is_the_same_in_both_doors(engine: Engine, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for number, (image, more) in enumerate(
@@ -139,10 +147,13 @@ def test_a_start_of_any_mode_is_the_same_in_both_doors(pipeline: Pipeline, tmp_p
     ):
         path = tmp_path / f"{number}.png"
         image.save(path, **more)
-        by_command = Given(path).begin(pipeline, pipeline.defaults)
+        by_command, named = opened(path)
         with Image.open(path) as picture:
-            assert by_command is not None
-            assert torch.equal(pipeline.start(picture).x0, by_command.x0)
+            by_hand, own = sources_of(picture, None)
+            wanted = begin(engine.model.autoencoder, picture, SIZE, 0.6).x0
+        assert named == own
+        for sources in (by_command, by_hand):
+            assert torch.equal(begin(engine.model.autoencoder, sources[own["start"]], SIZE, 0.6).x0, wanted)
 
 
 # made smaller
@@ -155,7 +166,7 @@ def test_thin_lines_do_not_vanish(side: int) -> None:
     width = max(1, side // 256)
     pen.line((side // 3, 0, side // 3, side), 255, width)
     pen.line((0, side // 2, side + 7, side // 2), 255, width)
-    drawn = drawn_anew(mask, 128)[0, 0]
+    drawn = drawn_anew(mask, (128, 128))[0, 0]
     assert drawn.any(0).all(), "the line across has no gap"
     assert drawn.any(1).all()
     assert drawn.float().mean() < 0.1, "and is not blown up"
@@ -168,7 +179,7 @@ def test_made_smaller_a_pixel_is_set_if_any_is() -> None:
     rng = np.random.default_rng(0)
     for size in ((128, 128), (256, 256), (384, 250)):
         mask = rng.random(size[::-1]) < 0.01
-        found = drawn_anew(Image.fromarray(mask), 125)[0, 0].numpy()
+        found = drawn_anew(Image.fromarray(mask), (125, 125))[0, 0].numpy()
         side = min(size)
         left, top = (size[0] - side) / 2, (size[1] - side) / 2
         for row, column in rng.integers(0, 125, (300, 2)):
@@ -186,26 +197,26 @@ def test_made_smaller_a_pixel_is_set_if_any_is() -> None:
         (Image.fromarray(np.where(np.arange(200) < 9, 255, 0).astype(np.uint8)[None].repeat(64, 0)), "is cut off"),
     ],
 )
-def test_a_mask_that_selects_nothing_is_refused(mask: Image.Image, said: str, pipeline: Pipeline) -> None:
+def test_a_mask_that_selects_nothing_is_refused(mask: Image.Image, said: str, engine: Engine) -> None:
     with pytest.raises(UnnoiseError, match=said):
-        pipeline.start(Image.new("RGB", mask.size), 1.0, mask)
+        engine.generate("red apple", start=Image.new("RGB", mask.size), mask=mask)
 
 
-def test_what_is_no_picture_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused(engine: Engine, tmp_path: Path) -> None:
     NOISE.save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:3000])
     with Image.open(tmp_path / "cut.png") as cut:
         for arguments, said in (
-            ({"picture": "start.png"}, "picture is 'start.png'"),
-            ({"picture": NOISE, "mask": np.zeros((2, 2))}, "mask is"),
-            ({"picture": cut}, "the picture cannot be read"),
-            ({"picture": NOISE, "mask": HALF.resize((9, 9))}, "the mask is"),
-            ({"picture": NOISE, "strength": 2.0}, "strength"),
+            ({"start": "start.png"}, "start is 'start.png'"),
+            ({"start": NOISE, "mask": np.zeros((2, 2))}, "mask is"),
+            ({"start": cut}, "the start cannot be read"),
+            ({"start": NOISE, "mask": HALF.resize((9, 9))}, "the mask is"),
+            ({"start": NOISE, "strength": 2.0}, "strength"),
+            ({"mask": HALF}, "mask speaks of a picture"),
         ):
-            with pytest.raises(UnnoiseError, match=said):
-                pipeline.start(**arguments)
-    with pytest.raises(UnnoiseError, match="start is"):
-        pipeline.generate("red apple", start=NOISE)  # type: ignore[arg-type]
+            for call in (engine.generate, engine.steps):
+                with pytest.raises(UnnoiseError, match=said):
+                    call("red apple", **arguments)
 
 
 # the edge
@@ -266,48 +277,54 @@ def changed(image: Image.Image, start: Start) -> tuple[int, int]:
 
 @pytest.mark.parametrize("solver", ["euler", "repaint(2)"])
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_what_stays_is_untouched_from_python(solver: str, strength: float, pipeline: Pipeline) -> None:
-    start = pipeline.start(NOISE, strength, HALF)
-    assert start.mask is not None
-    for image in pipeline.generate("red apple", count=3, steps=2, solver=solver, start=start):
+def test_what_stays_is_untouched_from_python(solver: str, strength: float, engine: Engine) -> None:
+    start = begin(engine.model.autoencoder, NOISE, SIZE, strength, HALF)
+    how: dict[str, Any] = {"steps": 2, "solver": solver, "start": NOISE, "mask": HALF, "strength": strength}
+    for image in engine.generate("red apple", count=3, **how):
         kept, drawn = changed(image, start)
         assert kept == 0
         assert drawn > 20
-    for step in pipeline.steps("red apple", steps=2, solver=solver, start=start):
+    for step in engine.steps("red apple", **how):
         assert changed(step.picture, start)[0] == 0
-        assert changed(step.finished[0], start)[0] == 0
-    assert changed(pipeline.decode(step.step.run.x)[0], start)[0] > 20, "the control: decoded alone, all of it changes"
+        assert changed(step.finished, start)[0] == 0
+    assert changed(engine.model.decode(step.step.run.x)[0], start)[0] > 20, (
+        "the control: decoded alone, all of it changes"
+    )
 
 
-def test_left_out_the_strength_is_that_of_the_command_line(pipeline: Pipeline) -> None:
-    assert [pipeline.start(NOISE).strength, pipeline.start(NOISE, mask=HALF).strength] == [0.6, 1.0]
-    assert pipeline.start(NOISE, 0.5, HALF).strength == 0.5
+def test_left_out_the_strength_is_that_of_the_command_line(engine: Engine) -> None:
+    def strength(mask: Image.Image | None, **how: Any) -> float | None:
+        return next(engine.steps("red apple", steps=4, start=NOISE, mask=mask, **how)).request.strength
+
+    assert [strength(None), strength(HALF), strength(None, invert="a heart")] == [0.6, 1.0, 1.0]
+    assert strength(HALF, strength=0.5) == 0.5
 
 
-def test_inverted_and_in_half_precision_it_stays(pipeline: Pipeline, tiny_model: Path) -> None:
-    half = load_pipeline(tiny_model, "cpu", "bfloat16")
-    for each in (pipeline, half):
-        start = each.invert(each.start(NOISE, 1.0, HALF), "blue heart", each.settings(steps=2), 2)
-        for image in each.generate("red apple", count=2, steps=2, start=start):
+def test_inverted_and_in_half_precision_it_stays(engine: Engine, tiny_model: Path) -> None:
+    half = load_engine(tiny_model, "cpu", "bfloat16")
+    start = begin(engine.model.autoencoder, NOISE, SIZE, 1.0, HALF)
+    for each in (engine, half):
+        for image in each.generate("red apple", count=2, steps=2, start=NOISE, mask=HALF, invert="blue heart"):
             assert changed(image, start)[0] == 0
 
 
-def test_five_rounds_leave_what_stays_as_it_is(pipeline: Pipeline) -> None:
+def test_five_rounds_leave_what_stays_as_it_is(engine: Engine) -> None:
     mask = HALF.resize((128, 128)).point(lambda v: 255 * (v > 127))
-    picture, start = NOISE, pipeline.start(NOISE, 1.0, HALF)
+    picture, coder = NOISE, engine.model.autoencoder
     for number in range(5):
-        begin = pipeline.start(picture, 1.0, HALF if number == 0 else mask)
-        (picture,) = pipeline.generate("red apple", seed=number, steps=1, start=begin)
-    common = stays(start) & stays(begin)
+        kept = HALF if number == 0 else mask
+        (picture,) = engine.generate("red apple", seed=number, steps=1, start=picture, mask=kept)
+    common = stays(begin(coder, NOISE, SIZE, 1.0, HALF)) & stays(begin(coder, picture, SIZE, 1.0, mask))
     assert common.mean() > 0.4
     assert np.array_equal(np.asarray(picture)[common], scaled()[common])
 
 
-def test_the_first_rules_put_nothing_back(pipeline: Pipeline) -> None:
-    start = pipeline.start(NOISE, 1.0, HALF, rules=1)
+def test_the_first_rules_put_nothing_back(engine: Engine) -> None:
+    coder, clear = engine.model.autoencoder, MASKS["white on clear"].resize(NOISE.size)
+    start = begin(coder, NOISE, SIZE, 1.0, HALF, rules=1)
     assert start.pixels is None
     assert start.share is None
-    assert pipeline.start(NOISE, 1.0, MASKS["white on clear"].resize(NOISE.size), rules=1).mask.all(), "as it was then"
+    assert begin(coder, NOISE, SIZE, 1.0, clear, rules=1).mask.all(), "as it was then"  # type: ignore[union-attr]
 
 
 def test_a_mask_is_known_by_what_it_selects(tmp_path: Path) -> None:
@@ -345,10 +362,10 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-def test_from_the_command_line(say: Say, tmp_path: Path, pipeline: Pipeline) -> None:
+def test_from_the_command_line(say: Say, tmp_path: Path, engine: Engine) -> None:
     base = ("generate", "red apple", "--seed", 1, "--steps", 2, "--start", "start.png", "--json")
-    with Image.open("mask.png") as mask:
-        start = pipeline.start(NOISE, mask=mask)
+    mask = Image.open("mask.png")
+    start = begin(engine.model.autoencoder, NOISE, SIZE, 1.0, mask)
     for more in ([], ["--strength", "0.4", "--count", 2, "--gif", "--strip"], ["--invert", "blue heart"]):
         status, out, _ = say(*base, "--mask", "mask.png", *more)
         assert status == 0
@@ -357,7 +374,7 @@ def test_from_the_command_line(say: Say, tmp_path: Path, pipeline: Pipeline) -> 
             with Image.open(each["path"]) as image:
                 assert changed(image, start)[0] == 0, more
                 if not more:
-                    (same,) = pipeline.generate("red apple", seed=1, steps=2, start=start)
+                    (same,) = engine.generate("red apple", seed=1, steps=2, start=NOISE, mask=mask)
                     assert np.array_equal(np.asarray(image), np.asarray(same)), "the same in both doors"
         again = ("replay", each["path"], "--start", "start.png", "--mask", "mask.png")
         assert say(*again) == (0, f"{each['path']}: equal, every pixel is the same\n", "")

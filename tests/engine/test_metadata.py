@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from unnoise.engine.metadata import infotext, weights_sha256
+from unnoise.engine.metadata import Record, infotext, weights_sha256
+from unnoise.engine.request import Request
 from unnoise.engine.words import TOLD, nearest, read_vocabulary, strange_words, vocabulary, warning, words_of
 from unnoise.errors import UnnoiseError
 
-RECORD = {
-    "prompt": "red apple, on a table",
-    "negative": "blue",
-    "steps": 20,
-    "cfg_scale": 4.5,
-    "solver": "dpmpp-2m",
-    "spacing": "shifted(2, karras)",
-    "seed": 7,
-    "size": [128, 128],
-    "model": {"name": "mine", "sha256": "abcdef0123456789"},
-    "made_by": {"unnoise": "1.2"},
-}
+REQUEST = Request(
+    "red apple, on a table",
+    "blue",
+    7,
+    (128, 128),
+    20,
+    solver="dpmpp-2m",
+    spacing="shifted(2, karras)",
+    guidance="cfg(4.5)",
+    weights=True,
+)
+RECORD = Record(REQUEST, 0, 1, False, {"name": "mine", "sha256": "abcdef0123456789"}, {"unnoise": "1.2"})
 
 
 def test_infotext_is_as_other_tools_write_it() -> None:
-    assert infotext(RECORD) == (
+    assert infotext(RECORD, (128, 128)) == (
         "red apple, on a table\n"
         "Negative prompt: blue\n"
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Custom, CFG scale: 4.5, Seed: 7, Size: 128x128, "
         "Model hash: abcdef0123, Model: mine, Version: unnoise 1.2"
     )
-    assert "Negative" not in infotext(RECORD | {"negative": ""})
+    assert "Negative" not in infotext(RECORD._replace(request=replace(REQUEST, negative="")), (128, 128))
+
+
+def test_a_record_is_its_request_s_json_and_where_it_was_drawn() -> None:
+    values = RECORD.to_json()
+    rest = {"row": 0, "batch": 1, "model": RECORD.model, "made_by": RECORD.made_by}
+    assert values == REQUEST.to_json() | rest, "and nothing of shared, since it was drawn alone"
+    assert Record.from_json(values, "x") == RECORD
+    shared = RECORD._replace(shared=True, row=2, batch=5)
+    assert Record.from_json(shared.to_json(), "x") == shared
 
 
 def test_weights_are_known_by_their_files_but_for_the_card() -> None:

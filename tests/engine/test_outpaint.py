@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from unnoise.engine.outpaint import Margins, margins, nearest_known, outpaint, windows
+from unnoise.engine.outpaint import Canvas, Margins, margins, nearest_known, windows, written
 from unnoise.errors import UnnoiseError
 
 SIZE = 16
+SIZES = st.tuples(st.integers(8, 24), st.integers(8, 24))
 some = st.builds(Margins, *[st.integers(0, 40)] * 4)
 
 
-@given(some)
-def test_windows_cover_the_canvas_and_see_half_of_themselves(by: Margins) -> None:
-    known = np.zeros((SIZE + by.top + by.bottom, SIZE + by.left + by.right), bool)
-    known[by.top : by.top + SIZE, by.left : by.left + SIZE] = True
-    for x, y in windows(by, SIZE):
+def outpaint(
+    picture: Image.Image,
+    by: Margins,
+    size: tuple[int, int],
+    fill: Callable[[Image.Image, Image.Image, int], Image.Image],
+) -> Image.Image:
+    """The grown picture, its windows filled by a function of (picture, mask, number)."""
+    canvas = Canvas(picture, by, size)
+    for window in canvas.windows():
+        canvas.fill(window, fill(window.picture, window.mask, window.number))
+    return canvas.image
+
+
+@given(some, SIZES)
+def test_windows_cover_the_canvas_and_see_half_of_themselves(by: Margins, size: tuple[int, int]) -> None:
+    width, height = size
+    known = np.zeros((height + by.top + by.bottom, width + by.left + by.right), bool)
+    known[by.top : by.top + height, by.left : by.left + width] = True
+    for x, y in windows(by, size):
         assert x >= 0 <= y
-        here = known[y : y + SIZE, x : x + SIZE]
-        assert here.shape == (SIZE, SIZE), "no window leaves the canvas"
+        here = known[y : y + height, x : x + width]
+        assert here.shape == (height, width), "no window leaves the canvas"
         assert here.mean() >= 0.5
         here[:] = True
     assert known.all()
@@ -37,7 +54,7 @@ def test_what_was_there_keeps_its_bits() -> None:
         seen.append((number, np.asarray(mask).any(), window.size))
         return Image.new("RGB", window.size, (number, 200, 200))
 
-    grown = np.asarray(outpaint(picture, by, SIZE, fill))
+    grown = np.asarray(outpaint(picture, by, (SIZE, SIZE), fill))
     assert grown.shape == (SIZE + 3, SIZE + 29, 3)
     assert np.array_equal(grown[3:, 9 : 9 + SIZE], np.asarray(picture))
     outside = np.ones(grown.shape[:2], bool)
@@ -53,7 +70,7 @@ def test_each_window_knows_what_was_drawn_before() -> None:
         seen = np.asarray(window)[np.asarray(mask) == 0]
         return Image.new("RGB", window.size, tuple(int(c) for c in seen.mean(0).round()))
 
-    grown = outpaint(Image.new("RGB", (5, 5), (10, 20, 30)), Margins(33, 33, 33, 33), SIZE, fill)
+    grown = outpaint(Image.new("RGB", (5, 5), (10, 20, 30)), Margins(33, 33, 33, 33), (SIZE, SIZE), fill)
     assert set(grown.get_flattened_data() if hasattr(grown, "get_flattened_data") else grown.getdata()) == {
         (10, 20, 30)
     }
@@ -70,6 +87,11 @@ def test_the_nearest_known_pixels() -> None:
 def test_margins_are_read() -> None:
     assert margins("64") == Margins(64, 64, 64, 64)
     assert margins("right=64, top=32") == Margins(top=32, right=64)
+
+
+@given(some.filter(any))
+def test_margins_are_read_as_they_are_written(by: Margins) -> None:
+    assert margins(written(by)) == by
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "left", "left=", "middle=3", "left=1,left=2", "1,2", "left=513", "x"])

@@ -1,4 +1,4 @@
-"""Pipelines in other processes: handed over by pickle to those that are spawned, refused by those that are forked."""
+"""Engines in other processes: handed over by pickle to those that are spawned, refused by those that are forked."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from unnoise.engine.load import load_pipeline
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.load import load_engine
+from unnoise.engine.start import begin
 from unnoise.errors import UnnoiseError
 from unnoise.kernels import forked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_a_pipeline_can_be_pickled(pipeline: Pipeline) -> None:
-    again = pickle.loads(pickle.dumps(pipeline))
-    assert isinstance(again, Pipeline)
-    assert again.record == pipeline.record
+def test_an_engine_can_be_pickled(engine: Engine) -> None:
+    again = pickle.loads(pickle.dumps(engine))
+    assert isinstance(again, Engine)
+    assert again.model.record == engine.model.record
     settings = {"seed": 3, "steps": 2, "negative": "cat"}
-    (one,), (other,) = (each.generate("(red:1.2) apple", **settings) for each in (pipeline, again))
+    (one,), (other,) = (each.generate("(red:1.2) apple", **settings) for each in (engine, again))
     assert one.tobytes() == other.tobytes()
 
 
@@ -77,30 +78,30 @@ TOLD = "UnnoiseError: this process was forked from one that had loaded a model, 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("what", ["draw", "load", "decode", "start", "train"])
-def test_a_fork_is_told(what: str, pipeline: Pipeline, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_fork_is_told(what: str, engine: Engine, tiny_model: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     from training.toy import toy
     from unnoise.training.runner import run
 
-    pipeline.generate("red apple", steps=1)
+    engine.generate("red apple", steps=1)
     acts: dict[str, Callable[[], object]] = {
-        "draw": lambda: pipeline.generate("red apple", steps=1),
-        "load": lambda: load_pipeline(tiny_model),
-        "decode": lambda: pipeline.decode(torch.zeros(1, *pipeline.autoencoder.space.shape(128))),
-        "start": lambda: pipeline.start(Image.new("RGB", (128, 128))),
+        "draw": lambda: engine.generate("red apple", steps=1),
+        "load": lambda: load_engine(tiny_model),
+        "decode": lambda: engine.model.decode(torch.zeros(1, *engine.model.autoencoder.space.shape(128))),
+        "start": lambda: begin(engine.model.autoencoder, Image.new("RGB", (128, 128)), (128, 128), 0.5),
         "train": lambda: run(toy(), tmp_path),
     }
     assert in_a_fork(acts[what]).startswith(TOLD + "start it by multiprocessing's spawn")
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_fork_with_a_single_thread_draws(pipeline: Pipeline) -> None:
-    (here,) = pipeline.generate("red apple", steps=1)
+def test_a_fork_with_a_single_thread_draws(engine: Engine) -> None:
+    (here,) = engine.generate("red apple", steps=1)
 
     def draw() -> None:
         torch.set_num_threads(1)
-        (there,) = pipeline.generate("red apple", steps=1)
+        (there,) = engine.generate("red apple", steps=1)
         assert there.size == here.size
 
     assert in_a_fork(draw) == ""

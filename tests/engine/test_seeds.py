@@ -10,94 +10,80 @@ import pytest
 import torch
 from torch import Tensor
 
+from drawing import latents_of
 from unnoise.core import noise
 from unnoise.core.registry import index
-from unnoise.engine.load import load_pipeline
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.load import load_engine
 
 SIZES = (1, 2, 3, 7, 16)
 SOLVERS = list(index("solvers"))
-# its step is as long as the worst picture of the batch allows: equal in strict mode, within its tolerance otherwise
-TOGETHER = "dpm-adaptive"
 BOUNDS = {"float32": 1e-4, "bfloat16": 0.05}  # largest difference of latents, of their largest number
 SAMPLED = ("euler", "dpmpp-2m", "ddpm", "dpmpp-2m-sde", "repaint")
 
 
 @pytest.fixture(scope="module")
-def half(tiny_model: Path) -> Pipeline:
-    return load_pipeline(tiny_model, "cpu", "bfloat16")
+def half(tiny_model: Path) -> Engine:
+    return load_engine(tiny_model, "cpu", "bfloat16")
 
 
-def latents(pipeline: Pipeline, seeds: Sequence[int], solver: str) -> Tensor:
-    for step in pipeline.run(["red apple"] * len(seeds), seeds, "", pipeline.settings(solver=solver, steps=3)):
-        x = step.run.x
-    return x
+def latents(engine: Engine, seeds: Sequence[int], solver: str) -> Tensor:
+    return latents_of(engine, ["red apple"] * len(seeds), seeds, solver=solver, steps=3)
 
 
-def apart(pipeline: Pipeline, solver: str, sizes: Sequence[int] = SIZES) -> float:
+def apart(engine: Engine, solver: str, sizes: Sequence[int] = SIZES) -> float:
     """The largest difference of any picture, at any place of any batch, from itself alone."""
     seeds = range(100, 100 + max(sizes))
-    alone = torch.cat([latents(pipeline, [seed], solver) for seed in seeds])
+    alone = torch.cat([latents(engine, [seed], solver) for seed in seeds])
     assert len({bytes(x.numpy()) for x in alone}) == len(alone), "each seed has a picture of its own"
-    gaps = [latents(pipeline, seeds[-size:], solver) - alone[-size:] for size in sizes]
+    gaps = [latents(engine, seeds[-size:], solver) - alone[-size:] for size in sizes]
     return max(float(gap.abs().max()) for gap in gaps) / float(alone.abs().max())
 
 
-@pytest.mark.parametrize("solver", [solver for solver in SOLVERS if solver != TOGETHER])
-def test_a_picture_does_not_depend_on_its_batch(pipeline: Pipeline, solver: str) -> None:
-    assert apart(pipeline, solver, SIZES if solver in SAMPLED else SIZES[:-1]) <= BOUNDS["float32"]
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_picture_does_not_depend_on_its_batch(engine: Engine, solver: str) -> None:
+    assert apart(engine, solver, SIZES if solver in SAMPLED else SIZES[:-1]) <= BOUNDS["float32"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", [solver for solver in SOLVERS if solver not in (TOGETHER, *SAMPLED)])
-def test_nor_on_a_full_one(pipeline: Pipeline, solver: str) -> None:
-    assert apart(pipeline, solver) <= BOUNDS["float32"]
+@pytest.mark.parametrize("solver", [solver for solver in SOLVERS if solver not in SAMPLED])
+def test_nor_on_a_full_one(engine: Engine, solver: str) -> None:
+    assert apart(engine, solver) <= BOUNDS["float32"]
 
 
 @pytest.mark.parametrize(
     "solver",
-    [
-        pytest.param(solver, marks=() if solver in SAMPLED[:3] else pytest.mark.slow)
-        for solver in SOLVERS
-        if solver != TOGETHER
-    ],
+    [pytest.param(solver, marks=() if solver in SAMPLED[:3] else pytest.mark.slow) for solver in SOLVERS],
 )
-def test_nor_in_half_precision(half: Pipeline, solver: str) -> None:
+def test_nor_in_half_precision(half: Engine, solver: str) -> None:
     assert apart(half, solver) <= BOUNDS["bfloat16"]
 
 
-def test_the_solver_that_looks_at_the_whole_batch_is_the_only_one(pipeline: Pipeline) -> None:
-    gap = apart(pipeline, TOGETHER, SIZES[:-1])
-    assert BOUNDS["float32"] < gap < 0.2
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_strict_pictures_are_equal_bit_for_bit(pipeline: Pipeline, solver: str) -> None:
-    together = pipeline.generate("red apple", count=3, seed=5, solver=solver, steps=2, strict=True)
-    alone = pipeline.generate("red apple", seed=7, solver=solver, steps=2)
+def test_strict_pictures_are_equal_bit_for_bit(engine: Engine, solver: str) -> None:
+    together = engine.generate("red apple", count=3, seed=5, solver=solver, steps=2, strict=True)
+    alone = engine.generate("red apple", seed=7, solver=solver, steps=2)
     assert alone[0].tobytes() == together[2].tobytes()
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_strict_pictures_in_half_precision(half: Pipeline, count: int) -> None:
+def test_strict_pictures_in_half_precision(half: Engine, count: int) -> None:
     drawn = half.generate("red apple", count=count, seed=5, solver="dpmpp-2m-sde", steps=2, strict=True)
     assert [image.tobytes() for image in drawn] == [alone_in(half, 5 + place) for place in range(count)]
 
 
 @cache
-def alone_in(pipeline: Pipeline, seed: int) -> bytes:
-    return pipeline.generate("red apple", seed=seed, solver="dpmpp-2m-sde", steps=2)[0].tobytes()
+def alone_in(engine: Engine, seed: int) -> bytes:
+    return engine.generate("red apple", seed=seed, solver="dpmpp-2m-sde", steps=2)[0].tobytes()
 
 
 @pytest.mark.parametrize("solver", ["euler", "ddpm"])
-def test_noise_that_knows_its_place_is_found_out(
-    pipeline: Pipeline, solver: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The control: a source that draws by the place in the batch, as one generator for all rows does."""
+def test_noise_that_knows_its_place_is_found_out(engine: Engine, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a source that draws by the place among all, as one generator for all rows does."""
+    generator = torch.Generator().manual_seed(0)
 
     def rows(self: noise.NoiseSource, *key: object) -> Tensor:
-        drawn = [noise.normal(self.shape, seed + place, *key) for place, seed in enumerate(self.seeds)]
-        return torch.stack(drawn).to(device=self.device, dtype=self.dtype)
+        return torch.randn(len(self.seeds), *self.shape, generator=generator, dtype=self.dtype)
 
     monkeypatch.setattr(noise.NoiseSource, "_rows", rows)
-    assert apart(pipeline, solver, (2, 3)) > 0.1
+    assert apart(engine, solver, (2, 3)) > 0.1

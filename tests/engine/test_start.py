@@ -1,10 +1,11 @@
-"""Runs that start from a picture: against the exact conditional of a mixture, and through the pipeline."""
+"""Runs that start from a picture: against the exact conditional of a mixture, and through the engine."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,19 @@ from PIL import Image
 from scipy.stats import ks_1samp
 from torch import Tensor
 
+from drawing import requests_of, steps_of
 from unnoise.cli.main import main
 from unnoise.core.guidance import bind
+from unnoise.core.inversion import invert
 from unnoise.core.mixture import Mixture
 from unnoise.core.noise import NoiseSource
 from unnoise.core.registry import find
-from unnoise.core.sample import sample
+from unnoise.core.sample import Step, sample
 from unnoise.core.solver import Solver
-from unnoise.engine.start import Known, Start, cells, levels_from
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine import drawing
+from unnoise.engine.engine import Engine, sources_of
+from unnoise.engine.events import Failed, Finished
+from unnoise.engine.start import Known, begin, cells, levels_from
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.plain import Plain
 from unnoise.solvers.ddim import DDIM
@@ -106,52 +111,83 @@ def test_cells_cover_every_pixel_of_the_mask() -> None:
     assert found[0, 0, 1, 2] == 1
 
 
-# through the pipeline
+# through the engine
 
 PICTURE = Image.fromarray((np.indices((96, 120)).sum(0)[..., None] % 200 + np.zeros(3)).astype(np.uint8))
 
 
-def last(pipeline: Pipeline, start: Start, prompt: str = "red apple", **changes: object) -> Tensor:
-    for step in pipeline.run([prompt], [3], settings=pipeline.settings(steps=6, **changes), start=start):
-        x = step.run.x
-    return x
+def last(engine: Engine, mask: Image.Image | None = None, prompt: str = "red apple", **changes: Any) -> Step:
+    """The last step of a run from the picture."""
+    return steps_of(engine, prompt, 3, PICTURE, mask, **{"steps": 6} | changes)[-1].step
 
 
-def test_the_weaker_the_nearer(pipeline: Pipeline) -> None:
-    gaps = []
-    for strength in (0.1, 0.5, 1.0):
-        start = pipeline.start(PICTURE, strength)
-        gaps.append(float((last(pipeline, start) - start.x0).square().mean()))
+def test_the_weaker_the_nearer(engine: Engine) -> None:
+    x0 = begin(engine.model.autoencoder, PICTURE, (128, 128), 1.0).x0
+    gaps = [float((last(engine, strength=s).run.x - x0).square().mean()) for s in (0.1, 0.5, 1.0)]
     assert gaps == sorted(gaps)
 
 
-def test_what_is_masked_dark_stays(pipeline: Pipeline) -> None:
+def test_what_is_masked_dark_stays(engine: Engine) -> None:
     mask = Image.new("L", PICTURE.size)
     mask.paste(255, (60, 0, 120, 96))
-    start = pipeline.start(PICTURE, 1.0, mask)
+    start = begin(engine.model.autoencoder, PICTURE, (128, 128), 1.0, mask)
     assert start.mask is not None
     assert 0 < start.mask.sum() < 256
     for solver in ("euler", "dpmpp-2m", "repaint(3)", "ddim(1)"):
-        x = last(pipeline, start, solver=solver)
+        x = last(engine, mask, solver=solver).run.x
         kept = (1 - start.mask).bool().expand_as(x)
         assert torch.allclose(x[kept], start.x0[kept], atol=1e-4), solver
         assert not torch.allclose(x, start.x0, atol=1e-2)
 
 
-def test_inversion_leads_back_and_other_words_elsewhere(pipeline: Pipeline) -> None:
-    settings = pipeline.settings(steps=40, solver="euler", cfg_scale=1.0)
-    start = pipeline.start(PICTURE, 1.0)
-    inverted = pipeline.invert(start, "red apple", settings, rounds=30)
-    plain = pipeline.invert(start, "red apple", settings, rounds=0)
+def test_inversion_leads_back_and_other_words_elsewhere(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    x0 = begin(engine.model.autoencoder, PICTURE, (128, 128), 1.0).x0
 
-    def gap(of: Start, prompt: str) -> float:
-        for step in pipeline.run([prompt], [3], settings=settings, start=of):
-            x = step.run.x
-        return float((x - start.x0).square().mean())
+    def gap(prompt: str, **changes: Any) -> float:
+        x = last(engine, None, prompt, steps=40, solver="euler", cfg_scale=1.0, **changes).run.x
+        return float((x - x0).square().mean())
 
-    assert gap(inverted, "red apple") < 1e-6
-    assert gap(inverted, "red apple") < gap(plain, "red apple")
-    assert gap(inverted, "blue heart") > gap(inverted, "red apple")
+    usual = gap("red apple", invert="red apple")
+    assert gap("blue heart", invert="red apple") > usual
+    assert gap("red apple", strength=1.0) > usual, "the control: from noise it is another picture"
+    monkeypatch.setattr(drawing, "ROUNDS", 30)
+    inverted = gap("red apple", invert="red apple")
+    assert inverted < 1e-6
+    monkeypatch.setattr(drawing, "ROUNDS", 0)
+    assert inverted < usual < gap("red apple", invert="red apple")
+
+
+def test_pictures_that_are_inverted_alike_are_inverted_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start is one, whatever the seeds, and inverting takes as long as drawing."""
+    begun = []
+    monkeypatch.setattr(drawing, "begin", lambda *how: begun.append(how) or begin(*how))
+    calls = []
+    monkeypatch.setattr(drawing, "invert", lambda *how: calls.append(how) or invert(*how))
+    how: dict[str, Any] = {"steps": 2, "start": PICTURE, "invert": "blue heart"}
+    (alone,) = engine.generate("red apple", seed=2, **how, strict=True)
+    once = len(calls)
+    for strict in (False, True):
+        calls.clear()
+        begun.clear()
+        *_, last = engine.generate("red apple", count=3, **how, strict=strict)
+        assert (len(begun), len(calls)) == (1, once)
+    assert last.tobytes() == alone.tobytes()
+
+
+def test_whoever_waits_for_an_inversion_goes_on_without_the_one_that_began_it(engine: Engine) -> None:
+    sources, own = sources_of(PICTURE, None)
+    requests = requests_of(engine, ["red apple"] * 3, [1, 2, 3], steps=2, invert="blue heart", **own)
+    wanted = engine.pictures(requests[1:], sources)
+    live = engine.live(sources)
+    for request in requests:
+        live.add(request)
+    events = live.tick()
+    live.cancel(0)
+    while live:
+        events += live.tick()
+    done = {each.number: each.picture.tobytes() for each in events if isinstance(each, Finished)}
+    assert done == {1: wanted[0].tobytes(), 2: wanted[1].tobytes()}
+    assert [each.number for each in events if isinstance(each, Failed)] == [0]
 
 
 def test_from_the_command_line(
@@ -168,8 +204,8 @@ def test_from_the_command_line(
     assert main(["replay", "pictures/red-apple-1.png", "--model", str(tiny_model)]) == 1
     assert "was drawn from a start, which is not in it" in capsys.readouterr().err
     for extra, said in (
-        (["--mask", "mask.png"], "--mask speaks of a picture"),
-        (["--strength", "0.5"], "--strength speaks of a picture"),
+        (["--mask", "mask.png"], "mask speaks of a picture"),
+        (["--strength", "0.5"], "strength speaks of a picture"),
         (["--start", "none.png"], "there is no picture"),
         (["--start", "start.png", "--strength", "2"], "strength 2 is out of range"),
         (["--start", "start.png", "--mask", "small.png"], "the mask is (19, 19)"),

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import unnoise
+from drawing import draw
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import bind
@@ -24,10 +25,11 @@ from unnoise.core.notation import make
 from unnoise.core.registry import find, index
 from unnoise.core.sample import Run, sample
 from unnoise.engine import emphasis
-from unnoise.engine.outpaint import Margins, margins, outpaint, windows
-from unnoise.engine.settings import Settings
-from unnoise.engine.start import Start
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.model import Model
+from unnoise.engine.outpaint import Canvas, Margins, margins, windows
+from unnoise.engine.request import Request
+from unnoise.engine.start import begin
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
 from unnoise.networks.unet import UNet
@@ -98,20 +100,111 @@ X0, NOISE, LEVELS = torch.zeros(1, *SHAPE), NoiseSource([1], SHAPE), [NoiseLevel
 RED = Image.new("RGB", (8, 8), "red")
 
 
-def given(**fields: Any) -> Start:
-    return Start(X0)._replace(**fields)
-
-
 def stay(x: torch.Tensor, here: NoiseLevel, there: NoiseLevel | None = None) -> Estimate:
     return Estimate(x, x)
 
 
-def same(window: Image.Image, mask: Image.Image, number: int) -> Image.Image:
-    return window
+def drawn(engine: Engine, *requests: Any, **how: Any) -> object:
+    return list(engine.draw(requests, **how))
 
 
-Call = Callable[[Any, Any], object]  # of a pipeline and the wrong value
+def made(engine: Engine, **parts: Any) -> Model:
+    """The model with other parts, or another tokenizer or record."""
+    model, record = engine.model, parts.pop("record", None)
+    tokenizers = {"text": parts.pop("tokenizer", model.tower.tokenizer)}
+    return Model(model.parts | parts, tokenizers, record)
+
+
+HASH = "0" * 64  # what identifies a picture
+NO_HASH = ["", "x", HASH[1:], HASH.replace("0", "A"), 3, b"0" * 64, Path("a.png"), RED]
+NO_TEXT_OR_NONE = [t for t in NO_TEXT if t is not None]
+
+Call = Callable[[Any, Any], object]  # of an engine and the wrong value
+REQUESTS: list[tuple[str, list[Any]]] = [  # fields of a request, and what each of them cannot be
+    ("prompt", NO_TEXT),
+    ("negative", NO_TEXT_OR_NONE),
+    ("seed", NO_SEED[1:]),
+    (
+        "size",
+        [
+            "",
+            "12x",
+            "axb",
+            "-3x4",
+            "1x2x3",
+            0,
+            -1,
+            4097,
+            (0, 8),
+            (8, 4097),
+            (1, 2, 3),
+            (8.0, 8),
+            ("8", 8),
+            True,
+            8.0,
+            {},
+        ],
+    ),
+    ("steps", NO_COUNT[1:]),
+    ("cfg_scale", [*NO_NUMBER, INF, 101, -101]),
+    ("solver", NO_TEXT_OR_NONE),
+    ("solver", ["", "nothing", "ddim(", Heun(), Heun, "d" * 2000]),
+    ("spacing", [*NO_TEXT_OR_NONE, "", "nothing"]),
+    ("guidance", [*NO_TEXT_OR_NONE, CFG, Heun(), "", "nothing"]),
+    ("noise", ["", "white", b"brownian", 1, True, ["brownian"]]),
+    ("weights", NO_FLAG[1:]),
+    ("start", NO_HASH),
+    ("read", ["mid.0", b"mid", 3, [3], [None], {"mid.0": 1}]),
+    ("read[1]", [("mid.0", 3), ["mid.0", None]]),
+    ("adapters", ["a", ("a",), [1], 3]),
+    ("rules", [0, 99, True, 1.0, "2"]),
+]
+STARTS: list[tuple[str, list[Any]]] = [  # fields that speak of a picture to start from
+    ("strength", [0, 0.01, 1.5, -1, INF, *NO_NUMBER]),
+    ("mask", NO_HASH),
+    ("invert", NO_TEXT_OR_NONE),
+    ("margins", [*NO_TEXT_OR_NONE, "", "0", "-4", "4,4", "513", "up=3"]),
+]
+FIELD = {"margins": "outpaint", "read[1]": "read"}  # where an error's name is not that of the field
+
+
+def by_request(name: str, **more: Any) -> Call:
+    return lambda p, v: Request(**{"prompt": "a", **more, FIELD.get(name, name): v})
+
+
+def by_engine(name: str, **more: Any) -> Call:
+    return lambda p, v: p.request(**{"prompt": "a", **more, FIELD.get(name, name): v})
+
+
+def by_json(name: str, **more: Any) -> Call:
+    return lambda p, v: Request.from_json({"prompt": "a", **more, name: v}, "the record")
+
+
 CALLS: list[tuple[str, list[Any], Call]] = [
+    *((name, values, by_request(name)) for name, values in REQUESTS),
+    *((name, values, by_request(name, start=HASH)) for name, values in STARTS),
+    *((name, values, by_engine(name)) for name, values in REQUESTS),
+    *((name, values, by_engine(name, start=HASH)) for name, values in STARTS),
+    *(
+        (name, [value], by_request(name))
+        for name, value in {"strength": 0.5, "mask": HASH, "invert": "a", "outpaint": "8"}.items()
+    ),
+    *(
+        (name, [value], by_request(name, start=HASH, outpaint="8"))
+        for name, value in {"strength": 0.5, "mask": HASH, "invert": "a"}.items()
+    ),
+    ("the record", [None, 3, "a", [], [1]], lambda p, v: Request.from_json(v, "the record")),
+    (
+        "the record",
+        [0, -1, 2.0, True, "2", None],
+        lambda p, v: Request.from_json({"prompt": "a", "format": v}, "the record"),
+    ),
+    ("newer", [4, 99, HUGE], lambda p, v: Request.from_json({"prompt": "a", "format": v}, "the record")),
+    ("stepz", [3, None], by_json("stepz")),
+    ("prompt", [{}], lambda p, v: Request.from_json(v, "the record")),
+    ("guidance", [CFG(3.0)], lambda p, v: Request.from_json({"prompt": "a", "guidance": v}, "the record guidance")),
+    *((name, values, by_json(name)) for name, values in (("steps", [0, 2.5, "3", True]), ("seed", [-1, 2**63]))),
+    # drawing
     ("prompt", NO_TEXT, lambda p, v: p.generate(v)),
     ("negative", NO_TEXT, lambda p, v: p.generate("a", v)),
     ("count", NO_COUNT, lambda p, v: p.generate("a", count=v)),
@@ -119,67 +212,62 @@ CALLS: list[tuple[str, list[Any], Call]] = [
     ("seed", [2**63 - 1, 2**63 - 2], lambda p, v: p.generate("a", seed=v, count=3)),
     ("steps", [w for w in NO_COUNT if w is not None], lambda p, v: p.generate("a", steps=v)),
     ("cfg_scale", [*NO_NUMBER, INF, 101, -101], lambda p, v: p.generate("a", cfg_scale=v)),
-    ("solver", [t for t in NO_TEXT if t is not None], lambda p, v: p.generate("a", solver=v)),
-    ("solver", ["", "nothing", "ddim(", Heun(), Heun, "d" * 2000], lambda p, v: p.generate("a", solver=v)),
-    ("spacing", [t for t in NO_TEXT if t is not None], lambda p, v: p.generate("a", spacing=v)),
-    ("guidance", [t for t in NO_TEXT if t is not None] + [CFG, Heun()], lambda p, v: p.generate("a", guidance=v)),
+    ("solver", [*NO_TEXT_OR_NONE, Heun(), Heun], lambda p, v: p.generate("a", solver=v)),
+    ("spacing", NO_TEXT_OR_NONE, lambda p, v: p.generate("a", spacing=v)),
+    ("guidance", [*NO_TEXT_OR_NONE, CFG, Heun()], lambda p, v: p.generate("a", guidance=v)),
+    (
+        "guidance",
+        ["autoguidance", "interval(rescale(autoguidance(2, weaker)))"],
+        lambda p, v: p.generate("a", guidance=v),
+    ),
     ("weights", NO_FLAG, lambda p, v: p.generate("a", weights=v)),
     ("strict", NO_FLAG, lambda p, v: p.generate("a", strict=v)),
-    ("prompts", ["ab", b"ab", np.array("ab"), *NO_LIST], lambda p, v: p.draw(v, [1, 2])),
-    ("prompts[1]", NO_TEXT, lambda p, v: p.draw(["a", v], [1, 2])),
-    ("seeds", ["12", b"12", range(10**12), range(10**30), *NO_LIST], lambda p, v: p.draw(["a", "b"], v)),
-    ("seeds[1]", NO_SEED, lambda p, v: p.draw(["a", "b"], [1, v])),
-    ("seeds[0]", [np.zeros((2, 2), int), torch.zeros(2), np.array([True, False])], lambda p, v: p.draw(["a", "b"], v)),
-    ("seeds", [[1], [1, 2, 3], range(3)], lambda p, v: p.draw(["a", "b"], v)),
-    ("negative", NO_TEXT, lambda p, v: p.draw(["a"], [1], v)),
-    ("noise", ["", "white", b"brownian", 1, True, ["brownian"]], lambda p, v: p.draw(["a"], [1], noise=v)),
-    ("stepz", [3, None], lambda p, v: p.draw(["a"], [1], stepz=v)),
-    ("rules", [0, 99, True, 1.0, "2"], lambda p, v: p.draw(["a"], [1], rules=v)),
-    ("prompts", ["ab", *NO_LIST], lambda p, v: p.run(v, [1])),
-    ("seeds", ["12", *NO_LIST], lambda p, v: p.run(["a"], v)),
-    ("settings", [{}, {"steps": 3}, 3, "steps=3", Settings], lambda p, v: p.run(["a"], [1], settings=v)),
-    ("start", [RED, torch.zeros(1), 3, Start], lambda p, v: p.run(["a"], [1], start=v)),
+    ("stepz", [3, None], lambda p, v: p.generate("a", stepz=v)),
+    ("start", NO_PICTURE[1:], lambda p, v: p.generate("a", start=v)),
+    ("mask", NO_PICTURE[1:], lambda p, v: p.generate("a", start=RED, mask=v)),
+    ("mask", [Image.new("L", (8, 9), 255), Image.new("L", (8, 8))], lambda p, v: p.generate("a", start=RED, mask=v)),
+    ("mask", [RED], lambda p, v: p.generate("a", mask=v)),
+    ("strength", [0, 1.5, -1, INF, *NO_NUMBER], lambda p, v: p.generate("a", start=RED, strength=v)),
+    ("invert", NO_TEXT_OR_NONE, lambda p, v: p.generate("a", start=RED, invert=v)),
+    ("size", ["130x128", (128, 1), 4097, "wide"], lambda p, v: p.generate("a", size=v)),
+    ("read", [("nowhere",), ["mid.0", "up"]], lambda p, v: p.generate("a", read=v)),
     ("prompt", NO_TEXT, lambda p, v: p.steps(v)),
     ("negative", NO_TEXT, lambda p, v: p.steps("a", v)),
     ("seed", NO_SEED, lambda p, v: p.steps("a", seed=v)),
     ("steps", [0, 2.0, "3", True], lambda p, v: p.steps("a", steps=v)),
     ("stepz", [3], lambda p, v: p.steps("a", stepz=v)),
-    ("prompts", ["ab", *NO_LIST], lambda p, v: p.encode(v)),
-    ("prompts", ["ab", *NO_LIST], lambda p, v: p.encode(v, weights=True)),
-    ("prompts[0]", NO_TEXT, lambda p, v: p.encode([v])),
-    ("prompts[0]", NO_TEXT, lambda p, v: p.encode([v], weights=True)),
-    ("weights", NO_FLAG, lambda p, v: p.encode(["a"], v)),
-    ("picture", NO_PICTURE, lambda p, v: p.start(v)),
-    ("mask", NO_PICTURE[1:], lambda p, v: p.start(RED, 0.5, v)),
-    ("strength", [0, 1.5, -1, INF, *NO_NUMBER], lambda p, v: p.start(RED, v)),
-    ("start", [None, RED, torch.zeros(1), Start], lambda p, v: p.invert(v, "a")),
-    ("prompt", NO_TEXT, lambda p, v: p.invert(given(), v)),
-    ("settings", [{}, 3], lambda p, v: p.invert(given(), "a", v)),
-    ("rounds", [*NO_WHOLE, -1, HUGE], lambda p, v: p.invert(given(), "a", rounds=v)),
-    ("z", [None, [], 3, RED, np.zeros((1, 4, 16, 16))], lambda p, v: p.decode(v)),
+    ("start", NO_PICTURE[1:], lambda p, v: p.steps("a", start=v)),
+    ("prompt", NO_TEXT, lambda p, v: draw(p, ["a", v], [1, 2])),
+    ("request", [None, 3, "a", {"prompt": "a"}, Request], lambda p, v: drawn(p, p.request("a"), v)),
+    ("start", [HASH], lambda p, v: drawn(p, p.request("a"), p.request("a", start=v))),
+    ("mask", [HASH], lambda p, v: drawn(p, p.request("a", start="1" * 64, mask=v), sources={"1" * 64: RED})),
+    ("strict", NO_FLAG, lambda p, v: drawn(p, p.request("a"), strict=v)),
+    ("prompts", ["ab", *NO_LIST], lambda p, v: p.model.encode(v)),
+    ("prompts", ["ab", *NO_LIST], lambda p, v: p.model.encode(v, weights=True)),
+    ("prompts[0]", NO_TEXT, lambda p, v: p.model.encode([v])),
+    ("prompts[0]", NO_TEXT, lambda p, v: p.model.encode([v], weights=True)),
+    ("weights", NO_FLAG, lambda p, v: p.model.encode(["a"], v)),
+    ("z", [None, [], 3, RED, np.zeros((1, 4, 16, 16))], lambda p, v: p.model.decode(v)),
     (
         "z",
         [torch.zeros(4, 16, 16), torch.zeros(1, 3, 16, 16), torch.zeros(()), torch.zeros(2)],
-        lambda p, v: p.decode(v),
+        lambda p, v: p.model.decode(v),
     ),
-    ("z", [torch.zeros(1, 4, 16, 16, dtype=torch.int64), torch.full((1, 4, 16, 16), NAN)], lambda p, v: p.decode(v)),
-    ("x0", [None, 3, torch.zeros(3), torch.zeros(1, 3, 16, 16)], lambda p, v: p.run(["a"], [1], start=Start(v))),
-    ("x0", [torch.zeros(3, 4, 16, 16)], lambda p, v: p.run(["a", "b"], [1, 2], start=Start(v))),
-    ("strength", [None, 0, 1.5, NAN, "1"], lambda p, v: p.run(["a"], [1], start=given(strength=v))),
     (
-        "mask",
-        [3, Image.new("L", (8, 8)), torch.zeros(5)],
-        lambda p, v: p.run(["a"], [1], start=given(mask=v)),
+        "z",
+        [torch.zeros(1, 4, 16, 16, dtype=torch.int64), torch.full((1, 4, 16, 16), NAN)],
+        lambda p, v: p.model.decode(v),
     ),
-    ("state", [3, torch.zeros(5)], lambda p, v: p.run(["a"], [1], start=given(state=v))),
-    ("steps", [None, *NO_COUNT], lambda p, v: Settings(steps=v)),
-    ("cfg_scale", [None, *NO_NUMBER], lambda p, v: Settings(cfg_scale=v)),
-    ("solver", NO_TEXT, lambda p, v: Settings(solver=v)),
-    ("weights", NO_FLAG, lambda p, v: Settings(weights=v)),
-    ("denoiser", [None, 3], lambda p, v: Pipeline(v, p.autoencoder, p.text, p.tokenizer)),
-    ("autoencoder", [None, 3], lambda p, v: Pipeline(p.denoiser, v, p.text, p.tokenizer)),
-    ("text", [None, "red"], lambda p, v: Pipeline(p.denoiser, p.autoencoder, v, p.tokenizer)),
-    ("tokenizer", [None, str], lambda p, v: Pipeline(p.denoiser, p.autoencoder, p.text, v)),
+    ("picture", NO_PICTURE, lambda p, v: begin(p.model.autoencoder, v, (128, 128), 1.0)),
+    ("mask", NO_PICTURE[1:], lambda p, v: begin(p.model.autoencoder, RED, (128, 128), 1.0, v)),
+    ("strength", [0, 1.5, -1, INF, *NO_NUMBER], lambda p, v: begin(p.model.autoencoder, RED, (128, 128), v)),
+    ("model", [None, 3, "default", Model], lambda p, v: Engine(v)),
+    ("room", [0, *NO_WHOLE], lambda p, v: Engine(p.model, v)),
+    ("denoiser", [None, 3, torch.nn.Identity()], lambda p, v: made(p, denoiser=v)),
+    ("autoencoder", [None, 3, torch.nn.Identity()], lambda p, v: made(p, autoencoder=v)),
+    ("text", [None, "red"], lambda p, v: made(p, text=v)),
+    ("tokenizer", [None, str], lambda p, v: made(p, tokenizer=v)),
+    ("defaults", [3, {"stepz": 3}, {"prompt": "a"}, {"steps": 0}], lambda p, v: made(p, record={"defaults": v})),
     # the parts
     ("model", [3, True, b"x", ["x"], 1.5, "a\0b", torch.zeros(1), object()], lambda p, v: unnoise.load(v, "cpu")),
     (
@@ -209,28 +297,27 @@ CALLS: list[tuple[str, list[Any], Call]] = [
     ("rounds", [-1, *NO_WHOLE], lambda p, v: invert(stay, LEVELS, X0, v)),
     ("guidance", [None, "cfg", CFG], lambda p, v: bind(v, stay, {"cond": None})),
     ("cond", [None, {}, [], {"uncond": None}], lambda p, v: bind(CFG(), stay, v)),
-    ("path", [None, "flow"], lambda p, v: Denoiser(p.denoiser.network, v, p.denoiser.prediction)),
+    ("path", [None, "flow"], lambda p, v: Denoiser(p.model.denoiser.network, v, p.model.denoiser.prediction)),
     (
         "noise_label",
         [None, "sigma", 3, []],
-        lambda p, v: Denoiser(p.denoiser.network, p.denoiser.path, p.denoiser.prediction, v),
+        lambda p, v: Denoiser(p.model.denoiser.network, p.model.denoiser.path, p.model.denoiser.prediction, v),
     ),
-    ("x", [None, [0.0], np.zeros((1, 4, 16, 16))], lambda p, v: p.denoiser(v, LEVELS[0])),
-    ("here", [None, 0.5, (0.6, 0.8)], lambda p, v: p.denoiser(X0, v)),
+    ("x", [None, [0.0], np.zeros((1, 4, 16, 16))], lambda p, v: p.model.denoiser(v, LEVELS[0])),
+    ("here", [None, 0.5, (0.6, 0.8)], lambda p, v: p.model.denoiser(X0, v)),
     ("solver", NO_TEXT, lambda p, v: make("solvers", v)),
     ("kind", [None, "solverz", ["solvers"]], lambda p, v: index(v)),
     ("name", NO_TEXT, lambda p, v: find("solvers", v)),
     ("prompt", NO_TEXT, lambda p, v: emphasis.parse(v)),
-    ("prompt", NO_TEXT, lambda p, v: p.tokenizer.count(v)),
-    ("prompts", ["ab", *NO_LIST], lambda p, v: p.tokenizer(v)),
-    ("json", NO_TEXT, lambda p, v: type(p.tokenizer)(v, 32)),
-    ("length", [*NO_WHOLE, 1, -1], lambda p, v: type(p.tokenizer)(p.tokenizer.json, v)),
+    ("prompt", NO_TEXT, lambda p, v: p.model.tower.tokenizer.count(v)),
+    ("prompts", ["ab", *NO_LIST], lambda p, v: p.model.tower.tokenizer(v)),
+    ("json", NO_TEXT, lambda p, v: type(p.model.tower.tokenizer)(v, 32)),
+    ("length", [*NO_WHOLE, 1, -1], lambda p, v: type(p.model.tower.tokenizer)(p.model.tower.tokenizer.json, v)),
     ("margins", NO_TEXT, lambda p, v: margins(v)),
-    ("picture", NO_PICTURE, lambda p, v: outpaint(v, Margins(4), 8, same)),
-    ("by", [None, 4, "4", (1, 2), [], {}, Margins()], lambda p, v: outpaint(RED, v, 8, same)),
-    ("by.top", [*NO_WHOLE, -1, 513], lambda p, v: outpaint(RED, Margins(4, v), 8, same)),
-    ("size", [*NO_WHOLE, 0, -8], lambda p, v: list(windows(Margins(4), v))),
-    ("fill", [None, 3], lambda p, v: outpaint(RED, Margins(4), 8, v)),
+    ("picture", NO_PICTURE, lambda p, v: Canvas(v, Margins(4), (8, 8))),
+    ("by", [None, 4, "4", (1, 2), [], {}, Margins()], lambda p, v: Canvas(RED, v, (8, 8))),
+    ("by.top", [*NO_WHOLE, -1, 513], lambda p, v: Canvas(RED, Margins(4, v), (8, 8))),
+    ("size", [*NO_WHOLE, 0, -8], lambda p, v: list(windows(Margins(4), (8, v)))),
 ]
 
 
@@ -247,18 +334,18 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("asleep")
 @pytest.mark.parametrize(("name", "values", "call"), CALLS, ids=[f"{i}-{row[0]}" for i, row in enumerate(CALLS)])
-def test_a_wrong_call_names_its_argument(pipeline: Pipeline, name: str, values: list[Any], call: Call) -> None:
+def test_a_wrong_call_names_its_argument(engine: Engine, name: str, values: list[Any], call: Call) -> None:
     for value in values:
         with pytest.raises(UnnoiseError) as caught:
-            call(pipeline, value)
+            call(engine, value)
         assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", caught.value.what)
         assert caught.value.hint
 
 
 @pytest.mark.usefixtures("asleep")
-def test_work_that_begins_is_seen(pipeline: Pipeline) -> None:
+def test_work_that_begins_is_seen(engine: Engine) -> None:
     """The control: the same calls with right values do begin."""
-    for call in (lambda: pipeline.generate("a", count=1), lambda: unnoise.load(device="cpu")):
+    for call in (lambda: engine.generate("a", count=1), lambda: unnoise.load(device="cpu")):
         with pytest.raises(AssertionError, match="work began"):
             call()
 
@@ -290,7 +377,7 @@ def settings() -> Iterator[Any]:
         key, default, hint = parameter.name, parameter.default, str(parameter.annotation)
         wrong: list[Any] = [object(), 3j, b"x", {}]
         if type(default) in NO_SETTING:
-            wrong = NO_SETTING[type(default)]
+            wrong = NO_TEXT if key == "network" else NO_SETTING[type(default)]  # networks have any names
         elif hint == "float | None":
             wrong = NO_NUMBER
         elif "Sequence" in hint:

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from compiling import afresh, compiled  # noqa: F401
+from drawing import latents_of
 from tiny import UNET, lively
 from unnoise.cli import main as front
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.edit import Edit
-from unnoise.engine.load import load_pipeline
-from unnoise.engine.metadata import run_record
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.load import load_engine
+from unnoise.engine.metadata import about_maker
 from unnoise.kernels.compiled import CACHE, compile_network, eagerly, is_compiled
 from unnoise.networks.layers import MLP
 from unnoise.networks.unet import UNet
@@ -32,10 +33,8 @@ from unnoise.predictions.flow import FlowVelocity
 PROMPTS, SEEDS = ["red apple", "blue heart"], [1, 2]
 
 
-def drawn(pipeline: Pipeline, **settings: object) -> Tensor:
-    for step in pipeline.run(PROMPTS, SEEDS, "", pipeline.settings(**settings)):
-        x = step.run.x
-    return x
+def drawn(engine: Engine, **settings: object) -> Tensor:
+    return latents_of(engine, PROMPTS, SEEDS, **settings)
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -45,7 +44,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
 @pytest.mark.slow
 def test_a_compiled_model_draws_what_it_drew(tiny_model: Path) -> None:
     """And calls in which guidance changes something inside, or which something is read from, are left as they are."""
-    plain, fast = load_pipeline(tiny_model, "cpu"), load_pipeline(tiny_model, "cpu", compiled=True)
+    plain, fast = load_engine(tiny_model, "cpu"), load_engine(tiny_model, "cpu", compiled=True)
     before = compiled()
     wanted, changed = drawn(plain), drawn(plain, guidance="pag")
     assert compiled() == before, "a model that was loaded without is not compiled"
@@ -54,8 +53,8 @@ def test_a_compiled_model_draws_what_it_drew(tiny_model: Path) -> None:
     close(drawn(fast, guidance="pag"), changed)
     assert compiled() == before + 1, "three rows of prompt, empty prompt and changed call would be others"
     assert (changed - wanted).abs().max() > 0.01, "control: another guidance is told apart"
-    assert run_record(fast, "", "", fast.defaults)["made_by"]["compiled"] is True
-    assert run_record(plain, "", "", plain.defaults)["made_by"]["compiled"] is False
+    assert about_maker(fast.model)["compiled"] is True
+    assert about_maker(plain.model)["compiled"] is False
 
 
 @pytest.mark.slow

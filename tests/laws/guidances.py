@@ -17,7 +17,8 @@ from laws.world import draw, only, path
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
-from unnoise.core.guidance import Asks, Bound, Evaluate, Guidance, Parts, batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import OWN, Asks, Bound, Evaluate, Guidance, Parts, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Mixture
 from unnoise.core.noise import NoiseSource
@@ -65,15 +66,18 @@ def weak(blur: float = 0.3) -> Denoiser:
     return Denoiser(Knowing(blur), path("flow"), FlowVelocity(), "time")
 
 
+NETWORKS = {"weak": weak()}
+
+
 def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
-    """Exact denoisers of the three classes, and the networks that asks bring; edits make no difference to them."""
+    """Exact denoisers of the three classes, and networks by name; edits make no difference to them."""
     parts = {}
     for name, ask in asks.items():
         class_id = 0 if ask.cond is None or ask.cond.class_id is None else int(ask.cond.class_id[0])
-        if ask.denoiser is None:
+        if ask.network == OWN:
             parts[name] = world(class_id).estimate(x, here)
         else:
-            parts |= batched(ask.denoiser)(x, here, there, {name: ask})
+            parts |= batched(NETWORKS)(x, here, there, {name: ask})
     return parts
 
 
@@ -88,7 +92,6 @@ def guide(guidance: Guidance, conds: Mapping[str, Condition | None] = CONDS, eva
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {  # for those that have no defaults, or more than one face
     "apg": [{}, {"eta": 1.0, "momentum": 0.0}, {"cap": 0.3, "momentum": 0.5}],
-    "autoguidance": [{"weak": weak()}],
     "cfg-zero": [{}, {"zero_steps": 0}],
     "mimic": [{}, {"quantile": 0.9}],
     "ramp": [{}, {"shape": "cosine"}, {"shape": "inverse-linear", "floor": 0.5}],
@@ -117,8 +120,6 @@ def neutral(guidance: Guidance) -> Guidance | None:
     if name in NEUTRAL:
         settings = NEUTRAL[name]
         return None if settings is None else kind(**settings)
-    if name == "autoguidance":
-        return kind(weak=weak(), scale=1.0)  # type: ignore[call-arg]
     if "scale" in parameters:
         return kind(scale=1.0)  # type: ignore[call-arg]
     return kind(inner=find("guidances", "cfg")(1.0)) if "inner" in parameters else guidance  # type: ignore[call-arg]

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from laws.guidances import CONDS, LEVELS, Knowing, blurred, evaluate, guide, weak, world
+from laws.guidances import CONDS, LEVELS, blurred, evaluate, guide, weak, world
 from laws.world import FAMILIES, Gaussian, draw, finish, ladder, path
 from unnoise.core.estimate import Estimate
+from unnoise.core.evaluate import batched
 from unnoise.core.guidance import Asks, Guidance, Parts, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
@@ -205,7 +206,7 @@ def test_guided_gaussians_end_where_the_closed_form_says(name: str) -> None:
     p_a^w p_b^(1 - w), whose precision is w/a + (1 - w)/b. Guided runs do not draw from it.
     """
     a, b, w = 0.3, 1.0, 2.5
-    guidance: Guidance = CFG(w) if name == "cfg" else AutoGuidance(weak(), w)
+    guidance: Guidance = CFG(w) if name == "cfg" else AutoGuidance(w)
     levels = [NoiseLevel(1.0, 200.0 * (5e-5) ** (i / 160)) for i in range(161)]
     x = draw(5, 1) * 200.0
     end = finish(bind(guidance, of_gaussians(a, b), CONDS), Heun(), levels, x)
@@ -221,15 +222,14 @@ def test_guided_gaussians_end_where_the_closed_form_says(name: str) -> None:
 
 
 def test_autoguidance_asks_the_weak_network_the_same() -> None:
-    x, guidance = draw(3, 3), AutoGuidance(weak(0.3), 2.5)
+    x, guidance = draw(3, 3), AutoGuidance(2.5)
     strong, poor = world(1).estimate(x, HERE), blurred(1, 0.3).estimate(x, HERE)
     found = guide(guidance)(x, HERE)
     assert torch.allclose(found.x0, poor.x0 + 2.5 * (strong.x0 - poor.x0), rtol=0, atol=1e-6)  # labels are float32
-    assert isinstance(guidance.weak.network, Knowing)
     assert set(guidance.asks(CONDS, HERE)) == {"cond", "weak"}
-    assert set(AutoGuidance(weak(), 1.0).asks(CONDS, HERE)) == {"cond"}
-    with pytest.raises(UnnoiseError, match="wants a weaker network"):
-        AutoGuidance().asks(CONDS, HERE)
+    assert set(AutoGuidance(1.0).asks(CONDS, HERE)) == {"cond"}
+    with pytest.raises(UnnoiseError, match="asks a network called 'weaker', and there is only denoiser, weak"):
+        guide(AutoGuidance(2.5, "weaker"), evaluate=batched({"denoiser": weak(0.0), "weak": weak()}))(x, HERE)
 
 
 # ramps

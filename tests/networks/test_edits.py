@@ -14,7 +14,8 @@ from networks.test_networks import answer, call, network
 from tiny import components, lively
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Around, Edit
-from unnoise.core.guidance import batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import bind
 from unnoise.core.level import NoiseLevel
 from unnoise.guidances.cfg import CFG
 from unnoise.guidances.pag import PAG, IdentityMap

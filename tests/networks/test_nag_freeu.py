@@ -13,7 +13,8 @@ from networks.test_networks import NEAR, answer, call, network
 from tiny import components, lively
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
-from unnoise.core.guidance import Ask, Guidance, batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import Ask, Guidance, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 from unnoise.guidances import freeu, nag
@@ -229,8 +230,7 @@ def test_guidances_change_their_inner_calls_and_no_others() -> None:
 
 def test_only_the_calls_that_nag_edits_carry_the_other_prompt() -> None:
     conds = conditions()
-    weak = components()["denoiser"]
-    asks = NAG(AutoGuidance(weak)).asks(conds, LEVEL)  # type: ignore[arg-type]
+    asks = NAG(AutoGuidance()).asks(conds, LEVEL)
     edited = {name for name, ask in asks.items() if ask.edits}
     assert edited
     assert edited != set(asks)

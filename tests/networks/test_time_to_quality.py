@@ -25,7 +25,8 @@ from unnoise.core.noise import normal
 from unnoise.core.objective import Batch, Draws
 from unnoise.core.path import Path as NoisePath
 from unnoise.data.store import open_set
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.model import Model
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet
 from unnoise.paths.ddpm_linear import DDPMLinear
@@ -229,7 +230,7 @@ def test_both_sides_begin_alike_and_draw(tmp_path: Path) -> None:
     mine = Ours(training, 100.0, tmp_path / "ours", "float32")
     parts: dict[str, Any] = load_model(tmp_path / "encoders", ["autoencoder", "text"])[0]
     pictures, denoiser = open_set(tmp_path / "pictures"), training.objective.denoiser
-    given = Pipeline(denoiser, parts["autoencoder"], parts["text"], small.words())  # type: ignore[arg-type]
+    given = Engine(Model({**parts, "denoiser": denoiser}, {"text": small.words()}))  # type: ignore[dict-item]
     first = denoiser.network.enter.weight.clone()  # type: ignore[union-attr,operator]
     other = Theirs(training, pictures, given, 1e-3, "float32, channels first")
     assert torch.equal(other.training.unet.enter.weight, first)

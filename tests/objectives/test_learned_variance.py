@@ -17,7 +17,8 @@ from laws.world import Gaussian, draw, finish, path, red, variances
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
-from unnoise.core.guidance import batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.objective import Draws

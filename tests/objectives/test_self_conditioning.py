@@ -13,7 +13,8 @@ import tiny
 from laws.world import draw, path, red
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
-from unnoise.core.guidance import Ask, Bound, batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import Ask, Bound, bind
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.objective import Draws

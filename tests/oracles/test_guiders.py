@@ -10,7 +10,6 @@ from diffusers import guiders
 from diffusers.guiders import adaptive_projected_guidance as their_apg
 from diffusers.guiders import classifier_free_zero_star_guidance as their_zero
 
-from laws.guidances import weak
 from laws.test_guidance_truth import HERE, dot, parts
 from unnoise.guidances.apg import APG
 from unnoise.guidances.autoguidance import AutoGuidance
@@ -73,7 +72,7 @@ def test_difference_autoguidance() -> None:
         guiders.AutoGuidance()
     theirs = guiders.AutoGuidance(guidance_scale=2.5, auto_guidance_layers=[0], dropout=0.1)
     x, told = parts()
-    ours, _ = AutoGuidance(weak(), 2.5).combine({"cond": told["cond"], "weak": told["uncond"]}, x, HERE, None)
+    ours, _ = AutoGuidance(2.5).combine({"cond": told["cond"], "weak": told["uncond"]}, x, HERE, None)
     pred = theirs.forward(told["cond"].x0, told["uncond"].x0).pred
     assert torch.allclose(pred, ours.x0, rtol=0, atol=1e-12)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,14 +14,18 @@ from torch.nn import functional as F
 from study.judged import BOXES, COLOURS, Words, judge
 from unnoise.core.autoencoder import Autoencoder, Posterior
 from unnoise.core.condition import Condition
-from unnoise.core.estimate import Estimate
+from unnoise.core.denoiser import Denoiser
 from unnoise.core.level import NoiseLevel
 from unnoise.core.mixture import Deltas
 from unnoise.core.space import Space
 from unnoise.data.store import PictureSet
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.encoders.tokenizer import Tokens
+from unnoise.engine.engine import Engine
+from unnoise.engine.model import Model
+from unnoise.networks.layers import Network
 from unnoise.paths.flow import Flow
 from unnoise.pictures import from_bytes
+from unnoise.predictions.data import Data
 from unnoise.study.lab import Lab
 from unnoise.study.leaderboard import Prompts
 
@@ -48,46 +53,53 @@ class Spoken(nn.Module):
     """The words of a prompt as zeros and ones."""
 
     def forward(self, ids: Tensor) -> Condition:
-        return Condition(pooled=F.one_hot(ids, len(WORDS)).sum(1).float())
+        return Condition(pooled=torch.stack([F.one_hot(row, len(WORDS)).sum(0) for row in ids]).float())
 
 
 class Ids(Words):
     json = "known"
 
+    def read(self, prompt: str) -> Tokens:
+        return Tokens(self([prompt])[0], [], 0)
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         return torch.tensor([[WORDS.index(word) for word in prompt.split()] for prompt in prompts], dtype=torch.int64)
 
 
-class Exact(nn.Module):
+class Exact(Network):
     """E[x0 | x, prompt] where the data are the shapes that bear all words of the prompt."""
+
+    config = SimpleNamespace(text_width=0, size=16, channels_in=3)
 
     def __init__(self, latents: Tensor, said: Tensor) -> None:
         super().__init__()
-        self.latents, self.said, self.path = latents, said, Flow()
+        self.latents, self.said = latents, said
         self.unused = nn.Parameter(torch.zeros(()))
-        self.calls = 0
 
-    def forward(self, x: Tensor, here: NoiseLevel, there: Any = None, cond: Any = None, **_: Any) -> Estimate:
-        self.calls += len(x)
+    def sites(self) -> tuple[str, ...]:
+        return ()
+
+    def forward(self, x: Tensor, label: Tensor, cond: Any, edits: Any = (), read: Any = ()) -> tuple[Tensor, Any]:
         rows = []
-        for row, wanted in zip(x, cond.pooled, strict=True):
+        for row, level, wanted in zip(x, (label / 1000).tolist(), cond.pooled, strict=True):
             fits = (self.said >= wanted).all(1)
-            rows.append(Deltas(self.latents[fits]).estimate(row[None], here))
-        return Estimate(torch.cat([e.x0 for e in rows]), torch.cat([e.eps for e in rows]))
+            rows.append(Deltas(self.latents[fits]).estimate(row[None], NoiseLevel(1 - level, level)).x0)
+        return torch.cat(rows), {}
 
 
-def engine(pictures: PictureSet, cfg_scale: float = 1.0, deaf: bool = False) -> Pipeline:
+def engine(pictures: PictureSet, cfg_scale: float = 1.0, deaf: bool = False) -> Engine:
     """The model; a deaf one answers every prompt as if it were empty."""
     captions = [captions[0] for captions in pictures.captions]
     latents = Cells().encode(from_bytes(pictures.pictures())).mean
     said = Spoken()(Ids()(captions)).pooled
     assert said is not None
-    denoiser = Exact(latents, torch.full_like(said, 2.0) if deaf else said)
+    network = Exact(latents, torch.full_like(said, 2.0) if deaf else said)
+    parts = {"denoiser": Denoiser(network, Flow(), Data()), "autoencoder": Cells(), "text": Spoken()}
     defaults = {"steps": 8, "solver": "euler", "spacing": "trailing", "cfg_scale": cfg_scale}
-    return Pipeline(denoiser, Cells(), Spoken(), Ids(), {"name": "known", "defaults": defaults})  # type: ignore[arg-type]
+    return Engine(Model(parts, {"text": Ids()}, {"name": "known", "defaults": defaults}))  # type: ignore[dict-item]
 
 
-def lab(model: Pipeline, pictures: PictureSet, memory: Path, colour: bool = True, **changes: Any) -> Lab:
+def lab(model: Engine, pictures: PictureSet, memory: Path, colour: bool = True, **changes: Any) -> Lab:
     """A lab over all twelve shapes."""
     settings: dict[str, Any] = {
         "engine": model,

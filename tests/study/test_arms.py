@@ -18,7 +18,8 @@ from unnoise.core.registry import find as registered
 from unnoise.data.store import PictureSet, open_set
 from unnoise.data.write import write_set
 from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.engine import Engine
+from unnoise.engine.model import Model
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.paths.flow import Flow
@@ -32,13 +33,13 @@ FAULTS = {"baseline": 0.02, "pixels": 0.04, "transformer": 0.01, "frozen text": 
 DEAF = "frozen text"
 
 
-class Faulty(known.Exact):
+class Faulty(Denoiser):
     """Its noise is too large by a part of itself, so that the squared error is that part squared."""
 
     fault = 0.0
 
-    def forward(self, *args: Any, **more: Any) -> Estimate:
-        right = super().forward(*args, **more)
+    def leave(self, *args: Any, **more: Any) -> Estimate:
+        right = super().leave(*args, **more)
         return Estimate(right.x0, right.eps * (1 + self.fault))
 
 
@@ -49,13 +50,11 @@ class OtherSpace(known.Cells):
 def model(pictures: PictureSet, each: Wanted) -> Any:
     """The model of an arm: with each seed a ten-thousandth more wrong."""
     engine = known.engine(pictures, deaf=each.name == DEAF)
-    exact: Any = engine.denoiser
-    faulty = Faulty(exact.latents, exact.said)
+    own, exact = engine.model, engine.model.denoiser
+    faulty = Faulty(exact.network, exact.path, exact.prediction)
     faulty.fault = FAULTS[each.name] + each.seed / 10_000
-    engine.denoiser = faulty  # type: ignore[assignment]
-    if each.name == "pixels":
-        engine.autoencoder = OtherSpace()
-    return engine
+    parts = {"denoiser": faulty, "autoencoder": OtherSpace() if each.name == "pixels" else own.autoencoder}
+    return Engine(Model(own.parts | parts, {"text": own.tower.tokenizer}, own.record))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,8 @@ def cost_in(space: str) -> dict[str, Any]:
     text = CLIPText(CLIPTextConfig(words.vocabulary, words.length, width=256, depth=1, heads=2, end=words.end))
     autoencoder = registered("autoencoders", space)()
     denoiser = Denoiser(UNet(UNetConfig(channels_in=autoencoder.space.channels)), Flow(), Data()).eval()
-    return arms.cost(Pipeline(denoiser, autoencoder, text.eval(), words), "red apple", 128)
+    parts = {"denoiser": denoiser, "autoencoder": autoencoder, "text": text.eval()}
+    return arms.cost(Engine(Model(parts, {"text": words})), "red apple", 128)
 
 
 def test_it_is_a_page(lesson: Lesson, tmp_path: Path) -> None:

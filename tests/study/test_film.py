@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from unnoise.study.film import GAP, MARGIN, gif, strip
+from unnoise.study.film import GAP, MARGIN, gif, strip, table
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 90)]
 FRAMES = [Image.new("RGB", (120, 60), colour) for colour in COLOURS]
@@ -38,3 +40,21 @@ def test_a_gif_shows_each_frame_for_its_time() -> None:
             film.seek(number)
             assert film.info["duration"] == (700 if number == 3 else 50)
             assert abs(np.asarray(film.convert("RGB"), dtype=int) - colour).max() <= 3
+
+
+@pytest.mark.parametrize("labels", [(("a", "b"), ("first", "second")), ((), ())])
+def test_pictures_of_a_table_lie_whole_in_their_boxes_whatever_their_size(labels: tuple[Any, Any]) -> None:
+    sizes = [[(30, 20), (64, 8)], [(8, 40), (96, 16)]]
+    colours = [["red", "green"], ["blue", "black"]]
+    rows = [
+        [Image.new("RGB", size, colour) for size, colour in zip(*each, strict=True)]
+        for each in zip(sizes, colours, strict=True)
+    ]
+    out, boxes = table(rows, *labels)
+    places = [
+        (image, box) for row, found in zip(rows, boxes, strict=True) for image, box in zip(row, found, strict=True)
+    ]
+    for image, box in places:
+        assert out.crop(box).tobytes() == image.tobytes()
+    assert max(right for _, (_, _, right, _) in places) < out.width, "nothing is cut off"
+    assert max(below for _, (_, _, _, below) in places) < out.height

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from study import known
 from study.judged import write_shapes
-from unnoise.core.guidance import batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import bind
 from unnoise.core.level import NoiseLevel
 from unnoise.data.store import PictureSet, open_set
 from unnoise.guidances.cfg import CFG
@@ -262,12 +263,12 @@ def asked(shapes: PictureSet, guidance: Any, level: NoiseLevel) -> Tensor:
     """What a model that is exactly right says of one state under "red square", "green bar" lying ready."""
     model = known.engine(shapes)
     x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    conds = {"cond": model.encode(["red square"]), "uncond": model.encode([""])}
-    return bind(guidance, batched(model.denoiser), conds)(x, level).x0
+    conds = {"cond": model.model.encode(["red square"]), "uncond": model.model.encode([""])}
+    return bind(guidance, batched(model.model.denoiser), conds)(x, level).x0
 
 
 def test_switched_and_instead(shapes: PictureSet) -> None:
-    other = known.engine(shapes).encode(["green bar"])
+    other = known.engine(shapes).model.encode(["green bar"])
     before, at, below = NoiseLevel(0.2, 0.8), NoiseLevel(0.5, 0.5), NoiseLevel(0.8, 0.2)
     guidance = Switched(CFG(2.0), Instead(CFG(1.0), other), at)
     assert torch.equal(asked(shapes, guidance, before), asked(shapes, CFG(2.0), before))

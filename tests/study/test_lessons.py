@@ -118,8 +118,8 @@ def test_whose_waves_they_are() -> None:
 def test_what_guidance_is_switched_off_for(shapes: PictureSet, tmp_path: Path) -> None:
     """A model that hears no prompt unless guided to: the judge says when guidance went."""
     lab = known.lab(known.engine(shapes, cfg_scale=0.0), shapes, tmp_path)
-    chosen = lab.engine.settings()
-    levels = registered("spacings", chosen.spacing)().levels(lab.engine.denoiser.path, 8, (3, 16, 16))
+    chosen = lab.engine.request("")
+    levels = chosen.levels_of().levels(lab.engine.model.denoiser.path, 8, (3, 16, 16))
     first = lab.draw(steer=early_late.let_go(levels[0]), note="first")  # plain from the start: the prompt is heard
     last = lab.draw(steer=early_late.let_go(levels[-1]), note="last")  # scale 0 to the end: it is not
     assert lab.right(first.pixels).mean() == 1

@@ -17,9 +17,11 @@ from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.registry import find
 from unnoise.data.store import open_set
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.encoders.tokenizer import Tokens
+from unnoise.engine.engine import Engine
+from unnoise.engine.model import Model
 from unnoise.errors import UnnoiseError
-from unnoise.networks.layers import Inside
+from unnoise.networks.layers import Inside, Network
 from unnoise.study.distances import Figure
 from unnoise.study.lessons.words import others, pairs, shade, study
 from unnoise.study.maps import bare, change, correlation, moved, on_cells, spans, watched, word_map
@@ -35,6 +37,9 @@ class Letters:
     def ids(self, prompt: str) -> list[int]:
         return [SAID.index(word) for word in prompt.split() for _ in word]
 
+    def read(self, prompt: str) -> Tokens:
+        return Tokens(self([prompt])[0], [], self.first)
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         rows = [[7, *self.ids(prompt)] for prompt in prompts]
         return torch.tensor([row + [7] * (self.length - len(row)) for row in rows])
@@ -47,7 +52,7 @@ class Hot(nn.Module):
         return Condition(tokens=nn.functional.one_hot(ids, 8).float())
 
 
-class Painter(nn.Module):
+class Painter(Network):
     """Colours are looked for and painted on the left half; a shape's word on the right one, there painted if asked.
 
     ``green`` is looked for lower down than other colours. A scrambled painter paints where nobody looks.
@@ -63,6 +68,9 @@ class Painter(nn.Module):
         place[1, :8, :8] = 1e-3
         place[7] = 0.02  # where nothing else is looked for
         self.register_buffer("place", place)
+
+    def sites(self) -> tuple[str, ...]:
+        return "mid.cross", "mid.self"
 
     def forward(
         self, x: Tensor, label: Tensor, cond: Condition, edits: Any = (), read: Any = ()
@@ -81,10 +89,11 @@ class Painter(nn.Module):
         return paint.clamp(0, 1) * 2 - 1, inside.features
 
 
-def model(scrambled: bool = False, shapes: bool = False) -> Pipeline:
+def model(scrambled: bool = False, shapes: bool = False) -> Engine:
     denoiser = Denoiser(Painter(scrambled, shapes), find("paths", "flow")(), find("predictions", "data")())
     defaults = {"steps": 3, "solver": "euler", "spacing": "trailing", "cfg_scale": 1.0}
-    return Pipeline(denoiser, known.Cells(), Hot(), Letters(), {"defaults": defaults})  # type: ignore[arg-type]
+    parts = {"denoiser": denoiser, "autoencoder": known.Cells(), "text": Hot()}
+    return Engine(Model(parts, {"text": Letters()}, {"defaults": defaults}))  # type: ignore[dict-item]
 
 
 def test_words_and_their_tokens() -> None:
@@ -116,15 +125,15 @@ def test_maps_are_read_where_the_network_looks() -> None:
     assert word_map(maps[1], green)[8:].sum() > 0.6
 
 
-def test_maps_of_a_real_network_are_its_own(pipeline: Pipeline) -> None:
+def test_maps_of_a_real_network_are_its_own(engine: Engine) -> None:
     """Heads and sites by hand, one step: every cross-attention of the tiny U-Net, and no self-attention."""
-    _, maps = watched(pipeline, ["red apple"], [3], 1)
+    _, maps = watched(engine, ["red apple"], [3], 1)
     assert maps.shape == (1, 32, 16, 16)
-    cond = pipeline.encode(["red apple"])
-    step = next(pipeline.run(["red apple"], [3], "", pipeline.settings(steps=1)))
+    cond = engine.model.encode(["red apple"])
+    step = next(engine.steps("red apple", seed=3, steps=1)).step
     sites = ["down.cross", "mid.0.cross", "up.cross"]
     with torch.inference_mode():
-        parts = pipeline.denoiser(step.x, step.here, cond=cond, read=sites).parts or {}
+        parts = engine.model.denoiser(step.x, step.here, cond=cond, read=sites).parts or {}
     whole = [parts[site].mean(1).mT.unflatten(2, (-1, side)) for site, side in zip(sites, (16, 8, 16), strict=True)]
     whole[1] = whole[1].repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert torch.allclose(maps, sum(whole) / 3, atol=1e-6)
@@ -132,7 +141,7 @@ def test_maps_of_a_real_network_are_its_own(pipeline: Pipeline) -> None:
 
 def test_a_network_without_cross_attention_is_refused() -> None:
     bare = model()
-    bare.denoiser.network.forward = lambda x, label, cond, edits=(), read=(): (x, {})  # type: ignore[union-attr,assignment]
+    bare.model.denoiser.network.sites = lambda: ("mid.self",)  # type: ignore[assignment]
     with pytest.raises(UnnoiseError, match="attends to no prompt"):
         watched(bare, ["red square"], [0], None)
 

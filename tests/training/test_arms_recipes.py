@@ -13,7 +13,7 @@ from unnoise.cli.main import main
 from unnoise.core.objective import Draws
 from unnoise.core.registry import find
 from unnoise.data.store import open_set
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 from unnoise.networks.dit import DiT
 from unnoise.paths.flow import Flow
 from unnoise.pictures import from_bytes
@@ -131,9 +131,9 @@ def test_a_finished_one_goes_on_as_a_folder_s(world: Path, tmp_path: Path) -> No
     assert main([str(word) for word in command("emoji-pixels", world, out, samples=4)]) == 0
     further = ["train", "folder", "--data", world / "pictures", "--init", out, "--train.samples", 4, "--train.batch", 4]
     assert main([str(word) for word in [*further, "--run.out", tmp_path / "more", "--run.dtype", "float32"]]) == 0
-    engine = load_pipeline(tmp_path / "more")
-    assert engine.autoencoder.name == "folded"  # type: ignore[attr-defined]
-    assert isinstance(engine.denoiser.prediction, find("predictions", "data"))
+    engine = load_engine(tmp_path / "more")
+    assert engine.model.autoencoder.name == "folded"  # type: ignore[attr-defined]
+    assert isinstance(engine.model.denoiser.prediction, find("predictions", "data"))
 
 
 def test_a_network_that_does_not_fit_is_refused(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

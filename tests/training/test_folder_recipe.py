@@ -26,7 +26,7 @@ from unnoise.cli.runs import look as told_of
 from unnoise.core.registry import find, index
 from unnoise.data.store import open_set
 from unnoise.data.write import Row, write_set
-from unnoise.engine.load import default_model, load_pipeline
+from unnoise.engine.load import default_model, load_engine
 from unnoise.engine.words import WORDS, read_vocabulary, vocabulary
 from unnoise.networks.unet import UNetConfig
 from unnoise.recipes.folder import SCALES, fresh
@@ -107,8 +107,8 @@ def test_previews_show_the_captions_of_pictures_kept_back(model: Path) -> None:
 
 
 def test_the_model_draws(model: Path) -> None:
-    pipeline = load_pipeline(model)
-    assert pipeline.generate("red square", steps=2)[0].size == (128, 128)
+    engine = load_engine(model)
+    assert engine.generate("red square", steps=2)[0].size == (128, 128)
     assert words(model) == {"red", "green", "blue", "square", "bar", "post", "a", "that", "is"}
 
 
@@ -137,8 +137,8 @@ def test_without_captions_it_takes_no_prompt(world: Path, tmp_path: Path, capsys
     record = read_record(out / "model")
     assert record["parts"]["denoiser"]["config"]["text_width"] == 0
     assert record["defaults"]["cfg_scale"] == 1.0
-    pipeline = load_pipeline(out)
-    plain, prompted = (pipeline.generate(prompt, steps=2, seed=3)[0].tobytes() for prompt in ("", "red square"))
+    engine = load_engine(out)
+    plain, prompted = (engine.generate(prompt, steps=2, seed=3)[0].tobytes() for prompt in ("", "red square"))
     assert plain == prompted, "what is said to it makes no difference"
 
 

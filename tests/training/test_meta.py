@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_flatten
 
 from training.small import build
 from unnoise.core.condition import Condition
-from unnoise.core.guidance import batched, bind
+from unnoise.core.evaluate import batched
+from unnoise.core.guidance import bind
 from unnoise.core.noise import NoiseSource
 from unnoise.core.objective import Batch, Draws
 from unnoise.core.registry import find, index

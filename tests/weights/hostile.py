@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unnoise.encoders.pair import Pair, PairConfig
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
 
@@ -106,7 +106,7 @@ class Hostile:
         listening = True
         try:
             with pytest.raises(UnnoiseError, match=match) as caught:
-                load_pipeline(self.path, "cpu")
+                load_engine(self.path, "cpu")
         finally:
             listening = False
         assert heard == []

@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from unnoise.core.denoiser import Denoiser
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 from unnoise.engine.metadata import weights_sha256
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet
@@ -129,7 +129,7 @@ def test_format_1_opens_as_before(hostile: Hostile, tiny_model: Path) -> None:
         for entry in record["parts"].values():
             entry.pop("shards"), entry.pop("dtype", None)
     assert old[1]["parts"] == new[1]["parts"]
-    pictures = [load_pipeline(path, "cpu").generate("red", seed=3)[0].tobytes() for path in (hostile.path, tiny_model)]
+    pictures = [load_engine(path, "cpu").generate("red", seed=3)[0].tobytes() for path in (hostile.path, tiny_model)]
     assert pictures[0] == pictures[1]
     verify_model(hostile.path)
 

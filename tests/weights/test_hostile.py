@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
 from unnoise.weights.verify import verify_model
@@ -52,7 +52,9 @@ def test_links_in_a_circle_are_refused(hostile: Hostile) -> None:
 
 def test_a_link_to_the_folder_is_fine(hostile: Hostile) -> None:
     (hostile.path.parent / "link").symlink_to(hostile.path)
-    assert load_pipeline(hostile.path.parent / "link", "cpu").record == load_pipeline(hostile.path, "cpu").record
+    assert (
+        load_engine(hostile.path.parent / "link", "cpu").model.record == load_engine(hostile.path, "cpu").model.record
+    )
 
 
 def damage_truncate(h: Hostile) -> None:
@@ -163,7 +165,7 @@ def test_a_pickle_of_another_name_is_not_read(hostile: Hostile) -> None:
     for name in ("weights.bin", "weights.pt", "weights.SafeTensors"):
         bomb_plain(hostile.path / name)
         hostile.change(lambda record, name=name: record["files"].update({name: sha256(hostile.path / name)}))  # type: ignore[misc]
-    load_pipeline(hostile.path, "cpu")
+    load_engine(hostile.path, "cpu")
     assert not Path("boom").exists()
 
 
@@ -214,7 +216,7 @@ def test_weights_that_are_not_finite_end_a_run_with_an_error(case: str, hostile:
     hostile.tensors(lambda tensors: tensors[name].view(-1)[0].fill_(value), shard)
     with pytest.raises(UnnoiseError, match=f"not finite .{name}.; train it again"):
         verify_model(hostile.path)
-    pipeline = load_pipeline(hostile.path, "cpu")
+    pipeline = load_engine(hostile.path, "cpu")
     with pytest.raises(UnnoiseError, match="finite"):
         pipeline.generate("red", seed=1)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import tiny
 from unnoise.core.registry import register
 from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
 from unnoise.weights import model as saving
@@ -144,7 +144,7 @@ def test_verification_reads_all_and_a_load_does_not(hostile: Hostile) -> None:
     held = sum(tensor.numel() for module in tiny.components().values() for _, tensor in tensors(module))
     assert found == (len(list(hostile.path.iterdir())) - 1, 3, held)
     flip(hostile.shard)
-    load_pipeline(hostile.path, "cpu")
+    load_engine(hostile.path, "cpu")
     with pytest.raises(UnnoiseError, match=r"denoiser-01-of-01\.safetensors is damaged: its SHA-256") as caught:
         verify_model(hostile.path)
     assert "\n" not in str(caught.value)

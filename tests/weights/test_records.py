@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from unnoise.engine.load import load_pipeline
+from unnoise.engine.load import load_engine
 from weights.hostile import Hostile
 
 
 def test_the_copy_is_sound(hostile: Hostile) -> None:
     """What the cases below tamper with loads as it is, signed anew or not."""
-    before = load_pipeline(hostile.path, "cpu").generate("red", seed=1, steps=2)[0]
+    before = load_engine(hostile.path, "cpu").generate("red", seed=1, steps=2)[0]
     hostile.tensors(lambda tensors: None)
-    assert load_pipeline(hostile.path, "cpu").generate("red", seed=1, steps=2)[0].tobytes() == before.tobytes()
+    assert load_engine(hostile.path, "cpu").generate("red", seed=1, steps=2)[0].tobytes() == before.tobytes()
 
 
 # settings

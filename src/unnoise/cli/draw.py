@@ -1,73 +1,23 @@
-"""What ``unnoise generate`` does between its options and its files: starts, batches, films."""
+"""What ``unnoise generate`` does between its requests and its files: pictures with a progress line, and films."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from unnoise.cli.output import save
-from unnoise.errors import UnnoiseError
 from unnoise.notes import progress
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.core.sample import Step
-    from unnoise.engine.outpaint import Margins
-    from unnoise.engine.settings import Settings
-    from unnoise.engine.start import Start
-    from unnoise.engine.text_to_picture import Pipeline
+    from unnoise.engine.engine import Engine
+    from unnoise.engine.events import Finished, Stepped
+    from unnoise.engine.request import Request
 
 STRIP_FRAMES, GIF_FRAMES = 12, 40
-
-
-class Given(NamedTuple):
-    """The options that speak of a picture to start from, as they were given."""
-
-    start: Path | None = None
-    strength: float | None = None
-    mask: Path | None = None
-    invert: str | None = None
-
-    def told(self, **how: Any) -> dict[str, Any]:
-        """What a record says of the start: ``how`` it was used, and what identifies the pictures, which it lacks."""
-        from unnoise.data.square import open_picture, open_unchanged
-        from unnoise.engine.masks import identity
-        from unnoise.engine.settings import RULES
-        from unnoise.pictures import pixels_sha256
-
-        assert self.start is not None
-        mask = identity(open_unchanged(self.mask), RULES) if self.mask else None
-        return {**how, "invert": self.invert, "mask": mask, "sha256": pixels_sha256(open_picture(self.start))}
-
-    def begin(self, pipeline: Pipeline, settings: Settings, strength: float | None = None) -> Start | None:
-        """What a run starts from; None for noise.
-
-        Args:
-            strength: in place of the one that was given.
-
-        Raises:
-            UnnoiseError: options that speak of a start where there is none, or pictures that cannot be read or do not
-                fit.
-        """
-        from unnoise.data.square import open_picture, open_unchanged
-        from unnoise.engine.start import check_strength
-
-        strength = self.strength if strength is None else strength
-        if self.start is None:
-            given = {"--strength": strength, "--mask": self.mask, "--invert": self.invert}
-            for option, value in given.items():
-                if value is not None:
-                    raise UnnoiseError(f"{option} speaks of a picture to start from", "name it with --start")
-            return None
-        strength = 1.0 if strength is None and self.invert is not None else strength
-        if strength is not None:
-            check_strength(strength)
-        mask = open_unchanged(self.mask) if self.mask else None
-        begin = pipeline.start(open_picture(self.start), strength, mask, settings.rules)
-        return begin if self.invert is None else pipeline.invert(begin, self.invert, settings)
 
 
 class Frame(NamedTuple):
@@ -79,70 +29,62 @@ class Frame(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A finished picture, its place in the batch that it was drawn in, and its run where that was asked for."""
+    """A finished picture, and its run where that was asked for."""
 
-    image: Image.Image
-    seed: int
-    row: int
-    batch: int
+    done: Finished
     frames: list[Frame]
 
 
 def draw(
-    pipeline: Pipeline,
-    prompt: str,
-    negative: str,
-    seed: int,
-    count: int,
-    settings: Settings,
-    film: bool = False,
-    begin: Start | None = None,
+    engine: Engine,
+    requests: Sequence[Request],
+    sources: Mapping[str, Image.Image],
     strict: bool = False,
+    film: bool = False,
 ) -> Iterator[Drawn]:
-    """Yields pictures, batch by batch, with a progress line on the standard error.
+    """Yields pictures in the order of their requests, with a progress line on the standard error.
 
     Args:
-        seed: of the first; picture i has seed + i.
+        engine, requests, sources, strict: as of ``Engine.draw``.
         film: keep frames of each run.
-        begin: what the runs start from; None for noise.
-        strict: each picture in a batch of its own.
+
+    Raises:
+        UnnoiseError: a request cannot be drawn.
     """
-    from unnoise.engine.text_to_picture import batches
+    from unnoise.engine.engine import sound
+    from unnoise.engine.events import Finished, Stepped
     from unnoise.study.film import evenly
 
-    kept = set(evenly(settings.steps, GIF_FRAMES)) if film else set()
+    kept = {request.steps: set(evenly(request.steps, GIF_FRAMES)) for request in requests} if film else {}
+    frames: dict[int, list[Frame]] = {number: [] for number in range(len(requests))}
+    done: dict[int, Finished] = {}
+    handed = 0
     with progress("drawing", "steps") as line:
-        parts = batches(count, strict)
-        task = line.add_task("", total=settings.steps * len(parts))
-        for batch in parts:
-            moments: list[list[Frame]] = []
-            for step in pipeline.run([prompt] * len(batch), [seed + i for i in batch], negative, settings, begin):
+        task = line.add_task("", total=sum(steps_of(request) for request in requests))
+        for event in sound(engine.draw(requests, sources, strict)):
+            if isinstance(event, Stepped):
                 line.advance(task)
-                last = step
-                if step.index in kept:
-                    moments.append(look(pipeline, step, begin))
-            for row, image in enumerate(pipeline.decode(last.run.x, begin)):
-                yield Drawn(image, seed + batch[row], row, len(batch), [moment[row] for moment in moments])
+                if event.index in kept.get(event.request.steps, ()):
+                    frames[event.number].append(look(event))
+            elif isinstance(event, Finished):
+                done[event.number] = event
+            while handed in done:
+                yield Drawn(done.pop(handed), frames.pop(handed))
+                handed += 1
 
 
-def grow(
-    pipeline: Pipeline, prompt: str, negative: str, seed: int, settings: Settings, picture: Image.Image, by: Margins
-) -> Image.Image:
-    """A picture grown beyond its borders, with a progress line on the standard error."""
-    from unnoise.engine.outpaint import outpaint, window_fill, windows
-    from unnoise.engine.text_to_picture import SIZE
+def steps_of(request: Request) -> int:
+    """How many steps a request takes, in all windows of a picture that grows."""
+    from unnoise.engine.outpaint import windows
 
-    with progress("drawing", "steps") as line:
-        task = line.add_task("", total=settings.steps * len(list(windows(by, SIZE))))
-        fill = window_fill(pipeline, prompt, seed, negative, settings, lambda step: line.advance(task))
-        return outpaint(picture, by, SIZE, fill)
+    if request.margins is None or request.size is None:
+        return request.steps
+    return request.steps * len(list(windows(request.margins, request.size)))
 
 
-def look(pipeline: Pipeline, step: Step, begin: Start | None = None) -> list[Frame]:
-    """The frames of all rows at one step of a run from ``begin``."""
-    caption = f"sigma {float(step.here.sigma):.2f}"
-    states, predicted = pipeline.decode(step.x), pipeline.decode(step.estimate.x0, begin)
-    return [Frame(caption, *pair) for pair in zip(states, predicted, strict=True)]
+def look(event: Stepped) -> Frame:
+    """The frame of one step."""
+    return Frame(f"sigma {float(event.level.sigma):.2f}", event.noisy, event.picture)
 
 
 def films(frames: Sequence[Frame], out: Path, stem: str, strip: bool, gif: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from unnoise.notes import tell
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unnoise.engine.text_to_picture import Pipeline
+    from unnoise.engine.engine import Engine
     from unnoise.study.judge import Exam, Judge
     from unnoise.study.leaderboard import Row
 
@@ -70,14 +70,14 @@ def evaluate(
     make_folder(out)
     board = Board(eyes, pictures, chosen, seed)
     exam = examine(eyes, pictures, board.candidates, board.captions)
-    name, pipeline = next(iter(models.items()))
-    controls, copies = board.controls(pipeline.autoencoder, name)
+    name, engine = next(iter(models.items()))
+    controls, copies = board.controls(engine.model.autoencoder, name)
     rows = [board.row(name, draw(name, model, captions, seeds, seed, steps), copies) for name, model in models.items()]
     asked = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
     facts = {
         "command": typed("eval", map(label, checkpoints), asked),
-        "weights": ", ".join(f"{name} {weights_sha256(model.record)[:16]}" for name, model in models.items()),
-        **{f"settings of {name}": told(model.settings(steps=steps)) for name, model in models.items()},
+        "weights": ", ".join(f"{name} {weights_sha256(model.model.record)[:16]}" for name, model in models.items()),
+        **{f"settings of {name}": told(model.request("", steps=steps)) for name, model in models.items()},
         "judge": f"{label(judge)}, weights {weights_sha256(read_record(folder))[:16]}, {verdict(exam)}",
         "prompts": ", ".join(f"{len(chosen.rows(tier))} {tier}" for tier in dict.fromkeys(chosen.tiers)) + f" ({part})",
         "seeds": f"{seeds} a prompt, from {seed}",
@@ -94,23 +94,23 @@ def evaluate(
 
 def load_models(
     checkpoints: Sequence[Path], judge: Judge, captions: Sequence[str], steps: int | None
-) -> dict[str, Pipeline]:
+) -> dict[str, Engine]:
     """The models by the names of their rows. What would stop one of them is told before the first picture is drawn.
 
     Raises:
         UnnoiseError: none is named, one is no model, cannot read a prompt or take the steps, or is kin to the judge.
     """
-    from unnoise.engine.load import load_pipeline, model_folder
+    from unnoise.engine.load import load_engine, model_folder
 
     if not checkpoints:
         raise UnnoiseError("no model is named", "name one or more, or `default`")
     models = {}
     for name, path in zip(distinct([label(path) for path in checkpoints]), checkpoints, strict=True):
-        pipeline = load_pipeline(model_folder(path))
-        not_kin(judge, pipeline, name)
-        pipeline.tokenizer(captions)
-        pipeline.settings(steps=steps)
-        models[name] = pipeline
+        engine = load_engine(model_folder(path))
+        not_kin(judge, engine, name)
+        for caption in captions:
+            engine.model.check(engine.request(caption, steps=steps))
+        models[name] = engine
     return models
 
 
@@ -128,27 +128,27 @@ def load_judge(folder: Path) -> Judge:
     return Judge(parts["text"], parts["image"], parts["pair"], read_tokenizer(folder, record, parts["text"]))
 
 
-def not_kin(judge: Judge, pipeline: Pipeline, name: str) -> None:
+def not_kin(judge: Judge, engine: Engine, name: str) -> None:
     """Sees that a judge and a model have not grown up together.
 
     Raises:
         UnnoiseError: they have one tokenizer.
     """
-    if pipeline.tokenizer.json == judge.tokenizer.json:
+    if any(tower.tokenizer.json == judge.tokenizer.json for tower in engine.model.conditioner.towers.values()):
         raise UnnoiseError(f"the judge and {name} have one tokenizer", "train a judge apart with emoji-judge")
 
 
-def draw(name: str, pipeline: Pipeline, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:
+def draw(name: str, engine: Engine, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:
     """uint8 (seeds, prompts, 3, H, W); the prompt of row i has the seeds seed + i + k * prompts."""
     import torch
 
     from unnoise.cli.progress import counted
-    from unnoise.pictures import to_bytes
 
     def batch(start: int, turn: int) -> Tensor:
         rows = range(start, min(start + 16, len(captions)))
         numbers = [seed + turn * len(captions) + row for row in rows]
-        return to_bytes(pipeline.draw([captions[row] for row in rows], numbers, steps=steps))
+        seeded = zip(rows, numbers, strict=True)
+        return engine.pixels([engine.request(captions[row], seed=number, steps=steps) for row, number in seeded])
 
     places = [(start, turn) for turn in range(seeds) for start in range(0, len(captions), 16)]
     drawn = torch.cat([batch(*place) for place in counted(f"batches of {name}", places)])

@@ -6,21 +6,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from unnoise.cli.options import request_fields
 from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
-KINDS: dict[str, Callable[[str], Any]] = {
-    "steps": int,
-    "cfg-scale": float,
-    "solver": str,
-    "spacing": str,
-    "guidance": str,
-    "noise": str,
-    "strength": float,
-    "seed": int,
-}
-SETTINGS = ("steps", "cfg-scale", "solver", "spacing", "guidance", "noise")  # those of a run
 MAX_CELLS = 400
+
+
+def kinds() -> dict[str, Callable[[str], Any]]:
+    """{setting: what its values are}: the fields of a request that a grid can vary, as options are written."""
+    fields = request_fields().items()
+    return {
+        name.replace("_", "-"): about["kind"] if about["kind"] in (int, float) else str
+        for name, about in fields
+        if about["axis"]
+    }
 
 
 class Axis(NamedTuple):
@@ -28,6 +28,11 @@ class Axis(NamedTuple):
 
     name: str
     values: tuple[str, ...]
+
+    @property
+    def field(self) -> str:
+        """The field of a request."""
+        return self.name.replace("-", "_")
 
     @property
     def labels(self) -> list[str]:
@@ -44,8 +49,10 @@ def parse(texts: Sequence[str]) -> list[Axis]:
     axes: list[Axis] = []
     for text in texts:
         name, sign, listed = text.partition("=")
-        if name not in KINDS:
-            raise UnnoiseError(f"--grid has no setting {name[:40]!r}", f"one of: {', '.join(KINDS)}; as steps=5,10,20")
+        if name not in kinds():
+            raise UnnoiseError(
+                f"--grid has no setting {name[:40]!r}", f"one of: {', '.join(kinds())}; as steps=5,10,20"
+            )
         values = tuple(value.strip() for value in split(listed))
         if not sign or not all(values):
             raise UnnoiseError(f"--grid {text[:80]!r} lacks a value", f"write it like {name}=FIRST,SECOND")
@@ -82,7 +89,7 @@ def _value(name: str, text: str) -> Any:
     Raises:
         UnnoiseError: it is no number where one is wanted, or a seed out of range.
     """
-    kind = KINDS[name]
+    kind = kinds()[name]
     wanted = {int: "whole numbers", float: "numbers"}.get(kind, "")  # type: ignore[call-overload]
     if wanted and not re.fullmatch(r"[+-]?\d{1,19}" if kind is int else r"[+-]?(\d+\.?\d*|\.\d+)", text):
         raise UnnoiseError(f"--grid {name} wants {wanted}, not {text[:40]!r}", f"write it like {name}=1,2,3")
@@ -91,20 +98,21 @@ def _value(name: str, text: str) -> Any:
     return kind(text)
 
 
-def check(axes: Sequence[Axis], said: Mapping[str, Any], beside: Mapping[str, bool]) -> None:
+def check(axes: Sequence[Axis], settings: Mapping[str, Any], count: int, beside: Mapping[str, bool]) -> None:
     """Refuses what makes no sense together with the grid's axes.
 
     Args:
-        said: what other options say of each setting; None where they do not.
+        settings: what other options give, by the fields of a request.
+        count: how many pictures of each prompt.
         beside: {option: whether it is on} of what is written beside single pictures.
 
     Raises:
-        UnnoiseError: an option and an axis both say a setting, or one is for single pictures.
+        UnnoiseError: an option and an axis both give a setting, or one is for single pictures.
     """
     for axis in axes:
-        if said[axis.name] is not None:
+        if settings.get(axis.field) is not None:
             raise UnnoiseError(f"--{axis.name} and --grid {axis.name} do not agree", "leave one of them out")
-        if axis.name == "seed" and said["count"] is not None:
+        if axis.name == "seed" and count != 1:
             raise UnnoiseError("--count and --grid seed both say how many seeds", "leave one of them out")
     for option, on in beside.items():
         if axes and on:
@@ -114,14 +122,10 @@ def check(axes: Sequence[Axis], said: Mapping[str, Any], beside: Mapping[str, bo
 
 
 def cells(axes: Sequence[Axis], seed: int) -> list[list[dict[str, Any]]]:
-    """The grid's rows: in each cell {setting: value}, its ``seed`` among them."""
-    across, down = axes[0], axes[1] if len(axes) == 2 else None
-    return [
-        [
-            {"seed": seed}
-            | {across.name: _value(across.name, value)}
-            | ({down.name: _value(down.name, low)} if down else {})
-            for value in across.values
-        ]
-        for low in (down.values if down else ("",))
-    ]
+    """The grid's rows: in each cell {field: value}, its ``seed`` among them; without axes a single cell."""
+    rows: list[list[dict[str, Any]]] = [[{"seed": seed}]]
+    if axes:
+        rows = [[{"seed": seed, axes[0].field: _value(axes[0].name, value)} for value in axes[0].values]]
+    if len(axes) == 2:
+        rows = [[cell | {axes[1].field: _value(axes[1].name, low)} for cell in rows[0]] for low in axes[1].values]
+    return rows

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unnoise.cli.options import request_fields
 from unnoise.errors import UnnoiseError, one_line
 
 if TYPE_CHECKING:
+    from unnoise.engine.engine import Engine
     from unnoise.engine.readers.like import Like
     from unnoise.engine.readers.reading import Reading
-    from unnoise.engine.settings import Settings
-    from unnoise.engine.text_to_picture import Pipeline
+    from unnoise.engine.request import Request
 
 SHOWN, LISTED = 60, 16  # characters of a value, and how many of what is left out are printed
 
@@ -37,7 +38,6 @@ class Followed:
         """
         from unnoise.engine.readers.like import like
         from unnoise.engine.readers.read import read_settings
-        from unnoise.engine.text_to_picture import SIZE
 
         found = read_settings(path)
         if found is None:
@@ -45,15 +45,15 @@ class Followed:
                 f"{path} does not say how it was made",
                 "name a picture whose tool writes its settings, in texts of up to 8 MiB, or a JSON file of settings",
             )
-        translated = like(found, (SIZE, SIZE))
+        translated = like(found)
         return cls(path, translated, left_out=dict(translated.left_out))
 
     def take(self, given: Mapping[str, Any], varied: Sequence[str], start: bool) -> dict[str, Any]:
-        """{option: value} of what the file says, nobody gave and no grid varies.
+        """{field: value} of what the file says, nobody gave and no grid varies.
 
         Args:
-            given: {option: its value, or None}.
-            varied: the axes of a grid.
+            given: {field of a request: its value, or None}.
+            varied: fields that a grid varies.
             start: there is a picture to start from, of which a strength can speak.
 
         Raises:
@@ -61,7 +61,7 @@ class Followed:
         """
         like = self.like
         offers = {"prompt": like.prompt, "negative": like.negative, "seed": like.seed, "strength": like.strength}
-        offers |= {name.replace("_", "-"): value for name, value in like.settings.items()}
+        offers |= like.settings
         self.taken = {
             name: value
             for name, value in offers.items()
@@ -82,22 +82,19 @@ class Followed:
         """Whether brackets are text: where it was asked for, or where they are in the prompt that is taken."""
         return given or (self.like.literal and "prompt" in self.taken)
 
-    def fit(self, pipeline: Pipeline, negative: str, weights: bool) -> str:
+    def fit(self, engine: Engine, negative: str, weights: bool) -> str:
         """The negative prompt, left out where it is the file's and longer than the model reads.
 
         Raises:
             UnnoiseError: the prompt is the file's, and too long.
         """
-        from unnoise.engine import emphasis
         from unnoise.engine.metadata import weights_sha256
-        from unnoise.text import clean
 
-        if self.like.weights_sha256 not in (None, weights_sha256(pipeline.record)):
+        if self.like.weights_sha256 not in (None, weights_sha256(engine.model.record)):
             self.left_out["model"] = "other weights; name theirs with --model"
         for name in ("prompt", "negative"):
             try:
-                text = self.taken.get(name, "")
-                pipeline.tokenizer([emphasis.plain(text) if weights else clean(text)])
+                engine.model.conditioner.read(self.taken.get(name, ""), weights)
             except UnnoiseError as error:
                 if name == "prompt":
                     what = error.what.replace("the prompt", f"the prompt of {self.path}", 1)
@@ -107,20 +104,20 @@ class Followed:
                 negative = ""
         return negative
 
-    def report(self, settings: Settings, cfg_scale: float | None) -> list[str]:
+    def report(self, request: Request, cfg_scale: float | None) -> list[str]:
         """The lines that say who made the picture, what is taken from it and what is left out.
 
         Args:
-            settings: what is drawn with.
+            request: what is drawn.
             cfg_scale: the option, if it was given.
 
         Raises:
             UnnoiseError: the option has no effect, since the file's guidance has a scale of its own.
         """
-        if cfg_scale is not None and "guidance" in self.taken and settings.scale != cfg_scale:
+        if cfg_scale is not None and "guidance" in self.taken and request.scale != cfg_scale:
             what = f"--cfg-scale {cfg_scale:g} does not reach the guidance {self.taken['guidance']} of {self.path}"
             raise UnnoiseError(what, "give --guidance too")
-        instead = {"sampler": ("solver", settings.solver), "schedule": ("spacing", settings.spacing)}
+        instead = {"sampler": ("solver", request.solver), "schedule": ("spacing", request.spacing)}
         place = {name: value for old, (name, value) in instead.items() if old in self.left_out}
         few = dict(list(self.left_out.items())[:LISTED])
         more = f", and {len(self.left_out) - LISTED} more" if len(self.left_out) > LISTED else ""
@@ -129,19 +126,31 @@ class Followed:
         lines += [f"  in their place: {listed(place)}"] if place else []
         return [safe(line) for line in [*lines, *(f"  {note}" for note in self.like.notes)]]
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
         return {"tool": self.like.tool, "taken": self.taken, "left_out": self.left_out, "notes": list(self.like.notes)}
 
 
 def listed(values: Mapping[str, Any]) -> str:
     """Names and short values between commas; what says nothing is not listed, and prompts stand in quotes."""
-    told = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    texts = {name: written(value) for name, value in values.items()}
     return ", ".join(
-        f'{short(name)} "{short(value)}"' if name in ("prompt", "negative") else f"{short(name)} {short(value)}"
-        for name, value in told.items()
-        if value
+        f'{label(name)} "{short(text)}"' if name in ("prompt", "negative") else f"{label(name)} {short(text)}"
+        for name, text in texts.items()
+        if text
     )
+
+
+def label(name: str) -> str:
+    """A field of a request, as its option is written, or a name in a file."""
+    return short(name.replace("_", "-") if name in request_fields() else name)
+
+
+def written(value: Any) -> str:
+    """A value in a line of settings."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def short(text: str) -> str:

@@ -115,25 +115,22 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
     """Draws one picture for each of ``count`` trained things without a skin tone, evenly spread over the set."""
     import time
 
-    import torch
-
-    from unnoise.engine.load import load_pipeline, read_tokenizer
+    from unnoise.engine.load import load_engine, read_tokenizer
+    from unnoise.pictures import from_bytes
     from unnoise.study.measure import adherence
     from unnoise.weights.model import load_model
 
     trained = pictures.select("denoiser")
     plain = [i for i in trained if not pictures.attributes[i].get("tones")] or trained
     chosen = [plain[place * len(plain) // count] for place in range(count)]
-    pipeline, started = load_pipeline(folder), time.perf_counter()
-    captions = list(dict.fromkeys(pipeline.tokenizer.cut(pictures.captions[i][0]) for i in chosen))
-    drawn = [
-        pipeline.draw(captions[start : start + 20], list(range(start, min(start + 20, len(captions)))))
-        for start in range(0, len(captions), 20)
-    ]
+    engine, started = load_engine(folder), time.perf_counter()
+    captions = list(dict.fromkeys(engine.model.tower.tokenizer.cut(pictures.captions[i][0]) for i in chosen))
+    requests = [engine.request(caption, seed=place) for place, caption in enumerate(captions)]
+    drawn = from_bytes(engine.pixels(requests))
     seconds = round(time.perf_counter() - started, 1)
     parts, record = load_model(judge, ("text", "image", "pair"))
     tokenizer = read_tokenizer(judge, record, parts["text"])
-    found = adherence(torch.cat(drawn), captions, parts["text"], parts["image"], parts["pair"], tokenizer)
+    found = adherence(drawn, captions, parts["text"], parts["image"], parts["pair"], tokenizer)
     return {**found._asdict(), "seconds": seconds}
 
 

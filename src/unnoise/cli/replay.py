@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,9 @@ from unnoise.errors import UnnoiseError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from unnoise.engine.engine import Engine
+    from unnoise.engine.metadata import Record
 
 CLOSE_DB = 40.0
 
@@ -45,8 +49,8 @@ def replay(
     """
     from unnoise.cli.like import foreign
     from unnoise.cli.output import ready_folder, save
-    from unnoise.engine.load import load_pipeline
-    from unnoise.engine.metadata import read_pictures, run_record, to_png, weights_sha256
+    from unnoise.engine.load import load_engine
+    from unnoise.engine.metadata import about_maker, read_pictures, to_png, weights_sha256
 
     try:
         pairs = read_pictures(picture)
@@ -59,86 +63,73 @@ def replay(
     if out is not None and len(pairs) > 1:
         raise UnnoiseError(f"{picture} is a grid, which is compared cell by cell", "leave --out out")
     record = pairs[0][1]
-    made_by = record["made_by"]
-    then = made_by.get("dtype")
+    then = record.made_by.get("dtype")
     if dtype == "auto" and then in ("float32", "bfloat16"):
         dtype = then
-    if threads is None and isinstance(made_by.get("threads"), int) and 1 <= made_by["threads"] <= 256:
-        threads = made_by["threads"]
-    pipeline = load_pipeline(model, device, dtype, threads)
-    new = [again(pipeline, each, start, mask) for _, each in pairs]
+    before = record.made_by.get("threads")
+    if threads is None and isinstance(before, int) and 1 <= before <= 256:
+        threads = before
+    engine = load_engine(model, device, dtype, threads)
+    new = [again(engine, each, start, mask) for _, each in pairs]
     verdict, distance = worst([compare(old, image) for (old, _), image in zip(pairs, new, strict=True)])
-    here = run_record(pipeline, "", "", pipeline.defaults)["made_by"]
+    here = about_maker(engine.model)
     with ready_folder(out) if out else nullcontext():
-        data = to_png(new[0], {**record, "made_by": here})
+        data = to_png(new[0], record._replace(made_by=here))
         path = save(data, out, f"{picture.stem}-replayed") if out else None
-    notes = changed(record, here, weights_sha256(pipeline.record))
+    notes = changed(record, here, weights_sha256(engine.model.record))
     if as_json:
         print(json.dumps({"verdict": verdict, **distance, "notes": notes, "path": str(path) if path else None}))
     else:
-        shown = [said(picture, verdict, distance, len(pairs)), *(f"  {note}" for note in notes)]
-        print("\n".join([*shown, *([str(path)] if path else [])]))
+        lines = [answer(picture, verdict, distance, len(pairs)), *(f"  {note}" for note in notes)]
+        print("\n".join([*lines, *([str(path)] if path else [])]))
     if verdict == "different":
         raise SystemExit(1)
 
 
-def changed(record: Mapping[str, Any], here: Mapping[str, Any], weights: str) -> list[str]:
-    """What is not as it was when the picture was made: weights, versions, device."""
+def changed(record: Record, here: Mapping[str, Any], weights: str) -> list[str]:
+    """What is not as it was when the picture was made: weights, versions, device; what it was drawn beside."""
     notes = []
-    if weights != record["model"]["sha256"]:
-        notes.append(f"made with other weights ({str(record['model'].get('name'))[:40]!r}); name theirs with --model")
-    then = record["made_by"]
+    if weights != record.model["sha256"]:
+        notes.append(f"made with other weights ({str(record.model.get('name'))[:40]!r}); name theirs with --model")
+    if record.shared:
+        notes.append("it was drawn beside others, which changes bits by rounding")
+    then = record.made_by
     return notes + [
         f"{key} is {now}, it was {str(then[key])[:40]!r}" for key, now in here.items() if then.get(key, now) != now
     ]
 
 
-def check_given(picture: Path, record: Mapping[str, Any], start: Path | None, mask: Path | None) -> None:
-    """Sees that the pictures that one was drawn from, as its record has it, are named, and are those.
+def check_given(picture: Path, record: Record, start: Path | None, mask: Path | None) -> None:
+    """Ensures that the pictures that one was drawn from, as its record has it, are named, and are those.
 
     Raises:
         UnnoiseError: one is missing, one too many, or another.
     """
-    from unnoise.data.square import open_picture, open_unchanged
-    from unnoise.engine.masks import identity
-    from unnoise.pictures import pixels_sha256
-
-    def same(what: str, path: Path) -> bool:
-        if what == "mask":
-            return identity(open_unchanged(path), record["format"]) == str(told[what])
-        return pixels_sha256(open_picture(path)) == str(told["sha256"])
-
-    told = record.get("start") or {"sha256": None, "mask": None}
-    for what, path, wanted in (("start", start, told["sha256"]), ("mask", mask, told["mask"])):
+    given = sources(record, start, mask)
+    for what, path in (("start", start), ("mask", mask)):
+        wanted = getattr(record.request, what)
         if path is None and wanted:
             raise UnnoiseError(f"{picture} was drawn from a {what}, which is not in it", f"name it with --{what}")
         if path is not None and not wanted:
             raise UnnoiseError(f"{picture} was drawn without a {what}", f"leave --{what} out")
-        if path is not None and not same(what, path):
+        if wanted and wanted not in given:
             raise UnnoiseError(f"{path} is not the {what} that {picture} was drawn from", "name the one that was used")
 
 
-def again(pipeline: Any, record: dict[str, Any], start: Path | None, mask: Path | None) -> Image.Image:
-    """The picture of a record, drawn in a batch of the same size and at the same place in it."""
-    from unnoise.cli.draw import Given, grow
-    from unnoise.data.square import open_picture
-    from unnoise.engine.outpaint import Margins
+def sources(record: Record, start: Path | None, mask: Path | None) -> dict[str, Image.Image]:
+    """The pictures that one was drawn from, by what identifies them."""
+    from unnoise.data.square import open_picture, open_unchanged
+    from unnoise.engine.engine import sources_of
 
-    names = ("steps", "cfg_scale", "solver", "spacing", "guidance", "noise", "weights")
-    settings = pipeline.settings(**{name: record[name] for name in names}, rules=record["format"])
-    prompt, negative, told = record["prompt"], record["negative"], record.get("start")
-    begin = None
-    if told is not None and "outpaint" in told:
-        assert start is not None
-        by = Margins(**told["outpaint"])
-        return grow(pipeline, prompt, negative, record["seed"], settings, open_picture(start), by)
-    if told is not None:
-        begin = Given(start, told["strength"], mask, told["invert"]).begin(pipeline, settings)
-    seeds = [record["seed"] - record["row"] + i for i in range(record["batch"])]
-    for step in pipeline.run([prompt] * len(seeds), seeds, negative, settings, begin):
-        last = step
-    image: Image.Image = pipeline.decode(last.run.x, begin)[record["row"]]
-    return image
+    opened = None if start is None else open_picture(start), None if mask is None else open_unchanged(mask)
+    return sources_of(*opened, record.request.rules)[0]
+
+
+def again(engine: Engine, record: Record, start: Path | None, mask: Path | None) -> Image.Image:
+    """The picture of a record, drawn in a batch of the same size and at the same place in it."""
+    request, first = record.request, record.request.seed - record.row
+    beside = [replace(request, seed=first + i) for i in range(record.batch)]
+    return engine.pictures(beside, sources(record, start, mask))[record.row]
 
 
 def compare(old: Image.Image, new: Image.Image) -> tuple[str, dict[str, Any]]:
@@ -164,7 +155,7 @@ def worst(found: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, A
     return max(found, key=rank)
 
 
-def said(picture: Path, verdict: str, distance: dict[str, Any], cells: int = 1) -> str:
+def answer(picture: Path, verdict: str, distance: dict[str, Any], cells: int = 1) -> str:
     """The answer in one line; of a grid it speaks of the worst cell."""
     if verdict == "equal":
         return f"{picture}: equal, every pixel is the same" + f" in all {cells} pictures" * (cells > 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unnoise.core.level import NoiseLevel
     from unnoise.core.noise import NoiseSource
     from unnoise.core.path import Path as NoisePath
+    from unnoise.engine.model import Model
+    from unnoise.engine.request import Request
 
 MOST = 200  # levels of a grid, and prompts
 LONG, LONGER = 120, 6  # steps of the runs that a curve is fitted to: so many, and so many times the most that it is for
@@ -65,7 +67,7 @@ def search(
         as_json: print what was found as one line of JSON.
     """
     from unnoise.cli.prompts import Prompt, checked, read_prompts
-    from unnoise.engine.load import load_pipeline
+    from unnoise.engine.load import load_engine
     from unnoise.recipes.latent import PREVIEW_PROMPTS
     from unnoise.study.descent import COUNTS
 
@@ -90,42 +92,41 @@ def search(
     if len(drawn) > MOST:
         raise UnnoiseError(f"{len(drawn)} prompts are too many", f"{MOST} at most")
     wanted = "float32" if method == "curve" and dtype == "auto" else dtype
-    pipeline = load_pipeline(model, device, wanted, threads)
-    settings = pipeline.settings(cfg_scale=cfg_scale, guidance=guidance, spacing=spacing)
-    runs = Runs(pipeline, settings, drawn, seed)
+    engine = load_engine(model, device, wanted, threads)
+    request = engine.request("", cfg_scale=cfg_scale, guidance=guidance, spacing=spacing)
+    runs = Runs(engine.model, request, drawn, seed)
     if method == "levels":
         found, errors = of_levels(runs, chosen[0], grid)
         print(told_levels(chosen[0], grid, found, errors, as_json))
     else:
         found, table = of_curve(runs, chosen, iterations)
-        print(told_curve(settings.spacing, iterations, found, table, as_json))
+        print(told_curve(request.spacing, iterations, found, table, as_json))
 
 
 class Runs(NamedTuple):
-    """What is drawn: a pipeline with its settings, prompts, and the seed of the first picture."""
+    """What is drawn: a model, a request with its settings, prompts, and the seed of the first picture."""
 
-    pipeline: Any
-    settings: Any
+    model: Model
+    request: Request
     prompts: Sequence[str]
     seed: int
 
     @property
     def path(self) -> NoisePath:
-        return self.pipeline.denoiser.path  # type: ignore[no-any-return]
+        return self.model.denoiser.path
 
     @property
     def shape(self) -> Sequence[int]:
-        from unnoise.engine.text_to_picture import SIZE
-
-        return self.pipeline.autoencoder.space.shape(SIZE)  # type: ignore[no-any-return]
+        return self.model.shape(self.request)
 
     def denoise(self, rows: slice = slice(None)) -> Bound:
         """Guided, for these of the prompts."""
-        from unnoise.core.guidance import batched, bind
+        from unnoise.core.evaluate import batched
+        from unnoise.core.guidance import bind
 
         prompts = list(self.prompts[rows])
-        conds = {"cond": self.pipeline.encode(prompts), "uncond": self.pipeline.encode([""]).repeat(len(prompts))}
-        return bind(self.settings.steer(), batched(self.pipeline.denoiser), conds)
+        conds = {"cond": self.model.encode(prompts), "uncond": self.model.encode([""]).repeat(len(prompts))}
+        return bind(self.request.steer(), batched(self.model.denoiser), conds)
 
     def noise(self, rows: slice = slice(None), fresh: bool = False) -> NoiseSource:
         """Of these pictures; or fresh, that no search has seen."""
@@ -135,7 +136,7 @@ class Runs(NamedTuple):
 
         first = self.seed + (len(self.prompts) if fresh else 0)
         seeds = range(first, first + len(self.prompts))[rows]
-        return NoiseSource(seeds, self.shape, torch.float32, self.pipeline.device)
+        return NoiseSource(seeds, self.shape, torch.float32, self.model.device)
 
     def levels(self, spacing: str, steps: int) -> list[NoiseLevel]:
         from unnoise.core.notation import make
@@ -159,7 +160,7 @@ def of_levels(runs: Runs, steps: int, grid: int) -> tuple[str, dict[str, float]]
     from unnoise.study.search import best_levels, costs
 
     fine = KLOptimal().levels(runs.path, grid, runs.shape)
-    usual = runs.levels(runs.settings.spacing, steps)
+    usual = runs.levels(runs.request.spacing, steps)
     with torch.inference_mode():
         denoise, fresh = runs.denoise(), runs.noise(fresh=True)
         levels = best_levels(costs(denoise, fine, runs.noise().initial() * fine[0].sigma), steps)
@@ -168,7 +169,7 @@ def of_levels(runs: Runs, steps: int, grid: int) -> tuple[str, dict[str, float]]
         def off(chosen: Sequence[NoiseLevel]) -> float:
             return float((runs.end("euler", chosen, denoise, fresh) - wanted).pow(2).mean().sqrt())
 
-        errors = {"searched": round(off(levels), 4), runs.settings.spacing: round(off(usual), 4)}
+        errors = {"searched": round(off(levels), 4), runs.request.spacing: round(off(usual), 4)}
     return typed(runs.path, levels), errors
 
 
@@ -184,8 +185,8 @@ def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, d
 
     rows = [slice(first, first + ROWS) for first in range(0, len(runs.prompts), ROWS)]
     long = max(LONG, LONGER * max(counts))
-    fine, times, found = runs.levels(runs.settings.spacing, long), first_times(runs), ""
-    runs.pipeline.denoiser.requires_grad_(False)
+    fine, times, found = runs.levels(runs.request.spacing, long), first_times(runs), ""
+    runs.model.denoiser.requires_grad_(False)
     bounds: list[Bound] = []
 
     def ends(what: str, fresh: bool, levels: Sequence[NoiseLevel] = fine) -> list[torch.Tensor]:
@@ -204,7 +205,7 @@ def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, d
         table: dict[int, dict[str, float]] = {}
         with torch.inference_mode():
             for n in counts:
-                for name, spacing in (("curve", found), ("before", runs.settings.spacing)):
+                for name, spacing in (("curve", found), ("before", runs.request.spacing)):
                     short = ends(f"of {n} steps", True, runs.levels(spacing, n))
                     off = errors(torch.cat(short), torch.cat(others))
                     table.setdefault(n, {})[name] = float(f"{off.log().mean().exp():.3g}")
@@ -225,13 +226,13 @@ def first_times(runs: Runs) -> list[float]:
     from unnoise.spacings.curve import Curve
     from unnoise.study.descent import POINTS
 
-    spacing = make("spacings", runs.settings.spacing)
+    spacing = make("spacings", runs.request.spacing)
     if isinstance(spacing, Curve) and len(spacing.times) > 1:
         return spacing.times
-    start, top = runs.levels(runs.settings.spacing, POINTS), runs.levels(runs.settings.spacing, LONG)[0]
+    start, top = runs.levels(runs.request.spacing, POINTS), runs.levels(runs.request.spacing, LONG)[0]
     if abs(float(start[0].sigma) - float(top.sigma)) > 1e-9:
         raise UnnoiseError(
-            f"{runs.settings.spacing} begins at another level for another number of steps",
+            f"{runs.request.spacing} begins at another level for another number of steps",
             "name a --spacing that always begins at the noisiest, such as beta",
         )
     low, last = runs.path.t_min, len(start) - 1

@@ -63,7 +63,7 @@ def study(
     from unnoise.cli.progress import counted
     from unnoise.cli.trials import Trials
     from unnoise.data.store import open_set
-    from unnoise.engine.load import load_pipeline, model_folder
+    from unnoise.engine.load import load_engine, model_folder
     from unnoise.engine.metadata import weights_sha256
     from unnoise.study.lab import Lab
     from unnoise.study.page import record, write
@@ -73,9 +73,9 @@ def study(
 
     pictures = open_set(data)
     chosen = choose(pictures, part, prompts)
-    engine = load_pipeline(model, threads=threads)
-    engine.settings(steps=steps)  # refused before any work
-    weights = weights_sha256(engine.record)
+    engine = load_engine(model, threads=threads)
+    engine.request("", steps=steps)  # refused before any work
+    weights = weights_sha256(engine.model.record)
     eyes = model_folder(judge)
 
     def stranger() -> Judge:
@@ -84,7 +84,7 @@ def study(
         return found
 
     given = {"data": data} | ({"autoencoder": model, "text": model} if model is not None else {})
-    network = next(engine.denoiser.parameters())
+    network = next(engine.model.denoiser.parameters())
     lab = Lab(
         engine=engine,
         weights=weights,
@@ -109,7 +109,7 @@ def study(
     words = [name] if model is None else [name, label(model)]
     facts = {
         "command": typed("study", words, asked),
-        "model": f"{engine.record.get('name', '')}, weights {weights[:16]}",
+        "model": f"{engine.model.record.get('name', '')}, weights {weights[:16]}",
         "prompts": lesson.asked or lab.kinds(),
         "settings": lesson.drawn or lab.told(),
         **({"judge": f"{label(judge)}, weights {lab.judged_by()[:16]}, {lab.verdict()}"} if lab.judged else {}),

@@ -14,7 +14,7 @@ from typing import Any
 
 from unnoise.cli.train import train
 from unnoise.core import registry
-from unnoise.engine.load import choose_device, load_pipeline
+from unnoise.engine.load import choose_device, load_engine
 from unnoise.engine.metadata import weights_sha256
 from unnoise.errors import UnnoiseError
 from unnoise.notes import say
@@ -167,5 +167,5 @@ class Trials:
 
     def found(self, each: Wanted) -> Trial:
         """What a finished training came to."""
-        manifest, engine = self.manifest(each), load_pipeline(self.folder(each), dtype="float32")
-        return Trial(engine, weights_sha256(engine.record), int(manifest["samples"]), float(manifest["seconds"]))
+        manifest, engine = self.manifest(each), load_engine(self.folder(each), dtype="float32")
+        return Trial(engine, weights_sha256(engine.model.record), int(manifest["samples"]), float(manifest["seconds"]))

@@ -1,9 +1,10 @@
-"""A network that has been told what its numbers mean."""
+"""A calibrated network: one whose numbers have a meaning."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,22 @@ NOISE_LABELS: dict[str, Callable[[Scalar, NoiseLevel], Scalar]] = {
     "time": lambda t, level: t * 1000,  # rectified flow: time, in thousandths
     "log-sigma": _log_sigma,  # EDM: c_noise = ln(sigma) / 4
 }
+
+
+class Seen(NamedTuple):
+    """A state as a network sees it.
+
+    Attributes:
+        x: (B, C, ...) the state, rescaled onto the network's own path.
+        level: its level there.
+        scaled: (B, C or 2 C, ...) what the network is shown, in its own precision.
+        label: (B,) float32 noise label.
+    """
+
+    x: Tensor
+    level: NoiseLevel
+    scaled: Tensor
+    label: Tensor
 
 
 class Denoiser(nn.Module):
@@ -77,10 +94,22 @@ class Denoiser(nn.Module):
             cond: what the picture is asked to be, B rows.
             edits: changes inside the network, for this call alone.
             read: names of features to bring back in ``Estimate.parts``.
-            previous: what was said a step earlier; only networks with self-conditioning use it, and do without.
+            previous: the estimate of a step earlier; only networks with self-conditioning use it, and do without.
 
         Raises:
             UnnoiseError: the prediction cannot be inverted at this level, or ``x`` or ``here`` is no such thing.
+        """
+        seen = self.enter(x, here, previous)
+        if isinstance(seen, Estimate):
+            return seen
+        output, features = self.call(seen.scaled, seen.label, cond, edits, read)
+        return self.leave(output, seen, features)
+
+    def enter(self, x: Tensor, here: NoiseLevel, previous: Estimate | None = None) -> Seen | Estimate:
+        """What the network is shown of a state at a level; for clean data, of which nothing is asked, the estimate.
+
+        The first third of ``forward``: rows of several runs, each at a level of its own, enter one by one, share one
+        call of the network, and leave one by one. Args are those of ``forward``.
         """
         checks.instance("x", x, Tensor, "give a state, such as noise.initial()")
         checks.instance("here", here, NoiseLevel, "give the state's level: NoiseLevel(alpha, sigma)")
@@ -89,11 +118,14 @@ class Denoiser(nn.Module):
         t = self.path.time_of(here)
         own = self.path.at(t)
         self.prediction.check(own)
-        x_own = x * over(_ratio(own, here), x)
+        x = x * over(_ratio(own, here), x)
         again = self.fed_back(previous) if self.self_conditioning and previous is not None else None
-        output, features = self.output(x_own, t, own, cond, edits, read, again)
-        said, fraction = self.split(output)
-        x0, eps = self.prediction.decode(said, x_own, own)
+        return Seen(x, own, *self.scaled(x, t, own, again))
+
+    def leave(self, output: Tensor, seen: Seen, features: Mapping[str, Tensor] | None = None) -> Estimate:
+        """The estimate that the network's raw output stands for, in the precision of the state."""
+        output, fraction = self.split(output.to(seen.x.dtype))
+        x0, eps = self.prediction.decode(output, seen.x, seen.level)
         return Estimate(x0, eps, fraction, features or None)
 
     def output(
@@ -111,6 +143,12 @@ class Denoiser(nn.Module):
         ``previous``, for networks with self-conditioning alone, is what ``fed_back`` made of an earlier estimate, shape
         of the state; None is the same as zeros. The output of a network with learned variance is for ``split``.
         """
+        scaled, label = self.scaled(x, t, level, previous)
+        output, features = self.call(scaled, label, cond, edits, read)
+        return output.to(x.dtype), features
+
+    def scaled(self, x: Tensor, t: Scalar, level: NoiseLevel, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(state as the network sees it, (B,) noise label); args are those of ``output``."""
         label = NOISE_LABELS[self.noise_label](t, level)
         if not isinstance(label, Tensor):
             label = torch.full((x.shape[0],), float(label), dtype=torch.float32, device=x.device)
@@ -120,8 +158,18 @@ class Denoiser(nn.Module):
         scaled = (x * over(self.prediction.scale_in(level), x)).to(dtype)
         if previous is not None:
             scaled = torch.cat([scaled, previous.to(dtype)], dim=1)
-        output, features = self.network(scaled, label, cond, edits=tuple(edits), read=tuple(read))
-        return output.to(x.dtype), features
+        return scaled, label
+
+    def call(
+        self,
+        scaled: Tensor,
+        label: Tensor,
+        cond: Condition | None = None,
+        edits: Sequence[Edit] = (),
+        read: Sequence[str] = (),
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One call of the network: (raw output, what was read)."""
+        return self.network(scaled, label, cond, edits=tuple(edits), read=tuple(read))  # type: ignore[no-any-return]
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """(what the prediction is of, fraction of variance) of a raw output, (B, C, ...) each.
@@ -131,8 +179,8 @@ class Denoiser(nn.Module):
         """
         if not self.learned_variance:
             return output, None
-        said, v = output.chunk(2, dim=1)
-        return said, (v + 1) / 2
+        mean, v = output.chunk(2, dim=1)
+        return mean, (v + 1) / 2
 
     def fed_back(self, estimate: Estimate) -> Tensor:
         """What a network with self-conditioning is shown of an earlier estimate, shape of the state.

@@ -6,32 +6,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.condition import Condition
-from unnoise.core.denoiser import Denoiser
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 
+OWN = "denoiser"  # the name of a run's own network
+
 
 class Ask(NamedTuple):
-    """One call that guidance wants made.
+    """One call that guidance wants made: plain data, so that a guidance can be typed and sent.
 
     Attributes:
         cond: what the picture is asked to be in this call.
         edits: changes inside the network for this call.
-        denoiser: another network than the run's own (a weaker one, for autoguidance).
-        previous: what the call of this name said a step earlier, for networks that read it; ``Call`` fills it in.
+        network: the name of the network that is called: a weaker one for autoguidance.
+        previous: the estimate of the call of this name a step earlier, for networks that read it; ``Call`` fills it in.
+        read: names of features to bring back in the estimate's ``parts``.
+        adapters: names of the adapters that are active in this call.
     """
 
     cond: Condition | None
     edits: tuple[Edit, ...] = ()
-    denoiser: Denoiser | None = None
+    network: str = OWN
     previous: Estimate | None = None
+    read: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
 
 
 Asks = Mapping[str, Ask]
@@ -78,22 +82,29 @@ class Call:
     def __call__(self, x: Tensor, here: NoiseLevel, there: NoiseLevel | None = None) -> Estimate:
         bound = self._bound
         asks = bound.guidance.asks(bound.conds, here)
-        asks = {name: ask._replace(previous=self._before.parts.get(name)) for name, ask in asks.items()}
+        asks = {n: ask._replace(previous=self._before.parts.get(n), read=bound.read) for n, ask in asks.items()}
         parts = bound.evaluate(x, here, there, asks)
         estimate, memory = bound.guidance.combine(parts, x, here, self._before.guidance)
         if not self._moved:
             self.memory, self._moved = Memory(memory, parts), True
-        said = parts["cond"] if "cond" in parts else next(iter(parts.values()))
-        return estimate._replace(parts=parts, fraction=said.fraction)
+        first = parts["cond"] if "cond" in parts else next(iter(parts.values()))
+        return estimate._replace(parts=parts, fraction=first.fraction)
 
 
 class Bound:
     """A guidance, a way to evaluate networks and the conditions of a run, bound together; holds no state."""
 
-    def __init__(self, guidance: Guidance, evaluate: Evaluate, conds: Mapping[str, Condition | None]) -> None:
+    def __init__(
+        self,
+        guidance: Guidance,
+        evaluate: Evaluate,
+        conds: Mapping[str, Condition | None],
+        read: tuple[str, ...] = (),
+    ) -> None:
         self.guidance = guidance
         self.evaluate = evaluate
         self.conds = conds
+        self.read = read
 
     def step(self, memory: Memory | None) -> Call:
         """The denoise of one step."""
@@ -103,44 +114,24 @@ class Bound:
         return self.step(None)(x, here, there)
 
 
-def bind(guidance: Guidance, evaluate: Evaluate, conds: Mapping[str, Condition | None]) -> Bound:
-    """What ``sample`` takes as ``denoise``. ``evaluate`` is the only seam that a batching server replaces.
+def bind(
+    guidance: Guidance,
+    evaluate: Evaluate,
+    conds: Mapping[str, Condition | None],
+    read: Sequence[str] = (),
+) -> Bound:
+    """The ``denoise`` of a run.
+
+    Args:
+        guidance: how it is steered.
+        evaluate: what makes the calls, such as ``evaluate.batched(denoiser)``.
+        conds: {"cond": what is wanted, "uncond": what to steer away from, where there is such}.
+        read: names of features that come back with each estimate, in the ``parts`` of its parts.
 
     Raises:
         UnnoiseError: ``guidance`` is none, or ``conds`` lacks "cond".
     """
     checks.instance("guidance", guidance, Guidance, "give one, such as CFG(3.0)")
     if not isinstance(conds, Mapping) or "cond" not in conds:
-        raise UnnoiseError("conds has no condition called 'cond'", 'give {"cond": pipeline.encode(prompts)}')
-    return Bound(guidance, evaluate, conds)
-
-
-def batched(denoiser: Denoiser) -> Evaluate:
-    """An ``evaluate`` that makes one network call of all asks that share a network and edits, and splits the answer."""
-
-    def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
-        groups: dict[tuple[int, tuple[Edit, ...], bool], list[str]] = {}
-        for name, ask in asks.items():  # an ask with no condition has no rows to join to another's
-            groups.setdefault((id(ask.denoiser or denoiser), ask.edits, ask.cond is None), []).append(name)
-        parts: dict[str, Estimate] = {}
-        for (_, edits, _), names in groups.items():
-            conds = [asks[name].cond for name in names]
-            joined = Condition.cat([c for c in conds if c is not None]) if conds[0] is not None else None
-            network = asks[names[0]].denoiser or denoiser
-            again = _joined([asks[name].previous for name in names], x)
-            rows = x.repeat(len(names), *[1] * (x.ndim - 1))
-            estimate = network(rows, here, there, cond=joined, edits=edits, previous=again)
-            for row, name in enumerate(names):
-                parts[name] = estimate.rows(row * len(x), (row + 1) * len(x))
-        return parts
-
-    return evaluate
-
-
-def _joined(previous: Sequence[Estimate | None], x: Tensor) -> Estimate | None:
-    """The rows of earlier estimates, one after the other; zeros for a call that was not made, None where none was."""
-    if all(e is None for e in previous):
-        return None
-    nothing = Estimate(torch.zeros_like(x), torch.zeros_like(x))
-    known = [nothing if e is None else e for e in previous]
-    return Estimate(torch.cat([e.x0 for e in known]), torch.cat([e.eps for e in known]))
+        raise UnnoiseError("conds has no condition called 'cond'", 'give {"cond": model.encode(prompts)}')
+    return Bound(guidance, evaluate, conds, tuple(read))

@@ -81,6 +81,20 @@ class NoiseSource:
         return self._rows("step", self.index, self._draws)
 
 
+class TorchNoise(NoiseSource):
+    """Noise to start from as torch's own generator draws it, in float32 on the CPU: what diffusers and ComfyUI do.
+
+    A seed of theirs is then the same noise, for a picture of the same shape that is drawn alone there, or with a list
+    of generators. Noise on the way is drawn as by ``NoiseSource``: theirs goes on with the same generator, so that it
+    depends on all that was drawn before. Args are those of ``NoiseSource``.
+    """
+
+    def initial(self) -> Tensor:
+        """(B, *shape) standard normal noise to start from, each row by a generator of its own."""
+        rows = [torch.randn(self.shape, generator=torch.Generator().manual_seed(seed)) for seed in self.seeds]
+        return torch.stack(rows).to(device=self.device, dtype=self.dtype)
+
+
 _ROOT = -24  # time below 2^-24, that is sigma/alpha above 4096, is one piece
 _DIGITS = 24  # binary digits of a time within its piece
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from unnoise.core import checks
 from unnoise.core.registry import find
@@ -24,18 +24,102 @@ _WORDS = {"true": True, "false": False, "none": None}
 _LONGEST, _DEEPEST = 1000, 8
 
 
+class Written(NamedTuple):
+    """A method as it was written.
+
+    Attributes:
+        name: its name or alias.
+        cls: what the registry has under it.
+        settings: by their names; a setting that is itself a method is one of these.
+    """
+
+    name: str
+    cls: Any
+    settings: dict[str, Any]
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The settings that the method has, in their order."""
+        return inspect.signature(self.cls).parameters
+
+
 def make(kind: str, text: str, defaults: Mapping[str, Any] | None = None) -> Any:
     """The method that the text describes.
 
     Args:
         kind: of the registry: "solvers", "spacings", "guidances".
         text: the notation, at most 1,000 characters.
-        defaults: settings for each method in it that has a setting of that name and is not told otherwise.
+        defaults: settings for each method in it that has a setting of that name which the text leaves open.
 
     Raises:
         UnnoiseError: an unknown method or setting, a value that the method refuses, or brackets that do not match.
     """
-    return _Reader(kind, checks.text(kind.removesuffix("s"), text), defaults or {}).read()
+    return _built(read(kind, text), defaults or {})
+
+
+def complete(kind: str, text: str, defaults: Mapping[str, str]) -> str:
+    """The notation with the defaults written into it, wherever the text leaves a setting of that name open.
+
+    >>> complete("guidances", "interval(rescale, high=8)", {"scale": "3", "inner": "cfg(3)"})
+    'interval(rescale(cfg(3)), high=8)'
+
+    Raises:
+        UnnoiseError: as ``make``, for names and brackets; the values are not tried.
+    """
+    return _text(read(kind, text), defaults)
+
+
+def shortened(kind: str, text: str, defaults: Mapping[str, str]) -> str:
+    """The notation without those settings that ``complete`` would write into it: its inverse.
+
+    >>> shortened("guidances", "interval(rescale(cfg(3)), high=8)", {"scale": "3", "inner": "cfg(3)"})
+    'interval(rescale, high=8)'
+    """
+
+    def short(written: Written) -> Written:
+        kept = {}
+        for key, value in written.settings.items():
+            if key not in defaults or _value_text(value, {}) != defaults[key]:
+                kept[key] = short(value) if isinstance(value, Written) else value
+        return written._replace(settings=kept)
+
+    return _text(short(read(kind, text)), {})
+
+
+def read(kind: str, text: str) -> Written:
+    """What the text says, before anything is made of it.
+
+    Raises:
+        UnnoiseError: an unknown method or setting, or brackets that do not match.
+    """
+    return _Reader(kind, checks.text(kind.removesuffix("s"), text)).read()
+
+
+def _built(written: Written, defaults: Mapping[str, Any]) -> Any:
+    own = {key: _built(v, defaults) if isinstance(v, Written) else v for key, v in written.settings.items()}
+    settings = {key: value for key, value in defaults.items() if key in written.parameters} | own
+    try:
+        return written.cls(**settings)
+    except UnnoiseError as error:
+        raise UnnoiseError(f"{written.name}: {error.what}", error.hint) from None
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UnnoiseError(
+            f"{written.name} does not take these settings: {error}", f"it has {_listed(written.parameters)}"
+        ) from None
+
+
+def _text(written: Written, defaults: Mapping[str, str]) -> str:
+    own = {key: _value_text(value, defaults) for key, value in written.settings.items()}
+    own |= {key: value for key, value in defaults.items() if key in written.parameters and key not in own}
+    parts: list[str] = []
+    for place, key in enumerate(written.parameters):  # by place as long as none is left out, then by name
+        if key in own:
+            parts.append(own[key] if place == len(parts) else f"{key}={own[key]}")
+    return f"{written.name}({', '.join(parts)})" if parts else written.name
+
+
+def _value_text(value: Any, defaults: Mapping[str, str]) -> str:
+    return _text(value, defaults) if isinstance(value, Written) else _written("a setting", value)
 
 
 def write(method: Any) -> str:
@@ -91,8 +175,8 @@ def _written(name: str, value: Any) -> str:
 class _Reader:
     """A recursive descent over the tokens, one method a level."""
 
-    def __init__(self, kind: str, text: str, defaults: Mapping[str, Any]) -> None:
-        self.kind, self.text, self.defaults = kind, text, defaults
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind, self.text = kind, text
         self.base = kind.removesuffix("s").title()  # "Guidance": how an annotation says that a method is wanted
         if len(text) > _LONGEST:
             raise UnnoiseError(f"a {self.what} of {len(text)} characters is too long", f"use at most {_LONGEST}")
@@ -114,11 +198,11 @@ class _Reader:
             f"the {self.what} {self.text[:80]!r} cannot be read: {why}", 'write it like "name(setting=1)"'
         )
 
-    def read(self) -> Any:
-        thing = self.method(0)
+    def read(self) -> Written:
+        found = self.method(0)
         if self.tokens:
             raise self.wrong(f"{self.tokens[0][1]!r} is too much")
-        return thing
+        return found
 
     def take(self, mark: str) -> bool:
         """Whether the next token is this mark; it is then behind us."""
@@ -127,30 +211,21 @@ class _Reader:
             return True
         return False
 
-    def method(self, depth: int) -> Any:
+    def method(self, depth: int) -> Written:
         if not self.tokens or self.tokens[0][0] == "mark":
             raise self.wrong("a name is missing")
         if depth > _DEEPEST:
             raise self.wrong(f"it is more than {_DEEPEST} deep")
         name = self.tokens.pop(0)[1]
-        cls = find(self.kind, name)
-        parameters = inspect.signature(cls).parameters
-        given: dict[str, Any] = {}
+        found = Written(name, find(self.kind, name), {})
+        parameters, settings = found.parameters, found.settings
         if self.take("("):
             while not self.take(")"):
-                key = self.key(name, list(parameters), len(given), given)
-                given[key] = self.value(str(parameters[key].annotation), depth)
+                key = self.key(name, list(parameters), len(settings), settings)
+                settings[key] = self.value(str(parameters[key].annotation), depth)
                 if not self.take(",") and self.tokens[:1] != [("mark", ")")]:
                     raise self.wrong("a bracket is not closed")
-        settings = {key: value for key, value in self.defaults.items() if key in parameters} | given
-        try:
-            return cls(**settings)
-        except UnnoiseError as error:
-            raise UnnoiseError(f"{name}: {error.what}", error.hint) from None
-        except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
-            raise UnnoiseError(
-                f"{name} does not take these settings: {error}", f"it has {_listed(parameters)}"
-            ) from None
+        return found
 
     def key(self, name: str, parameters: list[str], place: int, given: Mapping[str, Any]) -> str:
         """The name of the next setting: as written, or the one at its place."""
@@ -164,7 +239,7 @@ class _Reader:
         if key not in parameters:
             raise UnnoiseError(f"{name} has no setting {key!r}", f"it has {_listed(parameters)}")
         if key in given:
-            raise UnnoiseError(f"{name} is told {key} twice", "say it once")
+            raise UnnoiseError(f"{name} has {key} twice", "write it once")
         return key
 
     def value(self, annotation: str, depth: int) -> Any:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.estimate import Estimate
-from unnoise.core.guidance import Bound
 from unnoise.core.level import NoiseLevel
 from unnoise.core.noise import NoiseSource
 from unnoise.core.solver import Denoise, Solver
@@ -44,7 +43,7 @@ class Step(NamedTuple):
         index: its number, from 0.
         here, there: the levels it went from and to.
         x: the state before it, at ``here``.
-        estimate: what the denoiser said of x.
+        estimate: the denoiser's, of x.
         run: everything after it; ``run.x`` is the state at ``there``.
     """
 
@@ -54,6 +53,17 @@ class Step(NamedTuple):
     x: Tensor
     estimate: Estimate
     run: Run
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A ``denoise`` that remembers something from step to step, such as what ``guidance.bind`` makes.
+
+    ``step(memory)`` gives the denoise of one step, ``(x, here, there) -> Estimate``, whose attribute ``memory`` holds
+    afterwards what the next step is given. What wraps another denoise hands both on.
+    """
+
+    def step(self, memory: Any) -> Denoise: ...
 
 
 def check_levels(levels: Sequence[NoiseLevel]) -> list[NoiseLevel]:
@@ -104,7 +114,7 @@ def _number(run: Run, levels: Sequence[NoiseLevel]) -> float:
 
 
 def sample(
-    denoise: Bound | Denoise,
+    denoise: Remembering | Denoise,
     solver: Solver,
     levels: Sequence[NoiseLevel],
     x: Tensor,
@@ -114,7 +124,8 @@ def sample(
     """Follows the levels from the noisiest to the last, yielding each step; callers watch, draw, stop or branch.
 
     Args:
-        denoise: from ``guidance.bind``, or any function ``(x, here, there) -> Estimate``.
+        denoise: any function ``(x, here, there) -> Estimate``, or what has a ``step(memory)`` that gives one, such as
+            what ``guidance.bind`` makes.
         solver: the rule of one step.
         levels: the levels to visit, the first and the last included.
         x: (B, C, ...) state at ``levels[0]``.
@@ -125,7 +136,7 @@ def sample(
         UnnoiseError: at once, an argument of another kind, or levels that do not fall; later, the network answers with
             a number that is not finite.
     """
-    if not callable(denoise):
+    if not callable(denoise) and not isinstance(denoise, Remembering):
         raise UnnoiseError(f"denoise is {checks.shown(denoise)}, which cannot be called", "make it by guidance.bind")
     levels = check_levels(levels)
     checks.instance("solver", solver, Solver, "give one, such as Heun()")
@@ -138,21 +149,32 @@ def sample(
 
 
 def _follow(
-    denoise: Bound | Denoise, solver: Solver, levels: list[NoiseLevel], noise: NoiseSource, run: Run
+    denoise: Remembering | Denoise, solver: Solver, levels: list[NoiseLevel], noise: NoiseSource, run: Run
 ) -> Iterator[Step]:
     while run.index < len(levels) - 1:
-        here, there = run.here, levels[run.index + 1]
-        call = denoise.step(run.memory) if isinstance(denoise, Bound) else denoise
-        move = solver.step(call, run.x, here, there, run.solver, noise.at(_number(run, levels)))
-        if not all_finite(move.x):
-            raise UnnoiseError(
-                f"step {run.index + 1} of {len(levels) - 1} (alpha {float(here.alpha):.4g}, "
-                f"sigma {float(here.sigma):.4g}) gave numbers that are not finite",
-                "check the weights, or try --dtype float32",
-            )
-        reached = move.reached or there
-        memory = getattr(call, "memory", None)
-        index = run.index + (1 if reached == there else 0)
-        after = Run(move.x, reached, index, move.state, memory)
-        yield Step(run.index, here, reached, run.x, move.estimate, after)
-        run = after
+        step = take(denoise, solver, levels, noise, run)
+        yield step
+        run = step.run
+
+
+def take(
+    denoise: Remembering | Denoise, solver: Solver, levels: Sequence[NoiseLevel], noise: NoiseSource, run: Run
+) -> Step:
+    """The next step of a run: a pure function of its arguments, if ``denoise`` is one. Args are those of ``sample``.
+
+    Raises:
+        UnnoiseError: the state after it has numbers that are not finite.
+    """
+    here, there = run.here, levels[run.index + 1]
+    call = denoise.step(run.memory) if isinstance(denoise, Remembering) else denoise
+    move = solver.step(call, run.x, here, there, run.solver, noise.at(_number(run, levels)))
+    if not all_finite(move.x):
+        raise UnnoiseError(
+            f"step {run.index + 1} of {len(levels) - 1} (alpha {float(here.alpha):.4g}, "
+            f"sigma {float(here.sigma):.4g}) gave numbers that are not finite",
+            "check the weights, or try --dtype float32",
+        )
+    reached = move.reached or there
+    index = run.index + (1 if reached == there else 0)
+    after = Run(move.x, reached, index, move.state, getattr(call, "memory", None))
+    return Step(run.index, here, reached, run.x, move.estimate, after)

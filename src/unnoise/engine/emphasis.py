@@ -17,6 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,41 +101,60 @@ def plain(prompt: str, typed: bool = False) -> str:
     return "".join(text for text, _ in parse(prompt, typed))
 
 
-def token_weights(tokenizer: Tokenizer, prompt: str, typed: bool = False) -> Tensor:
-    """(length,) float32: the weight of each token of the row that the tokenizer makes of ``plain(prompt, typed)``.
+class Reading(NamedTuple):
+    """What a tower reads of a prompt.
+
+    Attributes:
+        text: the prompt without its brackets.
+        ids: (length,) int64, start, end and padding included.
+        weights: (length,) float32, of each id; None where all are 1.
+    """
+
+    text: str
+    ids: Tensor
+    weights: Tensor | None
+
+
+def read(tokenizer: Tokenizer, prompt: str, weights: bool = True, typed: bool = False) -> Reading:
+    """The prompt's ids and their weights, parsed and cut into tokens once.
 
     Tokens are those of the whole text, so that brackets inside of a word do not cut it. One that lies on both sides of
     a bracket has the mean of its characters' weights; the space before a word is no part of it. Start and ends have 1.
+
+    Args:
+        weights: whether brackets weigh words; else they are text.
+        typed: take all blanks as they were typed, as rules 1 do.
+
+    Raises:
+        UnnoiseError: the prompt is longer than the tower reads, or no text, or a weight draws nothing.
     """
+    if not weights:
+        text = prompt if typed else clean(checks.text("prompt", prompt))
+        return Reading(text, tokenizer.read(text).ids, None)
     pieces = parse(prompt, typed)
     text = "".join(piece for piece, _ in pieces)
+    found = tokenizer.read(text)
+    if all(weight == 1 for _, weight in pieces):
+        return Reading(text, found.ids, None)
     each = [weight for piece, weight in pieces for _ in piece]
-    row = torch.ones(tokenizer.length)
-    for place, (start, stop) in enumerate(tokenizer.spans(text), 1):
+    row = torch.ones(len(found.ids))
+    for place, (start, stop) in enumerate(found.spans, found.first):
         inked = [i for i in range(start, stop) if not text[i].isspace()] or list(range(start, stop))
         own = {each[i] for i in inked}
         row[place] = own.pop() if len(own) == 1 else fmean(each[i] for i in inked)
-    return row
+    return Reading(text, found.ids, None if bool((row == 1).all()) else row)
 
 
 @torch.inference_mode()
 def encode(
-    text: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device | str, typed: bool = False
+    tower: nn.Module, tokenizer: Tokenizer, readings: Sequence[Reading], device: torch.device | str
 ) -> Condition:
-    """The condition of prompts with weights, one row each; where all weights are 1 it is that of the plain prompts.
-
-    ``typed`` as in ``parse``.
-
-    Raises:
-        UnnoiseError: no list of prompts, one is longer than the model reads, or a weight draws nothing.
-    """
-    prompts = checks.several("prompts", prompts, checks.text)
-    ids = tokenizer([plain(prompt, typed) for prompt in prompts])
-    cond: Condition = text(ids.to(device))
-    rows = [token_weights(tokenizer, prompt, typed) for prompt in prompts]
-    weights = torch.stack(rows)[:, :, None].to(device)  # (B, L, 1)
-    if cond.tokens is None or bool((weights == 1).all()):
+    """The condition of prompts, one row each; where all weights are 1 it is that of the plain prompts."""
+    cond: Condition = tower(torch.stack([each.ids for each in readings]).to(device))
+    if cond.tokens is None or all(each.weights is None for each in readings):
         return cond
-    empty = text(tokenizer([""]).to(device)).tokens  # (1, L, D)
+    rows = [torch.ones(len(each.ids)) if each.weights is None else each.weights for each in readings]
+    weights = torch.stack(rows)[:, :, None].to(device)  # (B, L, 1)
+    empty = tower(tokenizer([""]).to(device)).tokens  # (1, L, D)
     moved = empty + weights.to(empty.dtype) * (cond.tokens - empty)  # (B, L, D)
     return replace(cond, tokens=torch.where(weights == 1, cond.tokens, moved))

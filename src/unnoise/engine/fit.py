@@ -30,15 +30,9 @@ def check_fit(denoiser: nn.Module, autoencoder: nn.Module, text: nn.Module, toke
     if not isinstance(autoencoder, Autoencoder):
         raise ValueError(f"{_name(autoencoder)} is no autoencoder")
     network: Any = denoiser.network.config
-    tower: Any = text.config
-    for name in ("width", "vocabulary", "end"):
-        if not hasattr(tower, name):
-            raise ValueError(f"{_name(text)} is no text tower: it has no {name}")
-    _equal("the last id of the tokenizer", tokenizer.end, "the text tower's", tower.end)
-    if tokenizer.vocabulary > tower.vocabulary:
-        raise ValueError(f"the tokenizer has {tokenizer.vocabulary} ids, the text tower {tower.vocabulary}")
+    width = check_tower(text, tokenizer)
     if network.text_width:
-        _equal("the text tower's width", tower.width, "the denoiser's text_width", network.text_width)
+        _equal("the text tower's width", width, "the denoiser's text_width", network.text_width)
     try:
         channels, *cells = autoencoder.space.shape(size)
     except UnnoiseError as error:
@@ -46,6 +40,22 @@ def check_fit(denoiser: nn.Module, autoencoder: nn.Module, text: nn.Module, toke
     _equal("the autoencoder's channels", channels, "the denoiser's channels_in", network.channels_in)
     for side in cells:
         _equal(f"the cells of {size} pixels along one axis", side, "the denoiser's size", network.size)
+
+
+def check_tower(text: nn.Module, tokenizer: Tokenizer) -> int:
+    """The width of a text tower that goes with a tokenizer.
+
+    Raises:
+        ValueError: it does not.
+    """
+    tower: Any = text.config
+    for name in ("width", "vocabulary", "end"):
+        if not hasattr(tower, name):
+            raise ValueError(f"{_name(text)} is no text tower: it has no {name}")
+    _equal("the last id of the tokenizer", tokenizer.end, "the text tower's", tower.end)
+    if tokenizer.vocabulary > tower.vocabulary:
+        raise ValueError(f"the tokenizer has {tokenizer.vocabulary} ids, the text tower {tower.vocabulary}")
+    return int(tower.width)
 
 
 def _equal(one: str, a: Any, other: str, b: Any) -> None:

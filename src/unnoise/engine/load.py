@@ -1,4 +1,4 @@
-"""From a folder to a pipeline: which model, which device, which precision."""
+"""From a folder to an engine: which model, which device, which precision."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from torch import nn
 
 from unnoise.core import checks
 from unnoise.encoders.tokenizer import Tokenizer
-from unnoise.engine.fit import check_fit
-from unnoise.engine.text_to_picture import SIZE, Pipeline
+from unnoise.engine.conditioner import Layout
+from unnoise.engine.engine import Engine
+from unnoise.engine.fit import check_fit, check_tower
+from unnoise.engine.model import Model, is_tower
 from unnoise.engine.words import WORDS, read_vocabulary
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.kernels.compiled import compile_network
 from unnoise.kernels.forked import check_threads
+from unnoise.weights.config import from_json
 from unnoise.weights.model import load_model
-from unnoise.weights.record import MODEL, read_file
+from unnoise.weights.record import MODEL, read_file, read_record
 
 PARTS = ("autoencoder", "text", "denoiser")
 
@@ -82,14 +85,14 @@ def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def load_pipeline(
+def load_engine(
     model: PathLike[str] | str | None,
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
     threads: SupportsIndex | None = None,
     compiled: bool = False,
-) -> Pipeline:
-    """The pipeline of a model folder, of a finished training's folder, or (None) of the default model.
+) -> Engine:
+    """The engine of a model folder, of a finished training's folder, or (None) of the default model.
 
     ``compiled`` compiles the denoiser for this machine, by ``kernels.compiled``.
 
@@ -102,25 +105,55 @@ def load_pipeline(
     if threads is not None:
         torch.set_num_threads(threads)
     check_threads(where)
-    modules, record = load_model(folder, PARTS, where, precision)
-    tokenizer = read_tokenizer(folder, record, modules["text"])
+    parts, record = load_model(folder, drawing_parts(read_record(folder)), where, precision)
+    towers = [name for name in parts if is_tower(name)]
+    tokenizers = {name: read_tokenizer(folder, record, parts[name], name) for name in towers}
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None
-    pipeline = Pipeline(modules["denoiser"], modules["autoencoder"], modules["text"], tokenizer, record, taught)  # type: ignore[arg-type]
+    whole = Model(parts, tokenizers, record, taught, layout_of(record))
     try:
-        check_fit(pipeline.denoiser, pipeline.autoencoder, pipeline.text, tokenizer, SIZE)
+        for name in towers:
+            check_tower(parts[name], tokenizers[name])
+        for denoiser in whole.denoisers.values() if len(towers) == 1 else ():
+            check_fit(denoiser, whole.autoencoder, parts[towers[0]], tokenizers[towers[0]], whole.size[0])
     except (AttributeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
     if compiled:
-        compile_network(pipeline.denoiser.network)
-    return pipeline
+        compile_network(whole.denoiser.network)
+    return Engine(whole)
 
 
-def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module) -> Tokenizer:
+def drawing_parts(record: Mapping[str, Any]) -> list[str]:
+    """The parts of a model folder that draw: its autoencoder, its text towers and its calibrated networks."""
+    more = [
+        name
+        for name, entry in record["parts"].items()
+        if name not in PARTS and (is_tower(name) or "prediction" in entry)
+    ]
+    return [
+        *(name for name in PARTS if name != "text" or name in record["parts"] or not any(map(is_tower, more))),
+        *more,
+    ]
+
+
+def layout_of(record: Mapping[str, Any]) -> Layout | None:
+    """How the vectors of several text towers are joined, where the record says so: its ``layout``."""
+    if "layout" not in record:
+        return None
+    layout: Layout = from_json(Layout, record["layout"], f"{MODEL}: layout")
+    return layout
+
+
+def tokenizer_file(part: str) -> str:
+    """The file of a model folder that holds the tokenizer of a text tower."""
+    return "tokenizer.json" if part == "text" else f"{part}.tokenizer.json"
+
+
+def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module, part: str = "text") -> Tokenizer:
     """The tokenizer in a model folder, for its text tower, whose config says how long rows are and, where it has
     ``pad``, with which id they are filled up.
 
     Raises:
         UnnoiseError: there is none, or a damaged one.
     """
-    data = read_file(folder, record, "tokenizer.json").decode("utf-8", "replace")
+    data = read_file(folder, record, tokenizer_file(part)).decode("utf-8", "replace")
     return Tokenizer(data, int(getattr(text.config, "length", 0)), getattr(text.config, "pad", None))

@@ -69,8 +69,10 @@ def _top(values: np.ndarray) -> int:
     return next((top for top in (1, 255, 65535) if values.max() <= top), int(values.max()))
 
 
-def drawn_anew(mask: Image.Image, size: int) -> Tensor:
-    """(1, 1, size, size) bool: the selection, cut square in the middle; a pixel is set if any that it stands for is.
+def drawn_anew(mask: Image.Image, size: tuple[int, int]) -> Tensor:
+    """(1, 1, height, width) bool: the selection, cut in the middle to the shape of ``size``, (width, height).
+
+    A pixel is set if any that it stands for is.
 
     Raises:
         UnnoiseError: nothing is.
@@ -78,13 +80,19 @@ def drawn_anew(mask: Image.Image, size: int) -> Tensor:
     whole = selection(mask)
     if not whole.any():
         raise UnnoiseError("the mask selects nothing, so that nothing would be drawn", HOW)
-    for axis in (0, 1):
-        length, side = whole.shape[axis], min(mask.size)
-        edges = (length - side) / 2 + side * np.arange(size + 1) / size
+    width, height = mask.size
+    sides = (
+        (height, height * size[0] / size[1])
+        if width * size[1] >= height * size[0]
+        else (width * size[1] / size[0], width)
+    )
+    for axis, (side, cells) in enumerate(zip(sides, reversed(size), strict=True)):
+        length = whole.shape[axis]
+        edges = (length - side) / 2 + side * np.arange(cells + 1) / cells
         ends = zip(np.floor(edges[:-1] + 1e-6), np.ceil(edges[1:] - 1e-6), strict=True)
         whole = np.stack([whole.take(range(int(low), int(high)), axis).any(axis) for low, high in ends], axis)
     if not whole.any():
-        raise UnnoiseError("what the mask selects is cut off: only the square in the middle is drawn", "paint in it")
+        raise UnnoiseError("what the mask selects is cut off: only the middle of the picture is drawn", "paint in it")
     return torch.from_numpy(whole)[None, None]
 
 
@@ -105,9 +113,9 @@ def feathered(drawn: Tensor) -> Tensor:
     return depth / deepest.clamp_min(1)
 
 
-def old_light(mask: Image.Image, size: int) -> Tensor:
-    """(1, 1, size, size) in [0, 1]: a mask as the first rules of drawing read it, by its scaled light alone."""
-    return from_image(ImageOps.fit(on_white(mask).convert("L"), (size, size)))[None, :1] / 255
+def old_light(mask: Image.Image, size: tuple[int, int]) -> Tensor:
+    """(1, 1, height, width) in [0, 1]: a mask as the first rules of drawing read it, by its scaled light alone."""
+    return from_image(ImageOps.fit(on_white(mask).convert("L"), size))[None, :1] / 255
 
 
 def identity(mask: Image.Image, rules: int) -> str:

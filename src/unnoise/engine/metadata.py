@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -22,10 +22,10 @@ from unnoise import __version__
 from unnoise.core.notation import make
 from unnoise.data.intake import MAX_PICTURE, LeftOut, read_file
 from unnoise.data.lean import PNG_MAGIC, lean
+from unnoise.engine.events import Finished
+from unnoise.engine.model import Model
 from unnoise.engine.names import TABLES, changed, written
-from unnoise.engine.outpaint import SIDES, WIDEST
-from unnoise.engine.settings import RULES, Settings
-from unnoise.engine.text_to_picture import Pipeline
+from unnoise.engine.request import FORMAT, Request
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.foreign import HEAD, kind_of
@@ -36,11 +36,6 @@ MAX_PIXELS = 2**26
 NEGATIVE = "Negative prompt:"
 AXES = {"steps": "Steps", "cfg-scale": "CFG Scale", "solver": "Sampler", "spacing": "Schedule type", "seed": "Seed",
         "strength": "Denoising"}  # fmt: skip  # as that script names what it varies
-FIELDS = {
-    "format": int, "prompt": str, "negative": str, "seed": int, "row": int, "batch": int, "steps": int,
-    "cfg_scale": float | None, "solver": str, "spacing": str, "guidance": str, "noise": str, "size": list,
-    "model": dict, "made_by": dict,
-}  # fmt: skip
 
 
 def weights_sha256(record: Mapping[str, Any]) -> str:
@@ -49,63 +44,111 @@ def weights_sha256(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def run_record(pipeline: Pipeline, prompt: str, negative: str, settings: Settings) -> dict[str, Any]:
-    """What is the same for all pictures of one command; a picture's own ``seed``, ``row`` and ``batch`` are added.
+class Record(NamedTuple):
+    """What a picture carries: its request, where it was drawn among others, and by what.
 
-    Bits depend on the batch that a picture was drawn in, by rounding: ``row`` of ``batch`` rows, whose seeds are
-    consecutive.
+    Attributes:
+        request: it, complete.
+        row, batch, shared: as in ``events.Finished``.
+        model: "name" and "sha256" of the model.
+        made_by: versions, device, precision and threads.
     """
+
+    request: Request
+    row: int
+    batch: int
+    shared: bool
+    model: dict[str, Any]
+    made_by: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The request's own JSON, and the rest beside it."""
+        rest = self._asdict()
+        del rest["request"]
+        return {**self.request.to_json(), **{name: value for name, value in rest.items() if value is not False}}
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Record:
+        """The record that plain values describe, of any format so far.
+
+        Raises:
+            UnnoiseError: they are of a newer format, or not a record.
+        """
+        named = f"the record in {where}"
+        damaged = UnnoiseError(f"{named} is damaged", "generate the picture again")
+        if isinstance(values, Mapping) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
+            raise UnnoiseError(f"{where} was made by a newer unnoise", "update unnoise")
+        try:
+            request = Request.from_json(values, named)
+            rest = (values["row"], values["batch"], values.get("shared", False), values["model"], values["made_by"])
+            own = cls(request, *rest)
+        except KeyError:
+            raise damaged from None
+        except UnnoiseError as error:
+            if error.what == damaged.what:
+                raise damaged from None
+            if error.what.startswith(named):
+                raise
+            raise UnnoiseError(f"{named} cannot be drawn: {error.what}", error.hint) from None
+        kinds = (int, int, bool, dict, dict)
+        whole = request.size is not None and isinstance(own.model, dict) and isinstance(own.model.get("sha256"), str)
+        if not whole or any(type(value) is not kind for value, kind in zip(own[1:], kinds, strict=True)):
+            raise damaged
+        if not (0 <= own.row < own.batch <= 64 and 0 <= request.seed - own.row < 2**63):
+            raise damaged
+        return own
+
+
+def about_model(model: Model) -> dict[str, Any]:
+    """What a record says of a model."""
+    return {"name": str(model.record.get("name", "")), "sha256": weights_sha256(model.record)}
+
+
+def about_maker(model: Model) -> dict[str, Any]:
+    """What a record says of what draws: bits depend on it."""
     return {
-        "format": settings.rules,
-        "prompt": prompt,
-        "negative": negative,
-        "steps": settings.steps,
-        "cfg_scale": None if settings.scale is None else float(settings.scale),
-        "solver": settings.solver,
-        "spacing": settings.spacing,
-        "guidance": str(settings.guidance),
-        "noise": settings.noise,
-        "weights": settings.weights,
-        "model": {"name": str(pipeline.record.get("name", "")), "sha256": weights_sha256(pipeline.record)},
-        "made_by": {
-            "unnoise": __version__,
-            "torch": torch.__version__,
-            "device": pipeline.device.type,
-            "dtype": str(pipeline.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
-            "compiled": is_compiled(pipeline.denoiser.network),
-        },
+        "unnoise": __version__,
+        "torch": torch.__version__,
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "compiled": is_compiled(model.denoiser.network),
     }
 
 
-def infotext(record: Mapping[str, Any], more: Mapping[str, str] | None = None) -> str:
+def record_of(model: Model, done: Finished) -> Record:
+    """The record of a picture."""
+    return Record(done.request, done.row, done.batch, done.shared, about_model(model), about_maker(model))
+
+
+def infotext(record: Record, size: Sequence[int], more: Mapping[str, str] | None = None) -> str:
     """The ``parameters`` text: the prompt, the negative prompt and one line of settings, ``more`` at its end.
 
-    It is for other programs, in the names that they have: sampler, schedule and scale are said as they were used, in
+    It is for other programs, in the names that they have: sampler, schedule and scale as they were used, in
     ``names``' words. What has no such name is in our own record alone.
     """
-    settings = make("solvers", record["solver"])
-    eta = changed("solvers", settings).get("eta")
-    scale, start = record["cfg_scale"], record.get("start") or {}
+    request = record.request
+    solver = make("solvers", request.solver)
+    eta = changed("solvers", solver).get("eta")
     fields = {
-        "Steps": record["steps"],
-        "Sampler": written("solvers", record["solver"]),
-        "Schedule type": written("spacings", record["spacing"]),
-        "CFG scale": "" if scale is None else f"{scale:g}",
-        "Seed": record["seed"],
-        "Size": "x".join(map(str, record["size"])),
-        "Model hash": record["model"]["sha256"][:10],
-        "Model": re.sub(r'[,:"\s]+', " ", record["model"]["name"]).strip(),
-        "Denoising strength": f"{start['strength']:g}" if "strength" in start else "",
-        "Eta DDIM" if settings.name == "ddim" else "Eta": "" if eta is None else f"{eta:g}",
-        "Emphasis": "" if record.get("weights") or not set(record["prompt"]) & set("()[]") else "None",
-        "Version": f"unnoise {record['made_by']['unnoise']}",
+        "Steps": request.steps,
+        "Sampler": written("solvers", request.solver),
+        "Schedule type": written("spacings", request.spacing),
+        "CFG scale": "" if request.scale is None else f"{request.scale:g}",
+        "Seed": request.seed,
+        "Size": "x".join(map(str, size)),
+        "Model hash": record.model["sha256"][:10],
+        "Model": re.sub(r'[,:"\s]+', " ", str(record.model.get("name", ""))).strip(),
+        "Denoising strength": "" if request.strength is None else f"{request.strength:g}",
+        "Eta DDIM" if solver.name == "ddim" else "Eta": "" if eta is None else f"{eta:g}",
+        "Emphasis": "" if request.weights or not set(request.prompt) & set("()[]") else "None",
+        "Version": f"unnoise {record.made_by.get('unnoise', '')}",
         **(more or {}),
     }
     quoted = {k: json.dumps(str(v), ensure_ascii=False) if set(str(v)) & set(',:"\n') else v for k, v in fields.items()}
-    lines = [apart(record["prompt"]), ", ".join(f"{key}: {value}" for key, value in quoted.items() if value != "")]
-    if record["negative"]:
-        lines.insert(1, f"{NEGATIVE} {apart(record['negative'])}")
+    lines = [apart(request.prompt), ", ".join(f"{key}: {value}" for key, value in quoted.items() if value != "")]
+    if request.negative:
+        lines.insert(1, f"{NEGATIVE} {apart(request.negative)}")
     return "\n".join(lines)
 
 
@@ -114,12 +157,12 @@ def apart(prompt: str) -> str:
     return prompt.replace(NEGATIVE, f"{NEGATIVE[:-1]} :")
 
 
-def to_png(image: Image.Image, record: Mapping[str, Any] | None) -> bytes:
+def to_png(image: Image.Image, record: Record | None) -> bytes:
     """A PNG file, with its record in it unless that is None."""
     texts = {}
     if record is not None:
-        record = {**record, "size": list(image.size)}
-        texts = {"parameters": infotext(record), "unnoise": json.dumps(record, ensure_ascii=False)}
+        text = json.dumps(record.to_json(), ensure_ascii=False)
+        texts = {"parameters": infotext(record, image.size), "unnoise": text}
     return _png(image, texts)
 
 
@@ -135,7 +178,7 @@ def _png(image: Image.Image, texts: Mapping[str, str]) -> bytes:
 def grid_to_png(
     image: Image.Image,
     axes: Mapping[str, Sequence[str]],
-    cells: Sequence[tuple[Mapping[str, Any], Sequence[int]]] | None,
+    cells: Sequence[tuple[Record, Sequence[int]]] | None,
 ) -> bytes:
     """A PNG file of a grid of pictures, which says of each cell how it was made.
 
@@ -145,19 +188,19 @@ def grid_to_png(
     """
     if cells is None:
         return _png(image, {})
-    whole: list[dict[str, Any]] = [
-        {"box": list(box), "record": {**record, "size": [box[2] - box[0], box[3] - box[1]]}} for record, box in cells
-    ]
+    whole = [{"box": list(box), "record": record.to_json()} for record, box in cells]
+    first, box = cells[0]
     more = {"Script": "X/Y/Z plot"}  # as the web interface's script for such plots writes it, after the first cell's
     for letter, (name, values) in zip("XY", axes.items(), strict=False):
         kind = f"{name}s"
-        told = [written(kind, value) for value in values] if kind in TABLES else values
-        more |= {f"{letter} Type": AXES.get(name, name), f"{letter} Values": ", ".join(told)}
-    grid = {"format": RULES, "axes": {name: list(values) for name, values in axes.items()}, "cells": whole}
-    return _png(image, {"parameters": infotext(whole[0]["record"], more), GRID: json.dumps(grid, ensure_ascii=False)})
+        labels = [written(kind, value) for value in values] if kind in TABLES else values
+        more |= {f"{letter} Type": AXES.get(name, name), f"{letter} Values": ", ".join(labels)}
+    grid = {"format": FORMAT, "axes": {name: list(values) for name, values in axes.items()}, "cells": whole}
+    text = infotext(first, (box[2] - box[0], box[3] - box[1]), more)
+    return _png(image, {"parameters": text, GRID: json.dumps(grid, ensure_ascii=False)})
 
 
-def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
+def read_pictures(path: Path) -> list[tuple[Image.Image, Record]]:
     """(RGB picture, its record) of a PNG that ``generate`` made: one, or of a grid each cell's.
 
     Raises:
@@ -194,7 +237,7 @@ def read_pictures(path: Path) -> list[tuple[Image.Image, dict[str, Any]]]:
     return [(image, parse(text, path))]
 
 
-def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[int, int, int, int], dict[str, Any]]]:
+def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[int, int, int, int], Record]]:
     """(box, record) of each cell of a grid of that size.
 
     Raises:
@@ -207,7 +250,7 @@ def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[i
             left, top, right, bottom = (int(side) for side in cell["box"])
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
                 raise damaged
-            found.append(((left, top, right, bottom), parse(json.dumps(cell["record"]), path)))
+            found.append(((left, top, right, bottom), Record.from_json(cell["record"], str(path))))
     except (LookupError, OverflowError, RecursionError, TypeError, ValueError):
         raise damaged from None
     if not found:
@@ -215,42 +258,14 @@ def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[i
     return found
 
 
-def parse(text: str, path: Path) -> dict[str, Any]:
+def parse(text: str, path: Path) -> Record:
     """The record in the text.
 
     Raises:
         UnnoiseError: it is of a newer format, or not a record.
     """
-    damaged = UnnoiseError(f"the record in {path} is damaged", "generate the picture again")
     try:
-        record = json.loads(text)
-        if record["format"] > RULES:
-            raise UnnoiseError(f"{path} was made by a newer unnoise", "update unnoise")
-        if any(type(record[name]) not in (get_args(kind) or (kind,)) for name, kind in FIELDS.items()):
-            raise damaged
-    except (LookupError, RecursionError, TypeError, ValueError):
-        raise damaged from None
-    record.setdefault("weights", False)  # made before there were any: brackets were text
-    row, batch, seed = record["row"], record["batch"], record["seed"]
-    if not (record["format"] >= 1 and 0 <= row < batch <= 64 and 0 <= seed - row < 2**63) or not isinstance(
-        record["model"].get("sha256"), str
-    ):
-        raise damaged
-    if not isinstance(record["weights"], bool) or not _sane_start(record.get("start")):
-        raise damaged
-    return dict(record)
-
-
-def _sane_start(start: Any) -> bool:
-    """Whether a record's ``start`` is None or says, with the right types, how a picture was used and which."""
-    if start is None:
-        return True
-    if not isinstance(start, dict) or not isinstance(start.get("sha256"), str):
-        return False
-    if any(not isinstance(start.get(name, ...), str | None) for name in ("mask", "invert")):
-        return False
-    if "outpaint" in start:
-        by = start["outpaint"]
-        sides = isinstance(by, dict) and by.keys() == set(SIDES)
-        return sides and all(type(value) is int and 0 <= value <= WIDEST for value in by.values())
-    return type(start.get("strength")) in (int, float)
+        values = json.loads(text)
+    except (RecursionError, ValueError):
+        values = None
+    return Record.from_json(values, str(path))

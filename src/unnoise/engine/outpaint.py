@@ -1,10 +1,10 @@
-"""Growing a picture beyond its borders: windows of the model's size, each half known, half drawn anew."""
+"""Growing a picture beyond its borders: windows as large as the picture, each half known, half drawn anew."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,13 +12,24 @@ from PIL import Image, ImageOps
 from unnoise.core import checks
 from unnoise.errors import UnnoiseError
 
-if TYPE_CHECKING:
-    from unnoise.core.sample import Step
-    from unnoise.engine.settings import Settings
-    from unnoise.engine.text_to_picture import Pipeline
-
 SIDES = ("left", "top", "right", "bottom")
 WIDEST = 512  # pixels a side
+
+
+class Window(NamedTuple):
+    """A part of a picture that grows.
+
+    Attributes:
+        number: which of all windows, from 0.
+        place: its rows and columns.
+        picture: RGB; what is not known yet it holds as the nearest known pixels, so that an encoder sees no edge.
+        mask: mode L, white where it is to be drawn.
+    """
+
+    number: int
+    place: tuple[slice, slice]
+    picture: Image.Image
+    mask: Image.Image
 
 
 class Margins(NamedTuple):
@@ -47,8 +58,13 @@ def margins(text: str) -> Margins:
     return checked("margins", Margins(**{side: int(value) for side, _, value in pairs}))
 
 
-def windows(by: Margins, size: int) -> Iterator[tuple[int, int]]:
-    """Corners (x, y) of squares of ``size`` pixels that cover a grown square, in the order in which they are drawn.
+def written(by: Margins) -> str:
+    """The margins as ``margins`` reads them."""
+    return ",".join(f"{side}={pixels}" for side, pixels in zip(SIDES, by, strict=True) if pixels)
+
+
+def windows(by: Margins, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Corners (x, y) of windows that cover a grown picture of ``size``, in the order in which they are drawn.
 
     First to the right and to the left, then row by row downward and upward. Each goes at most half a window beyond what
     is known when its turn comes, so that it always sees a band half as wide as itself.
@@ -56,8 +72,8 @@ def windows(by: Margins, size: int) -> Iterator[tuple[int, int]]:
     Raises:
         UnnoiseError: margins or a size that cannot be drawn.
     """
-    by, size = checked("by", by, 0), checks.whole("size", size, 2, 4096)
-    return _corners(by, size)
+    by = checked("by", by, 0)
+    return _corners(by, *(checks.whole("size", side, 2, 4096) for side in size))
 
 
 def checked(name: str, by: Margins, least: int = 1) -> Margins:
@@ -72,16 +88,16 @@ def checked(name: str, by: Margins, least: int = 1) -> Margins:
     return by
 
 
-def _corners(by: Margins, size: int) -> Iterator[tuple[int, int]]:
-    step, width, height = size // 2, size + by.left + by.right, size + by.top + by.bottom
-    for edge in _edges(by.left + size, width, step):
-        yield edge - size, by.top
-    for edge in _edges(by.left, 0, step):
+def _corners(by: Margins, wide: int, high: int) -> Iterator[tuple[int, int]]:
+    width, height = wide + by.left + by.right, high + by.top + by.bottom
+    for edge in _edges(by.left + wide, width, wide // 2):
+        yield edge - wide, by.top
+    for edge in _edges(by.left, 0, wide // 2):
         yield edge, by.top
-    columns = sorted({min(x, width - size) for x in range(0, width - size + step, step)})
-    for edge in _edges(by.top + size, height, step):
-        yield from ((x, edge - size) for x in columns)
-    for edge in _edges(by.top, 0, step):
+    columns = sorted({min(x, width - wide) for x in range(0, width - wide + wide // 2, wide // 2)})
+    for edge in _edges(by.top + high, height, high // 2):
+        yield from ((x, edge - high) for x in columns)
+    for edge in _edges(by.top, 0, high // 2):
         yield from ((x, edge) for x in columns)
 
 
@@ -92,60 +108,47 @@ def _edges(known: int, end: int, step: int) -> Iterator[int]:
         yield known
 
 
-def outpaint(
-    picture: Image.Image, by: Margins, size: int, fill: Callable[[Image.Image, Image.Image, int], Image.Image]
-) -> Image.Image:
-    """A picture with its surroundings: what was there keeps its bits.
+class Canvas:
+    """A picture that grows: windows of it are filled one after the other, and what was there keeps its bits.
 
     Args:
-        picture: RGB of any size, cut square in the middle and scaled to ``size``.
+        picture: RGB of any size, cut to the shape of ``size`` in the middle and scaled to it.
         by: how much is added.
-        size: of the windows, which is the model's.
-        fill: ``fill(window, mask, number)`` draws a window anew where the mask (mode L) is white. What is not known
-            yet, the window holds as the nearest known pixels, so that an encoder sees no edge.
+        size: (width, height) of the picture and of the windows.
 
     Raises:
         UnnoiseError: an argument that is no such thing, or margins that cannot be drawn.
     """
-    checks.instance("picture", picture, Image.Image, "open it by PIL.Image.open")
-    by, size = checked("by", by), checks.whole("size", size, 2, 4096)
-    if not callable(fill):
-        raise UnnoiseError(f"fill is {checks.shown(fill)}, which cannot be called", "make it by window_fill")
-    inner = np.asarray(ImageOps.fit(picture, (size, size)))  # (size, size, 3)
-    room = ((by.top, by.bottom), (by.left, by.right))
-    canvas = np.pad(inner, (*room, (0, 0)), mode="edge")  # (H, W, 3)
-    known = np.pad(np.ones((size, size), bool), room)  # (H, W)
-    for number, (x, y) in enumerate(windows(by, size)):
-        here = (slice(y, y + size), slice(x, x + size))
-        new = ~known[here]
-        if not new.any():
-            continue
-        window = nearest_known(canvas[here], known[here])
-        drawn = fill(Image.fromarray(window), Image.fromarray(new.astype(np.uint8) * 255), number)
-        canvas[here] = np.where(new[..., None], np.asarray(drawn), canvas[here])
-        known[here] = True
-    return Image.fromarray(canvas)
 
+    def __init__(self, picture: Image.Image, by: Margins, size: tuple[int, int]) -> None:
+        checks.instance("picture", picture, Image.Image, "open it by PIL.Image.open")
+        by = checked("by", by)
+        self.by, self.size = by, size
+        inner = np.asarray(ImageOps.fit(picture, size))  # (h, w, 3)
+        room = ((by.top, by.bottom), (by.left, by.right))
+        self.pixels = np.pad(inner, (*room, (0, 0)), mode="edge")  # (H, W, 3)
+        self.known = np.pad(np.ones(inner.shape[:2], bool), room)  # (H, W)
 
-def window_fill(
-    pipeline: Pipeline, prompt: str, seed: int, negative: str, settings: Settings, look: Callable[[Step], None]
-) -> Callable[[Image.Image, Image.Image, int], Image.Image]:
-    """What ``outpaint`` fills windows with: runs of a pipeline that keep what is known of them.
+    def windows(self) -> Iterator[Window]:
+        """The windows that have anything to draw, each as it is once those before it are filled."""
+        width, height = self.size
+        for number, (x, y) in enumerate(windows(self.by, self.size)):
+            place = (slice(y, y + height), slice(x, x + width))
+            new = ~self.known[place]
+            if new.any():
+                window = nearest_known(self.pixels[place], self.known[place])
+                yield Window(number, place, Image.fromarray(window), Image.fromarray(new.astype(np.uint8) * 255))
 
-    Args:
-        seed: of the first window; the noise of the others is drawn from it and their number.
-        look: is shown each step.
-    """
+    def fill(self, window: Window, drawn: Image.Image) -> None:
+        """Takes what is new of a window from a picture of its size."""
+        new = ~self.known[window.place]
+        self.pixels[window.place] = np.where(new[..., None], np.asarray(drawn), self.pixels[window.place])
+        self.known[window.place] = True
 
-    def fill(window: Image.Image, mask: Image.Image, number: int) -> Image.Image:
-        own = (seed + number * 0x9E3779B97F4A7C15) % 2**63  # far from the seeds of other pictures
-        begin = pipeline.start(window, 1.0, mask, settings.rules)
-        for step in pipeline.run([prompt], [own], negative, settings, begin):
-            look(step)
-            last = step
-        return pipeline.decode(last.run.x, begin)[0]
-
-    return fill
+    @property
+    def image(self) -> Image.Image:
+        """The picture as it is now."""
+        return Image.fromarray(self.pixels)
 
 
 def nearest_known(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -6,20 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
 from unnoise.core import checks
+from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path
 from unnoise.core.spacing import Spacing
-from unnoise.pictures import from_bytes
-
-WEAKEST = 0.02
-USUAL = 0.6  # of a whole picture; where a mask or an inversion holds what stays, the rest is drawn from noise, 1
+from unnoise.data.square import on_white
+from unnoise.engine import masks
+from unnoise.engine.request import RULES, USUAL, WEAKEST, Request
+from unnoise.errors import UnnoiseError
+from unnoise.kernels.forked import check_threads
+from unnoise.pictures import from_bytes, from_image
 
 
 class Start(NamedTuple):
@@ -59,6 +63,71 @@ class Start(NamedTuple):
         return torch.where(share > 0, mixed, own)
 
 
+def begin(
+    autoencoder: Autoencoder,
+    picture: Image.Image,
+    size: tuple[int, int],
+    strength: float,
+    mask: Image.Image | None = None,
+    rules: int = RULES,
+) -> Start:
+    """What a run starts from: a picture of any size and mode, turned upright, cut to shape and scaled.
+
+    Args:
+        autoencoder: of the model.
+        picture: what is clear in it becomes white.
+        size: (width, height) of what is drawn.
+        strength: how much of the way to noise it is taken.
+        mask: as large as the picture; what it selects is drawn anew, see ``masks.selection``, the rest stays.
+        rules: the version of the drawing rules; by the first the autoencoder draws what stays, too.
+
+    Raises:
+        UnnoiseError: no picture, a strength out of range, or a mask that is of another size or selects nothing.
+    """
+    strength = checks.number("strength", strength, WEAKEST, 1)
+    picture = on_white(masks.whole("picture", picture))
+    mask = None if mask is None else of_size(masks.whole("mask", mask), picture)
+    weights = next(autoencoder.parameters(), torch.zeros(()))
+    check_threads(weights.device)
+    pixels = from_image(ImageOps.fit(picture, size))[None].to(weights.device)
+    x0 = autoencoder.encode(from_bytes(pixels).to(weights.dtype)).mean.float()
+    if mask is None:
+        return Start(x0, strength)
+    if rules < 2:
+        return Start(x0, strength, cells(masks.old_light(mask, size).to(x0.device), x0.shape[-2:]))
+    drawn = masks.drawn_anew(mask, size).to(x0.device)
+    anew = cells(drawn.float(), x0.shape[-2:])
+    return Start(x0, strength, anew, pixels=pixels, share=masks.feathered(drawn))
+
+
+def of_size(mask: Image.Image, picture: Image.Image) -> Image.Image:
+    """The mask, if it is as large as the picture.
+
+    Raises:
+        UnnoiseError: it is not.
+    """
+    if mask.size != picture.size:
+        raise UnnoiseError(f"the mask is {mask.size}, the picture {picture.size}", "make the mask as large as it")
+    return mask
+
+
+def check_sources(request: Request, sources: Mapping[str, Image.Image]) -> bool:
+    """Whether a mask keeps nothing of the picture that a request starts from.
+
+    Raises:
+        UnnoiseError: a picture that the request starts from was not handed over, or its mask cannot be used.
+    """
+    for name in ("start", "mask"):
+        if (key := getattr(request, name)) is not None and key not in sources:
+            raise UnnoiseError(f"the request's {name} picture is not here", "hand it over among the sources")
+    if request.mask is None or request.start is None or request.size is None:
+        return False
+    mask = of_size(sources[request.mask], sources[request.start])
+    if request.rules < 2:
+        return False
+    return bool(masks.drawn_anew(mask, request.size).all())
+
+
 def levels_from(spacing: Spacing, path: Path, steps: int, strength: float, shape: Sequence[int]) -> list[NoiseLevel]:
     """The last ``steps`` + 1 levels of a run of steps/strength steps: asked for n steps, n steps are taken.
 
@@ -67,35 +136,8 @@ def levels_from(spacing: Spacing, path: Path, steps: int, strength: float, shape
     Raises:
         UnnoiseError: the strength is out of range.
     """
-    strength = check_strength(strength)
+    strength = checks.number("strength", strength, WEAKEST, 1)
     return spacing.levels(path, max(steps, round(steps / strength)), shape)[-(steps + 1) :]
-
-
-def check_strength(strength: float) -> float:
-    """A strength that can be drawn.
-
-    Raises:
-        UnnoiseError: it is no number, or out of range.
-    """
-    return checks.number("strength", strength, WEAKEST, 1)
-
-
-def check_start(start: Start, shape: Sequence[int], rows: int | None = None) -> Start:
-    """A start whose tensors fit a run.
-
-    Args:
-        shape: of one row's latents.
-        rows: how many there are; None lets any be.
-
-    Raises:
-        UnnoiseError: it is no start, or one of its fields does not fit.
-    """
-    checks.instance("start", start, Start, "make it by pipeline.start(picture)")
-    for name, own in (("x0", shape), ("mask", (1, *shape[1:])), ("state", shape)):
-        value = getattr(start, name)
-        if value is not None or name == "x0":
-            checks.tensor(f"start.{name}", value, own, sorted({1, rows}) if rows else ())
-    return start._replace(strength=check_strength(start.strength))
 
 
 class Known(Guidance):

@@ -7,12 +7,10 @@ from torch import Tensor
 
 from unnoise.core import checks
 from unnoise.core.condition import Condition
-from unnoise.core.denoiser import Denoiser
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Ask, Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import register
-from unnoise.errors import UnnoiseError
 
 
 @register("autoguidance", "bad-version")
@@ -23,20 +21,16 @@ class AutoGuidance(Guidance):
     it need not share the path or the prediction of the run's own. Steers quality apart from the prompt.
 
     Args:
-        weak: the weaker network; a run without one is refused at its first step.
         scale: how hard to steer; 1 is the strong network alone and asks for no second call.
+        network: the name of the weaker network; a model without one of that name refuses it.
     """
 
-    def __init__(self, weak: Denoiser | None = None, scale: float = 2.0) -> None:
-        if weak is not None:
-            checks.instance("weak", weak, Denoiser, "give the weaker network: AutoGuidance(weak=denoiser)")
-        self.weak, self.scale = weak, checks.number("scale", scale)
+    def __init__(self, scale: float = 2.0, network: str = "weak") -> None:
+        self.scale, self.network = checks.number("scale", scale), checks.text("network", network)
 
     def asks(self, conds: Mapping[str, Condition | None], here: NoiseLevel) -> Asks:
-        if self.weak is None:
-            raise UnnoiseError("autoguidance wants a weaker network", "give its denoiser: AutoGuidance(weak=denoiser)")
         strong = Ask(conds["cond"])
-        return {"cond": strong} if self.scale == 1 else {"cond": strong, "weak": strong._replace(denoiser=self.weak)}
+        return {"cond": strong} if self.scale == 1 else {"cond": strong, "weak": strong._replace(network=self.network)}
 
     def combine(self, parts: Parts, x: Tensor, here: NoiseLevel, memory: Any) -> tuple[Estimate, Any]:
         c = parts["cond"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from unnoise.core.condition import Condition
 from unnoise.core.edit import Edit
 from unnoise.core.estimate import Estimate
-from unnoise.core.guidance import Ask, Asks, Guidance, Parts
+from unnoise.core.guidance import OWN, Ask, Asks, Guidance, Parts
 from unnoise.core.level import NoiseLevel
 
 _ANY = object()
@@ -29,7 +29,7 @@ def edited(
     """
 
     def change(ask: Ask) -> bool:
-        return ask.denoiser is None and (only is _ANY or ask.cond is only)
+        return ask.network == OWN and (only is _ANY or ask.cond is only)
 
     asks: Asks = inner.asks(conds, here)
     return {

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.registry import register
 from unnoise.data.feeds import trained
+from unnoise.data.folder import SIZE
 from unnoise.data.store import open_set
 from unnoise.engine.load import default_model, model_folder
-from unnoise.engine.text_to_picture import SIZE
 from unnoise.errors import UnnoiseError
 from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.objectives.times import LogitNormal

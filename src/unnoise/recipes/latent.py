@@ -20,16 +20,18 @@ from unnoise.core.prediction import Prediction
 from unnoise.core.registry import find
 from unnoise.data.cache import content_sha256, feature_key, load_or_compute
 from unnoise.data.feeds import CaptionIds, Encoded, LatentFeed, trained
+from unnoise.data.folder import SIZE
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.engine import Engine
 from unnoise.engine.load import default_model, model_folder, read_tokenizer
-from unnoise.engine.text_to_picture import SIZE, Pipeline
+from unnoise.engine.model import Model
 from unnoise.engine.words import WORDS, vocabulary
 from unnoise.errors import UnnoiseError
 from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
-from unnoise.pictures import from_bytes, to_bytes
+from unnoise.pictures import from_bytes
 from unnoise.recipes.begin import history, same_latents
 from unnoise.recipes.terms import Terms, WithOthers, lasting
 from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
@@ -189,7 +191,7 @@ def latent_training(
 
 
 def check_size(pictures: PictureSet) -> None:
-    """Ensures that pictures are as large as what the pipeline draws.
+    """Ensures that pictures are as large as what its models draw.
 
     Raises:
         UnnoiseError: they are not.
@@ -272,7 +274,9 @@ def previewer(
     def preview(parts: Mapping[str, nn.Module]) -> Tensor:
         device = next(parts["denoiser"].parameters()).device
         parts = {name: part.to(device) for name, part in parts.items()}
-        pipeline = Pipeline(parts["denoiser"], parts["autoencoder"], parts["text"], tokenizer, info)  # type: ignore[arg-type]
-        return to_bytes(pipeline.draw(prompts, seeds, steps=20))
+        engine = Engine(Model(parts, {"text": tokenizer}, info))
+        return engine.pixels(
+            [engine.request(prompt, seed=seed, steps=20) for prompt, seed in zip(prompts, seeds, strict=True)]
+        )
 
     return preview

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,33 +54,34 @@ def table(
     """Pictures in rows and columns with a label above each column and one before each row.
 
     Args:
-        rows: of the same length, of equally large RGB pictures.
+        rows: of the same length, of RGB pictures, each in the middle of its cell.
         across: a label for each column.
         down: a label for each row; none if left out.
 
     Returns:
         The table, and for each picture the box (left, top, right, bottom) in which it lies there, pixel by pixel.
     """
-    width, height = rows[0][0].size
     font = ImageFont.load_default(11)
     head = MARGIN if across else 0
     side = GAP + max(math.ceil(font.getlength(text)) for text in down) if down else 0
-    column = max(width, *(math.ceil(font.getlength(text)) for text in across)) if across else width
-    size = (side + len(rows[0]) * (column + GAP) + GAP, head + len(rows) * (height + GAP) + GAP)
-    out = Image.new("RGB", size, "white")
+    label = max(math.ceil(font.getlength(text)) for text in across) if across else 0
+    columns = [max(label, *(image.width for image in column)) for column in zip(*rows, strict=True)]
+    heights = [max(image.height for image in row) for row in rows]
+    lefts = list(accumulate((width + GAP for width in columns), initial=side + GAP))
+    tops = list(accumulate((height + GAP for height in heights), initial=head + GAP))
+    out = Image.new("RGB", (lefts[-1], tops[-1]), "white")
     pen = ImageDraw.Draw(out)
-    lefts = [side + GAP + place * (column + GAP) for place in range(len(rows[0]))]
-    for left, text in zip(lefts, across, strict=False):
-        pen.text((left + (column - font.getlength(text)) / 2, GAP), text, INK, font)
-    boxes = []
-    for number, row in enumerate(rows):
-        top = head + GAP + number * (height + GAP)
-        for text in down[number : number + 1]:
-            pen.text((side - font.getlength(text), top + height / 2 - 6), text, INK, font)
-        corners = [(left + (column - width) // 2, top) for left in lefts]
-        for corner, image in zip(corners, row, strict=True):
-            out.paste(image, corner)
-        boxes.append([(x, y, x + width, y + height) for x, y in corners])
+    for left, width, text in zip(lefts, columns, across, strict=False):
+        pen.text((left + (width - font.getlength(text)) / 2, GAP), text, INK, font)
+    for top, height, text in zip(tops, heights, down, strict=False):
+        pen.text((side - font.getlength(text), top + height / 2 - 6), text, INK, font)
+    boxes: list[list[tuple[int, int, int, int]]] = []
+    for top, height, row in zip(tops, heights, rows, strict=False):
+        boxes.append([])
+        for left, width, image in zip(lefts, columns, row, strict=False):
+            x, y = left + (width - image.width) // 2, top + (height - image.height) // 2
+            out.paste(image, (x, y))
+            boxes[-1].append((x, y, x + image.width, y + image.height))
     return out, boxes
 
 

@@ -4,45 +4,53 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.condition import Condition
 from unnoise.core.denoiser import Denoiser
 from unnoise.core.guidance import Guidance
-from unnoise.core.sample import Step
 from unnoise.data.cache import feature_key, load_or_compute
 from unnoise.data.store import PictureSet
-from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.study.candidates import Candidates
 from unnoise.study.judge import CAUGHT, FIRST, Judge, examine, first
-from unnoise.study.leaderboard import Prompts, decode
+from unnoise.study.leaderboard import Prompts
 
 BATCH = 16
-Steer = Callable[[slice, Any], Guidance]
+Steer = Callable[[int, Any], Guidance]
 
 
-class Engine(Protocol):
-    """As much of a pipeline as studies need; ``Pipeline`` is one. ``settings`` gives a dataclass."""
+class Model(Protocol):
+    """As much of a model as studies need."""
 
     denoiser: Denoiser
     autoencoder: Autoencoder
-    text: nn.Module
-    tokenizer: Tokenizer
+
+    @property
+    def tower(self) -> Any:
+        """(network, tokenizer) of its first text tower."""
 
     def encode(self, prompts: Sequence[str]) -> Condition: ...
 
-    def settings(self, **changes: Any) -> Any: ...
 
-    def run(
-        self, prompts: Sequence[str], seeds: Sequence[int], negative: str = "", settings: Any = None
-    ) -> Iterator[Step]: ...
+class Engine(Protocol):
+    """As much of an engine as studies need."""
+
+    @property
+    def model(self) -> Model: ...
+
+    def request(self, prompt: str, **changes: Any) -> Any:
+        """A dataclass."""
+
+    def draw(self, requests: Iterable[Any]) -> Iterator[Any]: ...
+
+    def pixels(self, requests: Sequence[Any]) -> Tensor: ...
 
 
 class Drawn(NamedTuple):
@@ -171,7 +179,7 @@ class Lab:
 
     def told(self) -> str:
         """The settings that pictures are drawn with unless a study changes them, in a line."""
-        return told(self.engine.settings(steps=self.steps))
+        return told(self.engine.request("", steps=self.steps))
 
     def kinds(self) -> str:
         """How many prompts there are of each kind, in a line."""
@@ -219,30 +227,34 @@ class Lab:
         Args:
             prompts: the lab's own if left out.
             seeds: the first turn's if left out.
-            steer: makes a guidance for the rows of a batch, given the settings it would have had.
+            steer: makes a guidance for a row, given the request it would have had.
             note: says what ``steer`` does; part of what pictures are remembered by.
             settings: changes to the model's settings.
         """
-        asked = list(self.captions if prompts is None else prompts)
+        texts = list(self.captions if prompts is None else prompts)
         numbers = list(self.turns() if seeds is None else seeds)
-        settings = {"steps": self.steps, **settings}
-        chosen = self.engine.settings(**settings)
-        what = {field.name: str(getattr(chosen, field.name)) for field in fields(chosen)}
+        requests = [
+            self.engine.request(text, seed=number, **{"steps": self.steps, **settings})
+            for text, number in zip(texts, numbers, strict=True)
+        ]
+        how = told(requests[0])
 
         def batch(rows: slice) -> dict[str, Tensor]:
             began = time.perf_counter()
-            how = chosen if steer is None else self.engine.settings(**settings, guidance=steer(rows, chosen))
-            for step in self.engine.run(asked[rows], numbers[rows], "", how):
-                last = step.run.x
-            pixels = decode(self.engine.autoencoder, last)
+            chosen = requests[rows]
+            if steer is not None:
+                first = range(len(requests))[rows].start
+                chosen = [replace(each, guidance=steer(row, each)) for row, each in enumerate(chosen, first)]
+            pixels = self.engine.pixels(chosen)
             share = (time.perf_counter() - began) / len(pixels)
             return {"pixels": pixels, "seconds": torch.full((len(pixels),), share, dtype=torch.float64)}
 
         def key(rows: slice) -> dict[str, Any]:
-            return {"prompts": asked[rows], "seeds": numbers[rows], "settings": what, "note": note}
+            return {"prompts": texts[rows], "seeds": numbers[rows], "settings": how, "note": note}
 
-        told = f"batches of {chosen.solver}, {chosen.steps} steps, scale {chosen.cfg_scale:g}"
-        found = self.in_batches(len(asked), key, batch, told)
+        scale = "" if requests[0].scale is None else f", scale {requests[0].scale:g}"
+        what = f"batches of {requests[0].solver}, {requests[0].steps} steps{scale}"
+        found = self.in_batches(len(texts), key, batch, what)
         return Drawn(*(found[name] for name in Drawn._fields))
 
     def right(self, pixels: Tensor) -> Tensor:
@@ -250,6 +262,7 @@ class Lab:
         return first(self.eyes.pictures(pixels), self.vectors, self.prompts.items, self.candidates).double()
 
 
-def told(settings: Any) -> str:
-    """What an engine's ``settings`` gives, in a line."""
-    return ", ".join(f"{field.name} {getattr(settings, field.name)}" for field in fields(settings))
+def told(request: Any) -> str:
+    """How a request is drawn, whatever its prompt and seed, in a line."""
+    names = [each.name for each in fields(request) if each.name not in ("prompt", "seed")]
+    return ", ".join(f"{name} {value}" for name in names if (value := getattr(request, name)) not in (None, (), ""))

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unnoise.core.edit import Edit
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError
+from unnoise.pictures import from_image
 from unnoise.study.lab import Engine
-from unnoise.study.leaderboard import decode
-
-
-@dataclass(frozen=True)
-class Noting(Edit):
-    """Changes nothing, and notes the sites that it is shown."""
-
-    seen: list[str] = field(default_factory=list, compare=False)
-
-    def __call__(self, site: str, value: Tensor) -> Tensor:
-        self.seen.append(site)
-        return value
 
 
 def spans(tokenizer: Tokenizer, prompt: str) -> list[tuple[str, slice]]:
@@ -49,9 +37,9 @@ def spans(tokenizer: Tokenizer, prompt: str) -> list[tuple[str, slice]]:
 def watched(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps: int | None) -> tuple[Tensor, Tensor]:
     """Draws prompts and reads all cross-attention on the way.
 
-    The network is called once more at each step's own state, with the prompt alone, so that the run is as it always is.
-    Maps are means over heads, sites and steps, each site's brought to the state's size; at each cell they sum to 1
-    over the tokens (Tang et al. 2023, arXiv 2210.04885, for summing over heads, layers and steps).
+    The maps are those of the calls with the prompt that the run makes anyway. Maps are means over heads, sites and
+    steps, each site's brought to the state's size; at each cell they sum to 1 over the tokens (Tang et al. 2023, arXiv
+    2210.04885, for summing over heads, layers and steps).
 
     Returns:
         (pictures uint8 (B, 3, H, W), maps float32 (B, L, h, w)), L tokens.
@@ -59,22 +47,25 @@ def watched(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps:
     Raises:
         UnnoiseError: the network has no cross-attention.
     """
-    cond, total, count = engine.encode(prompts), None, 0
-    sites: list[str] = []
-    for step in engine.run(prompts, seeds, "", engine.settings(steps=steps)):
-        if not sites:
-            noting = Noting(("*",))
-            engine.denoiser(step.x, step.here, cond=cond, edits=(noting,))
-            sites = [site for site in noting.seen if site.split(".")[-1] == "cross"]
-            if not sites:
-                raise UnnoiseError("the network attends to no prompt", "name a model with cross-attention")
-        features = engine.denoiser(step.x, step.here, cond=cond, read=sites).parts or {}
-        for site in sites:
-            seen = on_cells(features[site], (step.x.shape[-2], step.x.shape[-1]))
-            total, count = (seen if total is None else total + seen), count + 1
-        last = step.run.x
-    assert total is not None
-    return decode(engine.autoencoder, last), (total / count).cpu()
+    network: Any = engine.model.denoiser.network
+    sites = tuple(site for site in network.sites() if site.split(".")[-1] == "cross")
+    if not sites:
+        raise UnnoiseError("the network attends to no prompt", "name a model with cross-attention")
+    pairs = zip(prompts, seeds, strict=True)
+    requests = [engine.request(prompt, seed=seed, steps=steps, read=sites) for prompt, seed in pairs]
+    maps: dict[int, list[Tensor]] = {number: [] for number in range(len(requests))}
+    pixels: dict[int, Tensor] = {}
+    for event in engine.draw(requests):
+        if hasattr(event, "step"):
+            seen = event.read["cond"]
+            size = (event.step.x.shape[-2], event.step.x.shape[-1])
+            maps[event.number].append(torch.stack([on_cells(seen[site], size) for site in sites]).mean(0)[0])
+        elif hasattr(event, "picture"):
+            pixels[event.number] = from_image(event.picture)
+        elif hasattr(event, "error"):
+            raise event.error
+    means = [torch.stack(maps[number]).mean(0).cpu() for number in range(len(requests))]
+    return torch.stack([pixels[number] for number in range(len(requests))]), torch.stack(means)
 
 
 def on_cells(seen: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from unnoise.engine import names
 from unnoise.engine.readers.reading import Reading
+from unnoise.engine.request import WEAKEST, Request
 from unnoise.text import clean
 
-EXACT = ("solver", "spacing", "guidance", "noise")  # what our own records say in our words
 NOISE = "other tools draw other noise: the same seed gives another picture"
-LEAST_STRENGTH = 0.02  # as ``engine.start`` has it, which imports torch
 
 
 class Like(NamedTuple):
@@ -21,7 +20,7 @@ class Like(NamedTuple):
     Attributes:
         tool: who made it.
         prompt, negative, seed, strength: None where the file does not say.
-        settings: of ``Settings``, those that the file says.
+        settings: fields of a ``Request``, those that the file has.
         literal: brackets in the prompt are text.
         left_out: {name: value} of what the file says and is not used.
         notes: what to know about it, a sentence each.
@@ -40,25 +39,26 @@ class Like(NamedTuple):
     weights_sha256: str | None = None
 
 
-def like(reading: Reading, size: tuple[int, int]) -> Like:
+def like(reading: Reading, size: tuple[int, int] | None = None) -> Like:
     """What of a record can be followed here.
 
     Args:
-        size: (width, height) of what is drawn here.
+        size: (width, height) of what is drawn here, where that is known.
     """
     own = reading.record is not None
     left_out, notes = dict(reading.left_out), list(reading.notes)
     settings: dict[str, Any] = {"steps": reading.steps, "cfg_scale": reading.cfg_scale}
     if reading.record is not None:
-        settings |= {name: reading.record.get(name) for name in EXACT}
+        settings |= {name: reading.record.get(name) for name in own_settings()} | {"size": reading.size}
     else:
         settings |= _methods(reading, left_out)
         if reading.seed is not None:
             notes.append(NOISE)
-    if reading.size is not None and reading.size != size:
-        left_out["size"] = f"{reading.size[0]} x {reading.size[1]}, here pictures are {size[0]} x {size[1]}"
+    if not own and reading.size is not None and reading.size != size:
+        here = "the model's" if size is None else f"{size[0]} x {size[1]}"
+        left_out["size"] = f"{reading.size[0]} x {reading.size[1]}, here it is {here}"
     strength = reading.strength
-    if strength is not None and strength < LEAST_STRENGTH:
+    if strength is not None and strength < WEAKEST:
         left_out["strength"], strength = f"{strength:g}", None
     return Like(
         reading.tool,
@@ -72,6 +72,14 @@ def like(reading: Reading, size: tuple[int, int]) -> Like:
         tuple(notes),
         reading.record.get("model", {}).get("sha256") if reading.record is not None else None,
     )
+
+
+def own_settings() -> list[str]:
+    """The fields of a request that are followed from record to request as they are: what a grid could vary."""
+    apart = "seed", "strength", "size"  # which have a place of their own here
+    return [
+        name for name, each in Request.__dataclass_fields__.items() if each.metadata.get("axis") and name not in apart
+    ]
 
 
 def _methods(reading: Reading, left_out: dict[str, str]) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unnoise.engine.readers.reading import FIT, Reading, shown
+
+if TYPE_CHECKING:
+    from unnoise.engine.metadata import Record
 
 RECORD, GRID = "unnoise", "unnoise-grid"
 OLDER = "an earlier unnoise drew it, and today's may draw it otherwise; `unnoise replay` draws as it did"
@@ -24,8 +27,8 @@ def read(texts: Mapping[str, str], path: Path) -> Reading | None:
     from unnoise.engine.metadata import parse, parse_grid  # imports torch
 
     if GRID not in texts:
-        return reading(parse(texts[RECORD], path))
-    records = [record for _, record in parse_grid(texts[GRID], path, (2**31, 2**31))]
+        return reading(_values(parse(texts[RECORD], path)))
+    records = [_values(record) for _, record in parse_grid(texts[GRID], path, (2**31, 2**31))]
     same = {key: value for key, value in records[0].items() if all(each.get(key) == value for each in records)}
     found = reading(same)
     differ = {
@@ -37,40 +40,33 @@ def read(texts: Mapping[str, str], path: Path) -> Reading | None:
     return replace(found, left_out={**found.left_out, **differ}, notes=(*found.notes, *(note,) * (len(records) > 1)))
 
 
-def reading(record: Mapping[str, Any]) -> Reading:
-    """The common form of a record, or of what the records of a grid have alike; it keeps the whole."""
-    from unnoise.engine.settings import RULES  # imports torch
+def _values(record: Record) -> dict[str, Any]:
+    """A record's JSON, with the guidance as it is written and its scale beside it, as options have them."""
+    return {**record.to_json(), "guidance": record.request.way, "cfg_scale": record.request.scale}
 
-    start = record.get("start") or {}
-    left = {"start picture": "name it with --start"} if start else {}
+
+def reading(values: Mapping[str, Any]) -> Reading:
+    """The common form of a record, or of what the records of a grid have alike; it keeps the whole."""
+    from unnoise.engine.request import RULES
+
+    left = {"start picture": "name it with --start"} if values.get("start") else {}
     for name in ("mask", "outpaint", "invert"):
-        if start.get(name):
-            left[name] = "name it with --mask" if name == "mask" else shown(str(start[name]))
-    older = record.get("format", RULES) < RULES
+        if values.get(name):
+            left[name] = "name it with --mask" if name == "mask" else shown(str(values[name]))
+    older = values.get("rules", RULES) < RULES
     return Reading(
         "unnoise",
-        prompt=record.get("prompt"),
-        negative=record.get("negative"),
-        steps=record.get("steps"),
-        sampler=record.get("solver"),
-        schedule=record.get("spacing"),
-        cfg_scale=_scale(record),
-        seed=record.get("seed"),
-        size=FIT["size"](tuple(record.get("size", ()))),
-        strength=start.get("strength"),
-        literal=not record.get("weights", True),
+        prompt=values.get("prompt"),
+        negative=values.get("negative"),
+        steps=values.get("steps"),
+        sampler=values.get("solver"),
+        schedule=values.get("spacing"),
+        cfg_scale=values.get("cfg_scale"),
+        seed=values.get("seed"),
+        size=FIT["size"](tuple(values.get("size", ()))),
+        strength=values.get("strength"),
+        literal=not values.get("weights", True),
         left_out=left,
         notes=(OLDER,) * older,
-        record=record,
+        record=values,
     )
-
-
-def _scale(record: Mapping[str, Any]) -> float | None:
-    """The scale that was used: older records have the one of the option, whatever the guidance said."""
-    from unnoise.engine.settings import Settings  # imports torch
-
-    if record.get("guidance") is None:
-        return record.get("cfg_scale")
-    scale = {} if record.get("cfg_scale") is None else {"cfg_scale": record["cfg_scale"]}
-    found = Settings(guidance=record["guidance"], **scale).scale
-    return found if scale or found is None or "(" in record["guidance"] else None

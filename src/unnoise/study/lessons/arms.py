@@ -23,7 +23,7 @@ from unnoise.errors import UnnoiseError
 from unnoise.study.chart import Chart, Series
 from unnoise.study.distances import Figure, kernel_of
 from unnoise.study.film import evenly
-from unnoise.study.lab import Engine, Lab, Trial, Wanted
+from unnoise.study.lab import Lab, Model, Trial, Wanted
 from unnoise.study.leaderboard import features
 from unnoise.study.measure import noise_error
 from unnoise.study.page import Lesson, Table, Value, grid
@@ -146,7 +146,7 @@ def kept_back(lab: Lab) -> list[int]:
 
 def steps(lab: Lab) -> int:
     """Solver steps of every arm: the lab's, or its model's own."""
-    return int(lab.engine.settings(steps=lab.steps).steps)
+    return int(lab.engine.request("", steps=lab.steps).steps)
 
 
 def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found:
@@ -164,32 +164,32 @@ def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found
         errors.tolist(),
         jump,
         pixels,
-        str(getattr(trial.engine.autoencoder, "name", "unnamed")),
-        cost(trial.engine, lab.captions[0], lab.real.shape[-1]),
+        str(getattr(trial.engine.model.autoencoder, "name", "unnamed")),
+        cost(trial.engine.model, lab.captions[0], lab.real.shape[-1]),
     )
 
 
 def _errors(lab: Lab, items: Sequence[int]) -> dict[str, Tensor]:
-    engine = lab.engine
-    parts = (engine.denoiser, engine.text, engine.autoencoder, engine.tokenizer)
+    model = lab.engine.model
+    parts = (model.denoiser, model.tower.network, model.autoencoder, model.tower.tokenizer)
     found = noise_error(*parts, lab.pictures, items, LOG_SNRS)
     return {"errors": torch.tensor([found[level] for level in LOG_SNRS], dtype=torch.float64)}
 
 
 @torch.inference_mode()
-def cost(engine: Engine, caption: str, size: int) -> dict[str, Value]:
+def cost(model: Model, caption: str, size: int) -> dict[str, Value]:
     """What one picture of ``size`` pixels costs: its state, the network's weights, one call, and the way to pixels."""
-    weights = next(engine.denoiser.parameters())
-    x = torch.zeros(1, *engine.autoencoder.space.shape(size), device=weights.device)
-    cond = engine.encode([caption])
+    weights = next(model.denoiser.parameters())
+    x = torch.zeros(1, *model.autoencoder.space.shape(size), device=weights.device)
+    cond = model.encode([caption])
     with FlopCounterMode(display=False) as call:
-        x0 = engine.denoiser(x, NoiseLevel(0.6, 0.8), cond=cond).x0
+        x0 = model.denoiser(x, NoiseLevel(0.6, 0.8), cond=cond).x0
     with FlopCounterMode(display=False) as back:
-        engine.autoencoder.decode(x0.to(weights.dtype))
+        model.autoencoder.decode(x0.to(weights.dtype))
     return {
         "state": " x ".join(str(side) for side in x.shape[1:]),
         "bytes": 4 * x.numel(),
-        "weights": sum(each.numel() for each in engine.denoiser.parameters()),
+        "weights": sum(each.numel() for each in model.denoiser.parameters()),
         "GFLOP a call": call.get_total_flops() / 1e9,
         "GFLOP to pixels": back.get_total_flops() / 1e9,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,9 +36,11 @@ def study(lab: Lab) -> Lesson:
     between two levels is switched there.
     """
     eyes = lab.eyes  # a judge that is not there is told of before anything is drawn
-    chosen = lab.engine.settings(steps=lab.steps)
+    chosen = lab.engine.request("", steps=lab.steps)
     levels = make("spacings", chosen.spacing).levels(
-        lab.engine.denoiser.path, chosen.steps, tuple(lab.engine.autoencoder.space.shape(lab.real.shape[-1]))
+        lab.engine.model.denoiser.path,
+        chosen.steps,
+        tuple(lab.engine.model.autoencoder.space.shape(lab.real.shape[-1])),
     )
     places = evenly(len(levels), POINTS)
     turn = len(lab.captions) // 2
@@ -121,17 +124,15 @@ def nearer(pixels: Tensor, a: Tensor, b: Tensor, bands: slice) -> Tensor:
 def swap(lab: Lab, others: Sequence[str], level: NoiseLevel) -> Steer:
     """The model's own guidance, told other prompts from a level on."""
 
-    def steer(rows: slice, settings: object) -> Switched:
-        early = settings.steer()  # type: ignore[attr-defined]
-        late = settings.steer()  # type: ignore[attr-defined]
-        return Switched(early, Instead(late, lab.engine.encode(others[rows])), level)
+    def steer(row: int, request: Any) -> Switched:
+        return Switched(request.steer(), Instead(request.steer(), lab.engine.model.encode([others[row]])), level)
 
     return steer
 
 
 def let_go(level: NoiseLevel) -> Steer:
     """The model's own guidance, and from a level on none."""
-    return lambda rows, settings: Switched(settings.steer(), Plain(), level)
+    return lambda row, request: Switched(request.steer(), Plain(), level)
 
 
 def follows(looks: Tensor, a: Tensor, b: Tensor) -> Tensor:

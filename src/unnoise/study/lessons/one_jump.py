@@ -41,10 +41,10 @@ def study(lab: Lab) -> Lesson:
     a blur wherever they differ. Many jumps are needed because a mean of pictures is no picture. A prompt that names one
     picture leaves little to blur, so that each jump is made with the empty prompt too.
     """
-    x0, path = encode(lab.engine.autoencoder, lab.real), lab.engine.denoiser.path
+    x0, path = encode(lab.engine.model.autoencoder, lab.real), lab.engine.model.denoiser.path
     jumped(lab, x0, TIMES[0], lab.captions)  # what predicts noise is refused at pure noise, before anything is drawn
     spread = float(x0.double().var(0, unbiased=False).mean())
-    ends = {"drawn in all steps": lab.draw().pixels, "real pictures": after(lab.engine.autoencoder, lab.real)}
+    ends = {"drawn in all steps": lab.draw().pixels, "real pictures": after(lab.engine.model.autoencoder, lab.real)}
     whole = fineness(ends["real pictures"]).mean()
     error: list[list[Figure]] = [[], []]
     fine: list[list[Figure]] = [[], []]
@@ -52,7 +52,7 @@ def study(lab: Lab) -> Lesson:
     for t in TIMES:
         for which, prompts in enumerate((lab.captions, [""] * len(lab.captions))):
             jump = jumped(lab, x0, t, prompts)
-            seen[which].append(decode(lab.engine.autoencoder, jump))
+            seen[which].append(decode(lab.engine.model.autoencoder, jump))
             error[which].append(mean_of((jump - x0).double().pow(2).flatten(1).mean(1) / spread, lab.seed))
             fine[which].append(mean_of(fineness(seen[which][-1]) / whole, lab.seed))
     last = [mean_of(fineness(pixels) / whole, lab.seed) for pixels in ends.values()]
@@ -98,7 +98,7 @@ def curves(title: str, up: str, figures: Sequence[Sequence[Figure]]) -> Chart:
 
 def jumped(lab: Lab, x0: Tensor, t: float, prompts: Sequence[str]) -> Tensor:
     """(P, C, h, w) the picture predicted in one call, without guidance, from latents noised to time t."""
-    level = lab.engine.denoiser.path.at(t)
+    level = lab.engine.model.denoiser.path.at(t)
 
     def key(rows: slice) -> dict[str, object]:
         items, seeds = lab.prompts.items[rows], lab.turns()[rows]
@@ -106,10 +106,12 @@ def jumped(lab: Lab, x0: Tensor, t: float, prompts: Sequence[str]) -> Tensor:
 
     def compute(rows: slice) -> dict[str, Tensor]:
         eps = torch.stack([normal(x0.shape[1:], "one jump", seed) for seed in lab.turns()[rows]]).to(x0)
-        where = next(lab.engine.denoiser.parameters()).device
+        where = next(lab.engine.model.denoiser.parameters()).device
         with torch.inference_mode():
             x = level.mix(x0[rows], eps).to(where)
-            return {"x0": lab.engine.denoiser(x, level, cond=lab.engine.encode(prompts[rows])).x0.float().cpu()}
+            return {
+                "x0": lab.engine.model.denoiser(x, level, cond=lab.engine.model.encode(prompts[rows])).x0.float().cpu()
+            }
 
     return lab.in_batches(len(x0), key, compute)["x0"]
 

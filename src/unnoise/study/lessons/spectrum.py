@@ -19,7 +19,7 @@ POINTS = 11
 
 def study(lab: Lab) -> Lesson:
     """Runs the model, decodes what it predicts at some of its steps, and compares each with the last."""
-    count = lab.engine.settings(steps=lab.steps).steps
+    count = lab.engine.request("", steps=lab.steps).steps
     places = evenly(count, POINTS)
     frames = watched(lab, places)
     found = [compared(frame, frames[-1]) for frame in frames]
@@ -61,8 +61,12 @@ def watched(lab: Lab, places: Sequence[int]) -> Tensor:
         return {"watched": lab.captions[rows], "seeds": lab.turns()[rows], "places": [*places], "settings": lab.told()}
 
     def compute(rows: slice) -> dict[str, Tensor]:
-        steps = lab.engine.run(lab.captions[rows], lab.turns()[rows], "", lab.engine.settings(steps=lab.steps))
-        seen = [decode(lab.engine.autoencoder, s.estimate.x0) for s in steps if s.index in places]
-        return {"frames": torch.stack(seen, dim=1)}
+        pairs = zip(lab.captions[rows], lab.turns()[rows], strict=True)
+        requests = [lab.engine.request(caption, seed=seed, steps=lab.steps) for caption, seed in pairs]
+        seen: list[list[Tensor]] = [[] for _ in requests]
+        for event in lab.engine.draw(requests):
+            if hasattr(event, "step") and event.index in places:
+                seen[event.number].append(decode(lab.engine.model.autoencoder, event.step.estimate.x0)[0])
+        return {"frames": torch.stack([torch.stack(each) for each in seen])}
 
     return lab.in_batches(len(lab.captions), key, compute)["frames"].transpose(0, 1)

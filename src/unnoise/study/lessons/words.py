@@ -72,7 +72,7 @@ def others(words: Sequence[str], place: int) -> list[int]:
 
 def effect(lab: Lab, pair: Pair, pictures: Tensor, maps: Tensor) -> Effect:
     """Of one pair, from two uint8 pictures (2, 3, H, W) and their maps (2, L, h, w), before and after."""
-    said = [spans(lab.engine.tokenizer, prompt) for prompt in (pair.before, pair.after)]
+    said = [spans(lab.engine.model.tower.tokenizer, prompt) for prompt in (pair.before, pair.after)]
     seen = [[word_map(each, span) for _, span in words] for each, words in zip(maps, said, strict=True)]
     where = [(a + b) / 2 for a, b in zip(*seen, strict=True)]
     far = [moved(a, b) for a, b in zip(*seen, strict=True)]
@@ -161,7 +161,10 @@ def sheet(lab: Lab, pair: Pair, pictures: Tensor, maps: Tensor) -> Image.Image:
     """Before and after, one above the other: the picture, then each word's map, brighter where it is looked for."""
     rows = []
     for prompt, picture, seen in zip((pair.before, pair.after), pictures, maps, strict=True):
-        shades = [shade(word_map(seen, span), picture.shape[-1]) for _, span in spans(lab.engine.tokenizer, prompt)]
+        shades = [
+            shade(word_map(seen, span), picture.shape[-1])
+            for _, span in spans(lab.engine.model.tower.tokenizer, prompt)
+        ]
         rows.append(torch.stack([picture, *shades]))
     words = pair.before.split()
     words[pair.place] += f", {pair.after.split()[pair.place]}"

@@ -1,0 +1,223 @@
+"""One request while it is drawn: a generator that asks questions of networks and yields steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unnoise.core.condition import Condition
+from unnoise.core.evaluate import Question
+from unnoise.core.guidance import Asks, Bound, Evaluate, Parts, bind
+from unnoise.core.inversion import invert
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import BrownianNoise, NoiseSource, TorchNoise
+from unnoise.core.sample import Run, Step, check_levels, take
+from unnoise.engine.events import Stepped
+from unnoise.engine.model import Model
+from unnoise.engine.outpaint import Canvas, windows
+from unnoise.engine.request import Request
+from unnoise.engine.start import Known, Start, begin, levels_from
+from unnoise.guidances.cfg import CFG
+
+REMEMBERED = 256  # conditions and starts that requests share
+ROUNDS = 8  # of the iteration that inverts a step
+NOISES = {"independent": NoiseSource, "brownian": BrownianNoise, "torch": TorchNoise}
+T = TypeVar("T")
+
+
+class End(NamedTuple):
+    """What a drawing comes to: latents, (1, C, h, w), and what its run started from; or a picture that grew."""
+
+    what: Tensor | Image.Image
+    start: Start | None = None
+
+
+Life = Generator[Question | Stepped | None, Parts | None, End]  # None: it waits for another drawing of the same start
+
+
+class _Wanted(Exception):
+    """An answer that is not there yet."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+
+
+def suspended(work: Callable[[Evaluate], T]) -> Generator[Question, Parts, T]:
+    """Runs a pure function of its ``evaluate``, and waits outside of it for each answer.
+
+    A solver asks in the middle of its step. The step is a pure function of what it is given, so that taking it again
+    with the answers so far, up to the first question without one, is as good as having waited there. No thread waits,
+    and a drawing that is dropped leaves nothing behind.
+    """
+    known: list[Parts] = []
+    while True:
+        try:
+            return work(_replayed(known))
+        except _Wanted as wanted:
+            question = wanted.question
+        known.append((yield question))
+
+
+def _replayed(known: list[Parts]) -> Evaluate:
+    """An ``evaluate`` that gives the answers that are known, one after the other, and then asks."""
+    left = iter(known)
+
+    def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
+        parts = next(left, None)
+        if parts is None:
+            raise _Wanted(Question(x, here, there, asks))
+        return parts
+
+    return evaluate
+
+
+class Drawing:
+    """What a request needs to be drawn by a model: conditions, levels, noise, guidance.
+
+    Args:
+        number: which of the requests.
+        request: it, complete.
+        model: what draws.
+        sources: pictures by what identifies them.
+        remembered: what requests share, such as conditions and starts, by keys.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        request: Request,
+        model: Model,
+        sources: Mapping[str, Image.Image],
+        remembered: dict[object, object],
+    ) -> None:
+        self.number, self.request, self.model = number, request, model
+        self.sources, self.remembered = sources, remembered
+        self.shape = model.shape(request)
+
+    def life(self) -> Life:
+        """Draws from the first step to the last: yields questions, is sent their answers, and yields steps."""
+        request = self.request
+        if (by := request.margins) is not None:
+            return (yield from self._grow(Canvas(self._source("start"), by, self._size)))
+        start = self._start()
+        if start is not None and request.invert is not None:
+            start = yield from self._inverted(start)
+        return (yield from self._run(request.seed, start))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        assert self.request.size is not None  # it is complete
+        return self.request.size
+
+    def _source(self, name: str) -> Image.Image:
+        """The picture that a field of the request identifies."""
+        return self.sources[getattr(self.request, name)]
+
+    def _once(self, key: object, make: Callable[[], T]) -> T:
+        if key not in self.remembered:
+            while len(self.remembered) >= REMEMBERED:
+                self.remembered.pop(next(iter(self.remembered)))
+            self.remembered[key] = make()
+        return self.remembered[key]  # type: ignore[return-value]
+
+    def _cond(self, prompt: str) -> Condition:
+        """The condition of a prompt, one row."""
+        key = "cond", prompt, self.request.weights, self.request.rules < 2
+        return self._once(key, lambda: self.model.encode([prompt], self.request.weights, self.request.rules))
+
+    def _start(self) -> Start | None:
+        """What the run starts from; None for noise."""
+        request = self.request
+        if request.start is None:
+            return None
+        mask = None if request.mask is None else self._source("mask")
+        key = "start", request.start, request.mask, self._size, request.strength, request.rules
+        how = (self.model.autoencoder, self._source("start"), self._size, request.strength or 1.0, mask, request.rules)
+        return self._once(key, lambda: self._here(begin(*how)))
+
+    def _here(self, start: Start) -> Start:
+        """The start where states are."""
+        return Start(*(each.to(self.model.device) if isinstance(each, Tensor) else each for each in start))  # type: ignore[arg-type]
+
+    def _levels(self, strength: float) -> list[NoiseLevel]:
+        path, steps = self.model.denoiser.path, self.request.steps
+        return check_levels(levels_from(self.request.levels_of(), path, steps, strength, self.shape))
+
+    def _inverted(self, start: Start) -> Generator[Question | Stepped | None, Parts | None, Start]:
+        """The start with the state that it is led back to: found by the first of all that begin there."""
+        key = "inverted", replace(self.request, prompt="", negative="", seed=0)
+        while not isinstance(found := self.remembered.get(key), Start):
+            if key in self.remembered:
+                yield None
+                continue
+            self.remembered[key] = None  # it is being looked for
+            try:
+                self.remembered[key] = yield from self._climbed(start)
+            finally:
+                if self.remembered.get(key) is None:  # it failed, or was cancelled
+                    self.remembered.pop(key, None)
+        return found
+
+    def _climbed(self, start: Start) -> Generator[Question, Parts, Start]:
+        """The start with the state from which a plain run of Euler with its own words would lead back to it.
+
+        Where a noised start keeps the picture's layout alone, this keeps what the words do not say; drawn with others,
+        the picture changes where they do. See ``core.inversion``.
+        """
+        conds = {"cond": self._cond(self.request.invert or "")}
+        x = start.x0.float()
+        for pair in reversed(list(pairwise(self._levels(start.strength)))):
+
+            def climb(evaluate: Evaluate, pair: tuple[NoiseLevel, NoiseLevel] = pair, x: Tensor = x) -> Tensor:
+                return next(invert(bind(CFG(1.0), evaluate, conds), pair, x, ROUNDS))
+
+            x = yield from suspended(climb)
+        return start._replace(state=x)
+
+    def _run(self, seed: int, start: Start | None, first: int = 0, total: int | None = None) -> Life:
+        """One run over the levels.
+
+        Args:
+            seed: of its noise.
+            start: what it starts from.
+            first: the number of its first step, of ``total``.
+        """
+        request, solver = self.request, self.request.method()
+        levels = self._levels(start.strength if start else 1.0)
+        noise = NOISES[request.noise]([seed], self.shape, torch.float32, self.model.device)  # whatever the networks'
+        x, steer = noise.initial() * levels[0].sigma, request.steer()
+        if start is not None:
+            noised = levels[0].mix(start.x0.to(x), noise.initial())
+            x = noised if start.state is None else start.state.to(x)
+            steer = Known(steer, start.x0, start.mask) if start.mask is not None else steer
+        conds: dict[str, Condition | None] = {
+            "cond": self._cond(request.prompt),
+            "uncond": self._cond(request.negative),
+        }
+        run = Run(x, levels[0], 0, solver.start(levels))
+        while run.index < len(levels) - 1:
+
+            def ahead(evaluate: Evaluate, run: Run = run) -> Step:
+                return take(Bound(steer, evaluate, conds, request.read), solver, levels, noise, run)
+
+            step: Step = yield from suspended(ahead)
+            yield Stepped(self.number, request, first + step.index, total or len(levels) - 1, step, start, self.model)
+            run = step.run
+        return End(run.x, start)
+
+    def _grow(self, canvas: Canvas) -> Life:
+        """Draws the windows of a picture that grows, each with a seed far from those of other pictures."""
+        steps, count = self.request.steps, len(list(windows(canvas.by, canvas.size)))
+        for window in canvas.windows():
+            seed = (self.request.seed + window.number * 0x9E3779B97F4A7C15) % 2**63
+            how = (self.model.autoencoder, window.picture, self._size, 1.0, window.mask, self.request.rules)
+            start = self._here(begin(*how))
+            z, _ = yield from self._run(seed, start, window.number * steps, count * steps)
+            canvas.fill(window, self.model.decode(z, start)[0])  # type: ignore[arg-type]
+        return End(canvas.image)

@@ -1,0 +1,218 @@
+"""A model: parts under free names, and what they can do together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unnoise.core import checks
+from unnoise.core.autoencoder import Autoencoder
+from unnoise.core.condition import Condition
+from unnoise.core.denoiser import Denoiser
+from unnoise.core.evaluate import network_called
+from unnoise.core.guidance import OWN, Guidance
+from unnoise.core.sample import all_finite
+from unnoise.core.space import Space
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.conditioner import Conditioner, Layout, Tower
+from unnoise.engine.request import RULES, Request
+from unnoise.engine.settings import size_of
+from unnoise.engine.start import Start
+from unnoise.engine.words import warning
+from unnoise.errors import UnnoiseError
+from unnoise.kernels.forked import check_threads
+from unnoise.pictures import to_bytes, to_images
+
+TEXT = "text"  # a tower's part is called so, or text.clip-l and the like
+
+
+def is_tower(part: str) -> bool:
+    """Whether a part of that name is a text tower."""
+    return part == TEXT or part.startswith(f"{TEXT}.")
+
+
+class Model:
+    """The networks that make pictures together, in evaluation mode. Nothing in it changes while it draws.
+
+    Args:
+        parts: by name: "autoencoder", "denoiser", text towers "text" or "text.NAME", and further denoisers such as
+            "weak", which guidances may ask for. Each has a device and a precision of its own.
+        tokenizers: by the names of the text towers.
+        record: the model's record; ``record["defaults"]`` holds default settings of a ``Request``.
+        taught: the words of the captions that it was trained on; None where nobody knows them.
+        layout: how the vectors of several towers are joined.
+
+    Attributes:
+        denoisers: all calibrated networks by name, the model's own among them.
+        conditioner: from prompts to a condition.
+
+    Raises:
+        UnnoiseError: a part is missing or no such thing, or the defaults cannot be drawn with.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, nn.Module],
+        tokenizers: Mapping[str, Tokenizer],
+        record: Mapping[str, Any] | None = None,
+        taught: frozenset[str] | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        hint = "give the part of a model; unnoise.load makes a whole one"
+        self.parts = dict(parts)
+        self.autoencoder: Autoencoder = checks.instance("autoencoder", parts.get("autoencoder"), Autoencoder, hint)  # type: ignore[assignment]
+        self.denoiser: Denoiser = checks.instance(OWN, parts.get(OWN), Denoiser, hint)  # type: ignore[assignment]
+        self.denoisers = {name: part for name, part in parts.items() if isinstance(part, Denoiser)}
+        towers = {}
+        for name in filter(is_tower, parts):
+            network = checks.instance(name, parts[name], nn.Module, hint)
+            tokenizer: Any = checks.called(f"tokenizer of {name}", tokenizers.get(name), hint)
+            towers[name] = Tower(network, tokenizer)
+        self.conditioner = Conditioner(towers, layout)
+        self.record, self.taught = dict(record or {}), taught
+        weights = next(self.denoiser.parameters())
+        self.device, self.dtype = weights.device, weights.dtype
+        self.defaults = self._defaults()
+
+    def _defaults(self) -> dict[str, Any]:
+        """The model's own settings, as they are written in its record.
+
+        Raises:
+            UnnoiseError: one is unknown, or cannot be drawn with.
+        """
+        found = self.record.get("defaults", {})
+        if not isinstance(found, Mapping):
+            raise UnnoiseError("model.json: defaults is no record of settings", "the model is damaged")
+        for name in found:
+            if name not in Request.__dataclass_fields__ or name == "prompt":
+                raise UnnoiseError(f"model.json: defaults has the unknown setting {name!r}", "update unnoise")
+        try:
+            Request("", **found)
+        except (UnnoiseError, TypeError) as error:
+            raise UnnoiseError(
+                f"model.json: defaults: {getattr(error, 'what', error)}", "the model is damaged"
+            ) from None
+        return dict(found)
+
+    @property
+    def tower(self) -> Tower:
+        """The first text tower, whose tokens come first."""
+        return next(iter(self.conditioner.towers.values()))
+
+    @property
+    def space(self) -> Space:
+        """What a state looks like."""
+        return self.autoencoder.space
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the pictures that it was trained on."""
+        if "size" in self.defaults:
+            return size_of(self.defaults["size"])
+        stride = self.space.stride
+        wide, high = stride if isinstance(stride, tuple) else (stride, stride)
+        cells = int(getattr(getattr(self.denoiser.network, "config", None), "size", 16))
+        return cells * wide, cells * high
+
+    def request(self, prompt: str, **changes: Any) -> Request:
+        """A request with the model's default settings, and those changes that are not None.
+
+        Raises:
+            UnnoiseError: an unknown setting, or one that cannot be drawn with.
+        """
+        for name in changes:
+            checks.choice("setting", name, *Request.__dataclass_fields__)
+        given = {name: value for name, value in changes.items() if value is not None}
+        request = Request(prompt, **({"size": self.size} | self.defaults | given))
+        return request
+
+    def check(self, request: Request) -> Request:
+        """The request, with the model's size if it has none, once it is sure that the model can draw it.
+
+        Raises:
+            UnnoiseError: it cannot, and which field is why.
+        """
+        checks.instance("request", request, Request, "make it by model.request(prompt)")
+        if request.size is None:
+            request = dataclasses.replace(request, size=self.size)
+        shape = self.shape(request)
+        for denoiser in self.denoisers.values():
+            denoiser.network.check_size(*shape[1:])  # type: ignore[operator]
+        for text in (request.prompt, request.negative, request.invert or ""):
+            self.conditioner.read(text, request.weights, request.rules < 2)
+        try:
+            self.denoiser.network.check_sites(read=request.read)  # type: ignore[operator]
+        except UnnoiseError as error:
+            raise UnnoiseError(f"read: {error.what}", error.hint) from None
+        steer: Guidance | None = request.steer()
+        while steer is not None:
+            network_called(self.denoisers, getattr(steer, "network", OWN))
+            steer = getattr(steer, "inner", None)
+        return request
+
+    def remarks(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> list[str]:
+        """What a person should know before such prompts are drawn at such a size, a line each."""
+        lines = []
+        if self.taught is not None and (note := warning(" ".join(prompts), self.taught)):
+            lines.append(note)
+        if size is not None and size != self.size:
+            trained, asked = ("x".join(map(str, each)) for each in (self.size, size))
+            lines.append(f"note: the model was trained at {trained}; at {asked} it may repeat or tear what it draws")
+        return lines
+
+    def shape(self, request: Request) -> tuple[int, ...]:
+        """The shape of one row's state.
+
+        Raises:
+            UnnoiseError: the request has a size that a network does not take.
+        """
+        multiple = math.lcm(*(getattr(each.network, "multiple", 1) for each in self.denoisers.values()))
+        size = request.size or self.size
+        try:
+            return self.space.shape(size, multiple)
+        except UnnoiseError as error:
+            raise UnnoiseError(f"size {size[0]}x{size[1]}: {error.what}", error.hint) from None
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str], weights: bool = False, rules: int = RULES) -> Condition:
+        """The condition of prompts, one row each, where the model's own denoiser computes.
+
+        Args:
+            prompts: they are cleaned as captions are; rules 1 takes them as they were typed.
+            weights: whether brackets weigh words.
+            rules: the version of the drawing rules.
+
+        Raises:
+            UnnoiseError: no list of prompts, or a prompt is longer than the model reads, or no text.
+        """
+        prompts = checks.several("prompts", prompts, checks.text)
+        check_threads(self.device)
+        cond = self.conditioner(prompts, checks.flag("weights", weights), rules < 2)
+        return cond.to(self.device, self.dtype)
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor, start: Start | None = None) -> list[Image.Image]:
+        """RGB images from latents, (B, C, h, w); of a run from ``start`` with the pixels that its mask keeps.
+
+        Raises:
+            UnnoiseError: they are of another shape, no floats, or not finite.
+        """
+        check_threads(self.device)
+        cells = z.shape[2:] if isinstance(z, Tensor) and z.ndim == 4 else self.space.shape(self.size)[1:]
+        checks.tensor("z", z, (self.space.channels, *cells))
+        if not all_finite(z):
+            raise UnnoiseError("z has numbers that are not finite", "give latents of a run, such as step.run.x")
+        return to_images(to_bytes(self.pixels(z, start)))
+
+    def pixels(self, z: Tensor, start: Start | None = None) -> Tensor:
+        """(B, 3, H, W) floats, about [-1, 1], from latents; as ``decode``, and nothing is checked."""
+        weights = next(self.autoencoder.parameters(), z)
+        drawn = self.autoencoder.decode(z.to(device=weights.device, dtype=weights.dtype))
+        return drawn if start is None else start.put_back(drawn)
