@@ -168,7 +168,7 @@ def cost_in(space: str) -> dict[str, Any]:
     autoencoder = registered("autoencoders", space)()
     denoiser = Denoiser(UNet(UNetConfig(channels_in=autoencoder.space.channels)), Flow(), Data()).eval()
     parts = {"denoiser": denoiser, "autoencoder": autoencoder, "text": text.eval()}
-    return arms.cost(Engine(Model(parts, {"text": words})), "red apple", 128)
+    return arms.cost(Model(parts, {"text": words}), "red apple", 128)
 
 
 def test_it_is_a_page(lesson: Lesson, tmp_path: Path) -> None:

@@ -47,15 +47,15 @@ def test_a_study_that_stops_goes_on(shapes: PictureSet, tmp_path: Path, monkeypa
     monkeypatch.setattr("unnoise.study.lab.BATCH", 5)
     model = known.engine(shapes)
     lab = known.lab(model, shapes, tmp_path)
-    run, begun = model.run, []
+    draw, begun = model.pixels, []
 
-    def failing(prompts: Any, *rest: Any) -> Any:
-        begun.append(len(prompts))
+    def failing(requests: Sequence[Any]) -> Tensor:
+        begun.append(len(requests))
         if len(begun) == 3:
             raise Stop
-        return run(prompts, *rest)
+        return draw(requests)
 
-    monkeypatch.setattr(model, "run", failing)
+    monkeypatch.setattr(model, "pixels", failing)
     with pytest.raises(Stop):
         lab.draw()
     whole = lab.draw()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from study.judged import write_shapes
 from unnoise.core.level import NoiseLevel
 from unnoise.core.registry import find as registered
 from unnoise.data.store import PictureSet, open_set
+from unnoise.engine.engine import Engine
+from unnoise.engine.model import Model
 from unnoise.errors import UnnoiseError
 from unnoise.pictures import from_bytes, to_bytes
 from unnoise.study.distances import Figure
@@ -202,8 +205,8 @@ def test_seeds(shapes: PictureSet, tmp_path: Path) -> None:
 def test_a_seed_that_is_forgotten_is_found_out(shapes: PictureSet, tmp_path: Path) -> None:
     """The control: a model whose picture depends on its row."""
     model = known.engine(shapes, cfg_scale=0.0)
-    run = model.run
-    model.run = lambda prompts, seeds, *rest: run(prompts, range(len(prompts)), *rest)  # type: ignore[method-assign,assignment]
+    draw = model.pixels
+    model.pixels = lambda requests: draw([replace(r, seed=row) for row, r in enumerate(requests)])  # type: ignore[method-assign]
     told = seeds.study(known.lab(model, shapes, tmp_path)).found[0]
     assert "channel is 0 " not in told
 
@@ -256,7 +259,8 @@ def test_the_hundred(tmp_path: Path, shapes: PictureSet) -> None:
     assert [sum(e.kind == k for e in asked) for k in ("plain", "toned", "tier1", "tier2")] == [55, 15, 15, 15]
     assert HUNDRED.read_text("utf-8").count("\n  {") == 100
     model = known.engine(shapes)
-    model.tokenizer = Blank()  # type: ignore[assignment]
+    own = model.model
+    model = Engine(Model(own.parts, {"text": Blank()}, own.record))  # type: ignore[dict-item]
     lesson = hundred.study(known.lab(model, shapes, tmp_path, steps=1))
     assert lesson.key.count("\n") == 2 + 100
     assert f"100. {asked[99].prompt} ({asked[99].kind})" in lesson.key
