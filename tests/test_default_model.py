@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import install_model
 
+from drawing import draw
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = sorted(default_model().glob("*.safetensors"))
 
@@ -66,7 +68,7 @@ def test_it_draws_the_same_each_time() -> None:
 
 def test_a_red_apple_is_red_on_white() -> None:
     """The least that a picture must show: a white ground, and ink that is redder than it is green or blue."""
-    drawn = (engine().draw(["red apple"] * 4, [1, 2, 3, 4]) + 1) / 2
+    drawn = (draw(engine(), ["red apple"] * 4, [1, 2, 3, 4]) + 1) / 2
     corners = drawn[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners.mean() > 0.9
     red, green, blue = drawn[:, :, 48:80, 48:80].mean(dim=(0, 2, 3)).tolist()

@@ -227,4 +227,4 @@ def test_the_schedule_knows_its_end(tiny_model: Path, shapes: Path, tmp_path: Pa
     assert trial.seconds >= 12
     rates = [step["rate"] for step in steps_of(trainer.folder(WANTED))]
     assert rates[-1] == min(rates[len(rates) // 2 :]) < 0.5 * max(rates), "it cools down"
-    assert trial.engine.settings().steps == 20
+    assert trial.engine.request("").steps == 20
