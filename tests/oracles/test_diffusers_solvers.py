@@ -161,7 +161,7 @@ def test_difference_ipndm_at_pure_noise() -> None:
 
     move = IPNDM().step(denoise, x, NoiseLevel(0.0, 1.0), there, None, None)  # type: ignore[arg-type]
     assert torch.allclose(move.x, there.alpha * 0.7 + there.sigma * x, rtol=0, atol=1e-9)
-    assert move.state.told == (), "pure noise leaves no history"
+    assert move.state.values == (), "pure noise leaves no history"
 
 
 def test_difference_first_sigma_of_a_flow() -> None:
@@ -177,7 +177,7 @@ def test_difference_first_sigma_of_a_flow() -> None:
     e = mixture().estimate(x, levels[0])
     assert torch.equal(first, levels[1].mix(e.x0, e.eps))
     move = UniPC().step(lambda *_: e, x, levels[0], levels[1], UniPC().start(levels), None)  # type: ignore[arg-type]
-    assert move.state.past.told == ()
+    assert move.state.past.values == ()
     assert move.state.promise is None
 
 
