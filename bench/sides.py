@@ -180,7 +180,7 @@ class Theirs:
         @torch.inference_mode()
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
             says = guided(
-                denoiser, self.given.model.encode(prompts), self.given.model.encode([""]), chosen["cfg_scale"]
+                denoiser, self.given.encode(prompts), self.given.encode([""]), chosen["cfg_scale"]
             )
             return drawn(says, NoiseSource(seeds, shape).initial(), chosen["steps"])
 

@@ -111,7 +111,7 @@ def test_what_is_refused(
     assert "no model is named" in refused(common[1:], capfd)
     assert "steps 0 is out of range" in refused([*common, "--steps", 0], capfd)
     kin = save_judge(tmp_path / "kin", tokenizer())
-    assert "have one tokenizer; train a judge apart" in refused([*common, "--judge", kin], capfd)
+    assert "share a tokenizer; train a separate judge" in refused([*common, "--judge", kin], capfd)
     assert not (tmp_path / "out").exists()
 
 

@@ -68,5 +68,5 @@ def test_what_is_refused(
     assert "steps 0 is out of range" in refused("steps", "--steps", 0)
     assert "the prompt has" in refused("hundred")
     kin = save_judge(tmp_path / "kin", tokenizer())
-    assert "have one tokenizer; train a judge apart" in refused("seeds", "--judge", kin)
+    assert "share a tokenizer; train a separate judge" in refused("seeds", "--judge", kin)
     assert not list((tmp_path / "memory").glob("*")), "it is told before anything is drawn"

@@ -16,7 +16,7 @@ from unnoise.cli.main import main
 from unnoise.cli.record import read_run
 from unnoise.cli.trials import Trials
 from unnoise.errors import UnnoiseError
-from unnoise.study.lab import Wanted
+from unnoise.study.lab import TrialPlan
 from unnoise.study.lessons import arms
 from unnoise.training import checkpoint
 from unnoise.training.runner import Stopped
@@ -93,7 +93,7 @@ def test_one_command_trains_measures_and_writes(
     assert "training" not in capfd.readouterr().err
 
 
-WANTED = Wanted("baseline", *TINY["baseline"], 3)
+WANTED = TrialPlan("baseline", *TINY["baseline"], 3)
 
 
 def made(tiny_model: Path, shapes: Path, out: Path, minutes: float = MINUTES, weights: str = "a") -> Trials:
@@ -213,7 +213,7 @@ def test_what_a_training_is_typed_as(
     assert (options["--train.seed"], options["--data"]) == ("3", str(shapes))
     assert "--train.samples" not in options
     assert "--autoencoder" in options
-    trainer.train(Wanted("pixels", *TINY["pixels"], 3))
+    trainer.train(TrialPlan("pixels", *TINY["pixels"], 3))
     assert "--autoencoder" not in calls[-1], "which that recipe does not have"
 
 

@@ -25,7 +25,7 @@ from unnoise.networks.unet import UNet, UNetConfig
 from unnoise.paths.flow import Flow
 from unnoise.predictions.data import Data
 from unnoise.study.distances import Figure
-from unnoise.study.lab import Lab, Trial, Wanted
+from unnoise.study.lab import Lab, Trial, TrialPlan
 from unnoise.study.lessons import arms
 from unnoise.study.page import Lesson, write
 
@@ -47,7 +47,7 @@ class OtherSpace(known.Cells):
     name = "other"
 
 
-def model(pictures: PictureSet, each: Wanted) -> Any:
+def model(pictures: PictureSet, each: TrialPlan) -> Any:
     """The model of an arm: with each seed a ten-thousandth more wrong."""
     engine = known.engine(pictures, deaf=each.name == DEAF)
     own, exact = engine.model, engine.model.denoiser
@@ -63,13 +63,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
 
 
 @pytest.fixture(scope="module")
-def asked() -> list[Wanted]:
+def asked() -> list[TrialPlan]:
     return []
 
 
 @pytest.fixture(scope="module")
-def lesson(shapes: PictureSet, asked: list[Wanted], tmp_path_factory: pytest.TempPathFactory) -> Lesson:
-    def train(wanted: Sequence[Wanted]) -> Iterator[Trial]:
+def lesson(shapes: PictureSet, asked: list[TrialPlan], tmp_path_factory: pytest.TempPathFactory) -> Lesson:
+    def train(wanted: Sequence[TrialPlan]) -> Iterator[Trial]:
         asked.extend(wanted)
         for each in wanted:
             yield Trial(model(shapes, each), f"{each.name} {each.seed}", 640 * (2 if each.name == "noise" else 1), 10.0)
@@ -85,7 +85,7 @@ def column(lesson: Lesson, table: int, name: str) -> dict[Any, Any]:
     return {row[0]: row[place] for row in found.rows}
 
 
-def test_every_arm_is_trained_with_every_seed(lesson: Lesson, asked: list[Wanted]) -> None:
+def test_every_arm_is_trained_with_every_seed(lesson: Lesson, asked: list[TrialPlan]) -> None:
     assert [(each.name, each.seed) for each in asked] == [(name, seed) for seed in range(3) for name in arms.ARMS]
     assert set(arms.ARMS) == set(FAULTS)
     baseline, *others = arms.ARMS.values()
@@ -96,7 +96,7 @@ def pairs(options: Sequence[str]) -> Iterator[tuple[str, str]]:
     return zip(options[::2], options[1::2], strict=True)
 
 
-def test_arms_differ_from_the_baseline_in_one_thing(asked: list[Wanted]) -> None:
+def test_arms_differ_from_the_baseline_in_one_thing(asked: list[TrialPlan]) -> None:
     """In the recipe or in one option: what is not said is what both recipes take by default."""
     recipe, options = arms.ARMS[arms.BASELINE]
     for name, (its, own) in arms.ARMS.items():
@@ -113,8 +113,10 @@ def test_what_was_spent_and_reached(lesson: Lesson) -> None:
     assert own[DEAF].value < 0.5, "a model that hears no prompt is at chance"
     assert less[DEAF].value == pytest.approx(own[DEAF].value - own["baseline"].value)
     assert less["baseline"] is None
-    assert any(line.startswith(f"{DEAF}: ") and ", of one sign in its 3 seeds" in line for line in lesson.found)
-    assert any(line.startswith("noise: ") and ", not of one sign in" in line for line in lesson.found), "no difference"
+    assert any(line.startswith(f"{DEAF}: ") and ", of one sign in its 3 seeds" in line for line in lesson.sentences)
+    assert any(line.startswith("noise: ") and ", not of one sign in" in line for line in lesson.sentences), (
+        "no difference"
+    )
     far = column(lesson, 0, "KD-local")
     assert far["baseline"].value == pytest.approx(0, abs=1e-6), "the very pictures"
 
@@ -176,21 +178,21 @@ def test_it_is_a_page(lesson: Lesson, tmp_path: Path) -> None:
     assert {file.name for file in files} == {"arms.md", "arms.json", "arms.png", *(f"arms-{k}.svg" for k in (1, 2, 3))}
     page = files[0].read_text("utf-8")
     assert "It does not compare spaces" in page
-    assert "spacing karras(sigma_max=80)" in lesson.drawn
+    assert "spacing karras(sigma_max=80)" in lesson.settings
     assert lesson.sheet.height > 10 * 80
 
 
 def test_what_it_cannot_do_without(shapes: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = known.lab(known.engine(shapes), shapes, tmp_path)
-    with pytest.raises(UnnoiseError, match="nothing was given to train with"):
+    with pytest.raises(UnnoiseError, match="its lab cannot"):
         arms.study(lab)
     write_set(tmp_path / "empty", [], {})
 
-    def train(wanted: Sequence[Wanted]) -> Iterator[Trial]:
+    def train(wanted: Sequence[TrialPlan]) -> Iterator[Trial]:
         raise AssertionError("it is told before anything is trained")
 
-    with pytest.raises(UnnoiseError, match="keeps no pictures back"):
-        arms.kept_back(replace(lab, pictures=open_set(tmp_path / "empty")))
+    with pytest.raises(UnnoiseError, match="has no held-out pictures"):
+        arms.held_out_items(replace(lab, pictures=open_set(tmp_path / "empty")))
     monkeypatch.setattr(PictureSet, "held_out", lambda self, tier, part: [])
-    with pytest.raises(UnnoiseError, match="keeps no pictures back"):
+    with pytest.raises(UnnoiseError, match="has no held-out pictures"):
         arms.study(replace(lab, train=train))

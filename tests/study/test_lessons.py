@@ -62,8 +62,8 @@ def test_guidance_of_a_model_that_is_right(shapes: PictureSet, tmp_path: Path) -
     assert variety[1] == pytest.approx(0, abs=1e-9), "a prompt has one picture"
     assert variety[0] > 0.1, "no prompt has twelve"
     assert far[1] == pytest.approx(0, abs=1e-9)
-    assert "is not measurably worse" not in lesson.found[0]
-    assert lesson.found[0].endswith("best one: 1.")
+    assert "is not measurably worse" not in lesson.sentences[0]
+    assert lesson.sentences[0].endswith("best one: 1.")
     assert len(lesson.charts) == 4
 
 
@@ -79,7 +79,7 @@ def test_steps(shapes: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert column(right, "steps") == [1, 2, 5, 10] * 2
     assert set(column(right, "own caption first")) == {1.0}, "one picture for a prompt is drawn in one step"
     assert column(right, "still to go") == [0.0] * 4 + [None] * 4, "none for a solver that draws noise"
-    assert "euler: 1, " in right.found[0]
+    assert "euler: 1, " in right.sentences[0]
     assert min(column(right, "seconds")) > 0
     deaf = known.engine(shapes, cfg_scale=0.0)
     lesson = steps.study(known.lab(deaf, shapes, tmp_path, steps=10))
@@ -104,7 +104,10 @@ def test_early_and_late(shapes: PictureSet, tmp_path: Path) -> None:
     for waves in ("coarse", "fine"):
         assert column(lesson, waves) == [0.0] * 8 + [1.0]
     assert set(column(lesson, "coarse less fine")) == {0.0}
-    assert "held for 7.5 of 8 steps; their coarse waves are its own once it has held for 7.5, their " in lesson.found[0]
+    assert (
+        "held for 7.5 of 8 steps; their coarse waves are its own once it has held for 7.5, their "
+        in lesson.sentences[0]
+    )
 
 
 def test_whose_waves_they_are() -> None:
@@ -115,7 +118,9 @@ def test_whose_waves_they_are() -> None:
     assert early_late.nearer(mixed, a, b, COARSE).tolist() == [1.0]
     assert early_late.nearer(mixed, a, b, FINE).tolist() == [0.0]
     assert early_late.nearer(mixed, a, a, FINE).tolist() == [0.5]
-    assert "first prompt at none of 4 steps; their coarse waves are its own once" in early_late.told([nan, 1, 2], 4)
+    assert "first prompt at none of 4 steps; their coarse waves are its own once" in early_late.halves_line(
+        [nan, 1, 2], 4
+    )
 
 
 def test_what_guidance_is_switched_off_for(shapes: PictureSet, tmp_path: Path) -> None:
@@ -192,10 +197,10 @@ def test_seeds(shapes: PictureSet, tmp_path: Path) -> None:
     right = seeds.study(known.lab(known.engine(shapes), shapes, tmp_path))
     assert column(right, "1 - cosine")[0] == pytest.approx(0, abs=1e-9)
     assert column(right, "1 - cosine")[1] == pytest.approx(column(right, "1 - cosine")[2])
-    assert right.found[0].startswith(
+    assert right.sentences[0].startswith(
         "Of 12 pictures drawn once more, each by itself and not among others, the largest "
     )
-    assert "of any channel is 0 of 255" in right.found[0]
+    assert "of any channel is 0 of 255" in right.sentences[0]
     assert column(right, "kind", 1) == ["plain", "toned"]
     assert column(right, "own caption first", 1) == [1.0, 1.0]
     model = known.engine(shapes, cfg_scale=0.0)
@@ -207,7 +212,7 @@ def test_a_seed_that_is_forgotten_is_found_out(shapes: PictureSet, tmp_path: Pat
     model = known.engine(shapes, cfg_scale=0.0)
     draw = model.pixels
     model.pixels = lambda requests: draw([replace(r, seed=row) for row, r in enumerate(requests)])  # type: ignore[method-assign]
-    told = seeds.study(known.lab(model, shapes, tmp_path)).found[0]
+    told = seeds.study(known.lab(model, shapes, tmp_path)).sentences[0]
     assert "channel is 0 " not in told
 
 
@@ -264,5 +269,5 @@ def test_the_hundred(tmp_path: Path, shapes: PictureSet) -> None:
     lesson = hundred.study(known.lab(model, shapes, tmp_path, steps=1))
     assert lesson.key.count("\n") == 2 + 100
     assert f"100. {asked[99].prompt} ({asked[99].kind})" in lesson.key
-    page = " ".join([*lesson.found, *map(str, lesson.tables)])
+    page = " ".join([*lesson.sentences, *map(str, lesson.tables)])
     assert not any(each.prompt in page for each in asked if " " in each.prompt), "nothing is given away"

@@ -127,11 +127,11 @@ def test_the_dearest_levels_are_worse() -> None:
 
 def test_levels_can_be_typed() -> None:
     """As a custom spacing, written with five digits, they are the same levels."""
-    from unnoise.cli.search import typed
+    from unnoise.cli.search import custom_text
     from unnoise.core.notation import make
 
     levels = best_levels(found(), 6)
-    made = make("spacings", typed(path("flow"), levels)).levels(path("flow"), 6)
+    made = make("spacings", custom_text(path("flow"), levels)).levels(path("flow"), 6)
     for a, b in zip(levels, made, strict=True):
         assert a.sigma == pytest.approx(b.sigma, abs=1e-5)
     assert made[-1].sigma == 0

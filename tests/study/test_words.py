@@ -24,7 +24,7 @@ from unnoise.errors import UnnoiseError
 from unnoise.networks.layers import Inside, Network
 from unnoise.study.distances import Figure
 from unnoise.study.lessons.words import others, pairs, shade, study
-from unnoise.study.maps import bare, change, correlation, moved, on_cells, spans, watched, word_map
+from unnoise.study.maps import bare, change, correlation, draw_with_maps, moved, on_cells, spans, word_map
 
 SAID = ("red", "green", "blue", "purple", "square", "bar", "post")
 
@@ -113,7 +113,7 @@ def test_words_and_their_tokens() -> None:
 
 
 def test_maps_are_read_where_the_network_looks() -> None:
-    pictures, maps = watched(model(), ["red square", "green bar"], [0, 1], None)
+    pictures, maps = draw_with_maps(model(), ["red square", "green bar"], [0, 1], None)
     assert pictures.shape == (2, 3, 128, 128)
     assert torch.allclose(maps.sum(1), torch.ones(2, 16, 16), atol=1e-5), "a cell's attention is all there is"
     (_, red), (_, square) = spans(Letters(), "red square")  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_maps_are_read_where_the_network_looks() -> None:
 
 def test_maps_of_a_real_network_are_its_own(engine: Engine) -> None:
     """Heads and sites by hand, one step: every cross-attention of the tiny U-Net, and no self-attention."""
-    _, maps = watched(engine, ["red apple"], [3], 1)
+    _, maps = draw_with_maps(engine, ["red apple"], [3], 1)
     assert maps.shape == (1, 32, 16, 16)
     cond = engine.model.encode(["red apple"])
     step = next(engine.steps("red apple", seed=3, steps=1)).step
@@ -143,7 +143,7 @@ def test_a_network_without_cross_attention_is_refused() -> None:
     bare = model()
     bare.model.denoiser.network.sites = lambda: ("mid.self",)  # type: ignore[assignment]
     with pytest.raises(UnnoiseError, match="attends to no prompt"):
-        watched(bare, ["red square"], [0], None)
+        draw_with_maps(bare, ["red square"], [0], None)
 
 
 def test_small_figures() -> None:
@@ -190,7 +190,9 @@ def figures(scrambled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mi
     lab = known.lab(model(scrambled, mixed), shapes, tmp_path / "memory")
     lesson = study(lab)
     kinds = "6 in shape, 6 in colour" if mixed else "12 in colour"
-    assert lesson.found[0].startswith(f"12 pairs of prompts that differ in one word ({kinds}). Moved: its own less oth")
+    assert lesson.sentences[0].startswith(
+        f"12 pairs of prompts that differ in one word ({kinds}). Moved: its own less oth"
+    )
     assert lesson.sheet.height > 4 * 80
     return {str(name): value for name, value in lesson.tables[0].rows}  # type: ignore[misc]
 

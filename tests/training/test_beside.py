@@ -159,7 +159,7 @@ def breaks(*args: Any, **kwargs: Any) -> Any:
         (Board, "flush", breaks, "note: TensorBoard's file is not written any more: RuntimeError a fault of ours"),
         (Watcher, "look", breaks, "note: pictures kept back are not looked at: RuntimeError a fault of ours"),
         (runner, "save_preview", breaks, "note: no preview: RuntimeError a fault of ours"),
-        (runner, "note_step", breaks, "note: a step is not told: RuntimeError a fault of ours"),
+        (runner, "note_step", breaks, "note: a step is not shown: RuntimeError a fault of ours"),
     ],
 )
 def test_what_fails_is_said_once_and_changes_no_bit(

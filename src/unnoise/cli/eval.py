@@ -1,4 +1,4 @@
-"""``unnoise eval``: models beside one another on the same prompts, under a judge that shares nothing with them."""
+"""``unnoise eval``: compares models on the same prompts, under a judge that shares nothing with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unnoise.study.judge import Exam, Judge
     from unnoise.study.leaderboard import Row
 
-SHOWN, COLUMNS = 60, 10  # pictures of a sheet, and how many of them stand in a row
+MAX_SHOWN, COLUMNS = 60, 10  # pictures of a sheet, and how many of them stand in a row
 
 
 def evaluate(
@@ -36,25 +36,25 @@ def evaluate(
     out: Path = Path("docs/leaderboard"),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Judge models on trained and held-out prompts, beside a ceiling, a floor and a memoriser; writes the leaderboard.
+    """Judge models on trained and held-out prompts, with a ceiling, a floor and a memoriser; writes the leaderboard.
 
     Args:
         checkpoints: model folders, folders of finished trainings, or "default".
         judge: a folder trained by emoji-judge.
         data: the picture set.
         part: validation, for choosing, or test, for the final report.
-        prompts: how many of each tier are drawn, 2 to 1000.
+        prompts: number of prompts of each tier, 2 to 1000.
         seeds: pictures a prompt; two or more give the figure "variety".
-        seed: of the first picture, of the bootstrap and of the memoriser.
-        steps: solver steps; the model's own if left out.
+        seed: seed of the first picture, of the bootstrap and of the memoriser.
+        steps: solver steps; by default the model's own.
         out: folder for the table, the plots and the contact sheets; older ones of these names are replaced.
-        as_json: print the board as JSON.
+        as_json: print the leaderboard as JSON.
     """
     from unnoise.data.store import open_set
     from unnoise.engine.load import model_folder
     from unnoise.engine.metadata import weights_sha256
     from unnoise.study.judge import examine
-    from unnoise.study.lab import told
+    from unnoise.study.lab import settings_line
     from unnoise.study.leaderboard import Board, choose_prompts
     from unnoise.weights.record import read_record
 
@@ -62,27 +62,28 @@ def evaluate(
     checks.whole("--seeds", seeds, 1, 16)
     checks.seed("--seed", seed, prompts * seeds)
     pictures = open_set(data)
-    chosen = choose_prompts(pictures, part, prompts)
-    captions = [pictures.captions[item][0] for item in chosen.items]
+    selection = choose_prompts(pictures, part, prompts)
+    captions = [pictures.captions[item][0] for item in selection.items]
     folder = model_folder(judge)
     eyes = load_judge(folder)
     models = load_models(checkpoints, eyes, captions, steps)
     make_folder(out)
-    board = Board(eyes, pictures, chosen, seed)
+    board = Board(eyes, pictures, selection, seed)
     exam = examine(eyes, pictures, board.candidates, board.captions)
     name, engine = next(iter(models.items()))
     controls, copies = board.controls(engine.model.autoencoder, name)
     rows = [board.row(name, draw(name, model, captions, seeds, seed, steps), copies) for name, model in models.items()]
-    asked = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
+    options = {"--prompts": prompts, "--seeds": seeds, "--seed": seed, "--part": part, "--steps": steps}
     facts = {
-        "command": typed("eval", map(label, checkpoints), asked),
+        "command": command_line("eval", map(label, checkpoints), options),
         "weights": ", ".join(f"{name} {weights_sha256(model.model.record)[:16]}" for name, model in models.items()),
-        **{f"settings of {name}": told(model.request("", steps=steps)) for name, model in models.items()},
+        **{f"settings of {name}": settings_line(model.request("", steps=steps)) for name, model in models.items()},
         "judge": f"{label(judge)}, weights {weights_sha256(read_record(folder))[:16]}, {verdict(exam)}",
-        "prompts": ", ".join(f"{len(chosen.rows(tier))} {tier}" for tier in dict.fromkeys(chosen.tiers)) + f" ({part})",
+        "prompts": ", ".join(f"{len(selection.rows(tier))} {tier}" for tier in dict.fromkeys(selection.tiers))
+        + f" ({part})",
         "seeds": f"{seeds} a prompt, from {seed}",
         "picture set": pictures.sha256,
-        "candidates": board.candidates.digest(chosen.items),
+        "candidates": board.candidates.digest(selection.items),
     }
     record = {"facts": facts, "exam": exam._asdict() | {"passed": exam.passed}, "rows": _plain([*rows, *controls])}
     write(out, [*rows, *controls], captions, facts, record)
@@ -95,7 +96,7 @@ def evaluate(
 def load_models(
     checkpoints: Sequence[Path], judge: Judge, captions: Sequence[str], steps: int | None
 ) -> dict[str, Engine]:
-    """The models by the names of their rows. What would stop one of them is told before the first picture is drawn.
+    """The models by the names of their rows. Any reason to refuse one is reported before the first picture is drawn.
 
     Raises:
         UnnoiseError: none is named, one is no model, cannot read a prompt or take the steps, or is kin to the judge.
@@ -129,13 +130,13 @@ def load_judge(folder: Path) -> Judge:
 
 
 def not_kin(judge: Judge, engine: Engine, name: str) -> None:
-    """Sees that a judge and a model have not grown up together.
+    """Ensures that a judge and a model were not trained together.
 
     Raises:
-        UnnoiseError: they have one tokenizer.
+        UnnoiseError: they share a tokenizer.
     """
     if any(tower.tokenizer.json == judge.tokenizer.json for tower in engine.model.conditioner.towers.values()):
-        raise UnnoiseError(f"the judge and {name} have one tokenizer", "train a judge apart with emoji-judge")
+        raise UnnoiseError(f"the judge and {name} share a tokenizer", "train a separate judge with emoji-judge")
 
 
 def draw(name: str, engine: Engine, captions: Sequence[str], seeds: int, seed: int, steps: int | None) -> Tensor:
@@ -151,12 +152,12 @@ def draw(name: str, engine: Engine, captions: Sequence[str], seeds: int, seed: i
         return engine.pixels([engine.request(captions[row], seed=number, steps=steps) for row, number in seeded])
 
     places = [(start, turn) for turn in range(seeds) for start in range(0, len(captions), 16)]
-    drawn = torch.cat([batch(*place) for place in counted(f"batches of {name}", places)])
-    return drawn.reshape(seeds, len(captions), *drawn.shape[1:])
+    pixels = torch.cat([batch(*place) for place in counted(f"batches of {name}", places)])
+    return pixels.reshape(seeds, len(captions), *pixels.shape[1:])
 
 
 def verdict(exam: Exam) -> str:
-    """What the judge reached on real pictures, and whether its figures may be believed."""
+    """The judge's results on real pictures, and whether its figures can be trusted."""
     shares = ", ".join(f"{name} {share:.1%}" for name, share in exam.by_attribute.items())
     return (
         f"{'passed' if exam.passed else 'FAILED'} its exam: right caption first for {exam.first:.1%} of "
@@ -165,26 +166,26 @@ def verdict(exam: Exam) -> str:
     )
 
 
-def typed(verb: str, words: Iterable[str], options: Mapping[str, object]) -> str:
-    """A command as a page tells it, and the day: options that were given, and names in the place of paths."""
-    given = {option: value for option, value in options.items() if value is not None}
-    said = [f"{option} {f'{value:g}' if isinstance(value, float) else value}" for option, value in given.items()]
-    return f"`{' '.join(['unnoise', verb, *words, *said])}`, {date.today()}"
+def command_line(verb: str, words: Iterable[str], options: Mapping[str, object]) -> str:
+    """The command and the date for a page: with the options that were set, and names in place of paths."""
+    values = {option: value for option, value in options.items() if value is not None}
+    arguments = [f"{option} {f'{value:g}' if isinstance(value, float) else value}" for option, value in values.items()]
+    return f"`{' '.join(['unnoise', verb, *words, *arguments])}`, {date.today()}"
 
 
 def label(path: Path) -> str:
-    """How a model is called on the board: its folder's name, never a path."""
+    """A model's name on the leaderboard: its folder's name, never a path."""
     path = path.absolute()
     return path.parent.name if path.name == "model" else path.name
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, numbered where two are one."""
-    found: list[str] = []
+    """The names, with numbers where two are equal."""
+    numbered: list[str] = []
     for name in names:
-        again = names[: len(found)].count(name)
-        found.append(f"{name} ({again + 1})" if again else name)
-    return found
+        again = names[: len(numbered)].count(name)
+        numbered.append(f"{name} ({again + 1})" if again else name)
+    return numbered
 
 
 def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -195,7 +196,7 @@ def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def make_folder(out: Path) -> None:
-    """Makes a folder where there is none.
+    """Creates a folder if there is none.
 
     Raises:
         UnnoiseError: it cannot be made.
@@ -220,12 +221,12 @@ def write(
 
     from unnoise.files import json_bytes, write_whole
     from unnoise.pictures import sheet
-    from unnoise.study.leaderboard import markdown, measured, plot
+    from unnoise.study.leaderboard import columns_of, markdown, plot
 
-    places = list(dict.fromkeys(place * len(captions) // SHOWN for place in range(SHOWN)))
+    places = list(dict.fromkeys(place * len(captions) // MAX_SHOWN for place in range(MAX_SHOWN)))
     write_whole(out / "leaderboard.md", markdown(rows, facts, [captions[place] for place in places]).encode())
     write_whole(out / "leaderboard.json", json_bytes(record))
-    for name in measured(rows):
+    for name in columns_of(rows):
         write_whole(out / f"{name.lower()}.svg", plot(rows, name).encode())
     for number, row in enumerate(rows, 1):
         file = io.BytesIO()

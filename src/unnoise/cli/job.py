@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.draw import draw, films
 from unnoise.cli.grid import Axis, cells
-from unnoise.cli.nearest import listed
+from unnoise.cli.nearest import find_nearest
 from unnoise.cli.output import save, slug
 from unnoise.cli.prompts import Prompt
 from unnoise.engine.metadata import grid_to_png, record_of, to_png
@@ -128,7 +128,7 @@ class Job:
             made: dict[str, Any] = {"path": str(path), "seed": done.request.seed}
             made |= films(frames, self.out, stem, self.strip, self.gif)
             if self.index is not None:
-                made |= listed(self.index, done.picture, 3, self.out, stem)
+                made |= find_nearest(self.index, done.picture, 3, self.out, stem)
             yield done.picture, made
 
     def _grid(self, prompt: str, seed: int) -> Made:

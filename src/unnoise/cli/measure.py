@@ -23,16 +23,16 @@ def measure(
 ) -> None:
     """Measure a model's parts on pictures that it was not trained on.
 
-    The autoencoder's PSNR, the contrastive pair's recall@10, and the denoiser's error at nine noise levels: whichever
-    parts the model folder holds.
+    The autoencoder's PSNR, the contrastive pair's recall@10, and the denoiser's error at nine noise levels, for those
+    of the parts that the model folder contains.
 
     Args:
-        model: a model folder or a finished training; the model that comes with unnoise if left out.
+        model: a model folder or a finished training; by default the model that comes with unnoise.
         data: the picture set.
         part: validation, for choosing, or test, for the final report.
         sheet: a PNG file to write with the ten worst reconstructions, original and result side by side.
         judge: a model folder with a contrastive pair; it judges pictures that the model draws for trained captions.
-        prompts: how many pictures are drawn for it.
+        prompts: number of pictures to draw for the judge.
         as_json: print the figures as JSON.
     """
     from unnoise.data.store import open_set
@@ -50,27 +50,25 @@ def measure(
         check_size(pictures)
     modules, record = load_model(folder, parts)
     tiers = {tier: pictures.held_out(tier, part) for tier in ("autoencoder", "tier1", "tier2")}
-    held = [item for items in tiers.values() for item in items]
-    if not held:
-        raise UnnoiseError(
-            f"{data} has no held-out pictures of the part {part}", "name a set that has, or another --part"
-        )
-    figures: dict[str, Any] = {"model": str(folder), "part": part, "pictures": len(held)}
+    held_out = [item for items in tiers.values() for item in items]
+    if not held_out:
+        raise UnnoiseError(f"{data} has no held-out pictures of the part {part}", "name another set, or another --part")
+    figures: dict[str, Any] = {"model": str(folder), "part": part, "pictures": len(held_out)}
     tokenizer = read_tokenizer(folder, record, modules["text"]) if "text" in modules else None
     if "autoencoder" in modules:
-        result = study.reconstruction(modules["autoencoder"], pictures, held)  # type: ignore[arg-type]
-        named = [{"caption": pictures.captions[i][0], "psnr": round(db, 2)} for i, db in result.worst()]
+        result = study.reconstruction(modules["autoencoder"], pictures, held_out)  # type: ignore[arg-type]
+        worst = [{"caption": pictures.captions[i][0], "psnr": round(db, 2)} for i, db in result.worst()]
         figures["autoencoder"] = {
             "psnr_mean": round(float(result.psnr.mean()), 2),
             "psnr_p10": round(float(result.psnr.quantile(0.1)), 2),
-            "worst": named,
+            "worst": worst,
         }
         if sheet is not None:
             _worst_sheet(modules["autoencoder"], pictures, [i for i, _ in result.worst()], sheet)
     unseen = tiers["tier1"] + tiers["tier2"]
     if unseen and tokenizer is not None and "image" in modules and "pair" in modules:
-        found = study.retrieval(modules["text"], modules["image"], modules["pair"], tokenizer, pictures, unseen)
-        figures["retrieval"] = found._asdict()
+        recall = study.retrieval(modules["text"], modules["image"], modules["pair"], tokenizer, pictures, unseen)
+        figures["retrieval"] = recall._asdict()
     if unseen and tokenizer is not None and {"denoiser", "autoencoder"} <= modules.keys():
         errors = study.noise_error(
             modules["denoiser"],  # type: ignore[arg-type]
@@ -94,19 +92,19 @@ def text_of(figures: dict[str, Any]) -> str:
         lines.append(f"autoencoder: PSNR mean {auto['psnr_mean']} dB, p10 {auto['psnr_p10']} dB; the worst:")
         lines += [f"  {row['psnr']:6.2f} dB  {row['caption']}" for row in auto["worst"]]
     if "retrieval" in figures:
-        found = figures["retrieval"]
+        recall = figures["retrieval"]
         lines.append(
-            f"contrastive pair: recall@{found['k']} among {found['candidates']}: pictures by caption "
-            f"{found['by_caption']:.1%}, captions by picture {found['by_picture']:.1%}"
+            f"contrastive pair: recall@{recall['k']} among {recall['candidates']}: pictures by caption "
+            f"{recall['by_caption']:.1%}, captions by picture {recall['by_picture']:.1%}"
         )
     if "noise_error" in figures:
         lines.append("denoiser: squared error of the noise by log-SNR, noise to data:")
         lines.append("  " + "  ".join(f"{level}: {value:.4f}" for level, value in figures["noise_error"].items()))
     if "adherence" in figures:
-        drawn = figures["adherence"]
+        scores = figures["adherence"]
         lines.append(
-            f"drawn pictures: own prompt first among {drawn['candidates']} in {drawn['first']:.1%}, similarity "
-            f"{drawn['similarity']:.3f}, {drawn['seconds']} s"
+            f"drawn pictures: own prompt first among {scores['candidates']} in {scores['first']:.1%}, similarity "
+            f"{scores['similarity']:.3f}, {scores['seconds']} s"
         )
     return "\n".join(lines)
 
@@ -122,16 +120,16 @@ def _adherence(folder: Path, judge: Path, pictures: Any, count: int) -> dict[str
 
     trained = pictures.select("denoiser")
     plain = [i for i in trained if not pictures.attributes[i].get("tones")] or trained
-    chosen = [plain[place * len(plain) // count] for place in range(count)]
+    items = [plain[place * len(plain) // count] for place in range(count)]
     engine, started = load_engine(folder), time.perf_counter()
-    captions = list(dict.fromkeys(engine.model.tower.tokenizer.cut(pictures.captions[i][0]) for i in chosen))
+    captions = list(dict.fromkeys(engine.model.tower.tokenizer.cut(pictures.captions[i][0]) for i in items))
     requests = [engine.request(caption, seed=place) for place, caption in enumerate(captions)]
-    drawn = from_bytes(engine.pixels(requests))
+    drawings = from_bytes(engine.pixels(requests))
     seconds = round(time.perf_counter() - started, 1)
     parts, record = load_model(judge, ("text", "image", "pair"))
     tokenizer = read_tokenizer(judge, record, parts["text"])
-    found = adherence(drawn, captions, parts["text"], parts["image"], parts["pair"], tokenizer)
-    return {**found._asdict(), "seconds": seconds}
+    figures = adherence(drawings, captions, parts["text"], parts["image"], parts["pair"], tokenizer)
+    return {**figures._asdict(), "seconds": seconds}
 
 
 def _worst_sheet(autoencoder: Any, pictures: Any, items: list[int], path: Path) -> None:

@@ -57,19 +57,19 @@ def nearest(
 
     images = [square(open_picture(path)) for path in pictures]
     index = training_pictures(None) if data is None else of_set(data)
-    found = []
+    results = []
     with ready_folder(out) if out else nullcontext():
         for path, image in zip(pictures, images, strict=True):
-            told = listed(index, image, count, out, slug(path.stem))
-            found.append({"picture": str(path), **told})
+            result = find_nearest(index, image, count, out, slug(path.stem))
+            results.append({"picture": str(path), **result})
             if as_json:
                 continue
             print(path)
-            print("\n".join(lines(told)))
+            print("\n".join(lines(result)))
             if way:
                 terminal.show(beside(index, image, index.search_image(image, count)), way)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(results))
 
 
 def training_pictures(model: Path | str | None) -> Index:
@@ -99,7 +99,7 @@ def of_set(path: Path) -> Index:
     return build(open_set(path))
 
 
-def listed(index: Index, image: Image.Image, count: int, out: Path | None, stem: str) -> dict[str, Any]:
+def find_nearest(index: Index, image: Image.Image, count: int, out: Path | None, stem: str) -> dict[str, Any]:
     """Finds the training pictures nearest to a picture, and writes a sheet of them if there is a folder.
 
     Returns:
@@ -108,7 +108,7 @@ def listed(index: Index, image: Image.Image, count: int, out: Path | None, stem:
     from unnoise.study.nearest import beside
 
     matches = index.search_image(image, count)
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "training_pictures": [
             {"distance": round(match.distance, 4), "caption": match.caption, "mirrored": match.mirrored}
             for match in matches
@@ -117,14 +117,14 @@ def listed(index: Index, image: Image.Image, count: int, out: Path | None, stem:
     if out is not None:
         data = io.BytesIO()
         beside(index, image, matches).save(data, "PNG")
-        told["nearest"] = str(save(data.getvalue(), out, f"{stem}-nearest"))
-    return told
+        result["nearest"] = str(save(data.getvalue(), out, f"{stem}-nearest"))
+    return result
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[str]:
     """What ``listed`` found, as lines to print."""
     rows = [
         f"  {match['distance']:.2f}  {match['caption']}" + "  (mirrored)" * match["mirrored"]
-        for match in told.get("training_pictures", ())
+        for match in result.get("training_pictures", ())
     ]
-    return [*([told["nearest"]] if "nearest" in told else []), *rows]
+    return [*([result["nearest"]] if "nearest" in result else []), *rows]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from unnoise.engine.request import Request
 
 MOST = 200  # levels of a grid, and prompts
-LONG, LONGER = 120, 6  # steps of the runs that a curve is fitted to: so many, and so many times the most that it is for
-ROWS = 4  # pictures a batch of a descent: what its gradients keep grows with them
-NARROW = 1e-3  # least gap between the times that a descent begins with
+LONG, LONGER = 120, 6  # steps of the runs that a curve is fitted to: at least LONG, and LONGER times its largest count
+ROWS = 4  # pictures a batch of a descent: the memory for gradients grows with them
+NARROW = 1e-3  # smallest gap between the times that a descent begins with
 
 
 def search(
@@ -49,22 +49,22 @@ def search(
     """Search for the noise levels that runs of few steps should visit, on a small batch of the model's own runs.
 
     Args:
-        prompt: what is drawn, a picture each; the previews' sixteen prompts if left out.
+        prompt: prompts to draw, a picture each; by default the previews' sixteen prompts.
         method: levels: the best of a grid for one number of Euler steps; curve: a curve for any number of steps of
             dpmpp-2m, by gradient descent, in minutes.
         prompts: a file with a prompt on each line, # before comments; - reads the standard input.
-        model: a model folder or a finished training; the model that comes with unnoise if left out.
-        steps: how many; levels takes one number, 8 if left out; curve those that it is fitted for, 2 to 50.
-        cfg_scale: as for generate; the model's if left out.
-        guidance: as for generate; the model's if left out.
-        spacing: what is compared, and where a curve begins; the model's if left out.
-        grid: of levels alone: they are chosen from so many, at least as many as steps and at most 200.
-        iterations: of a curve alone, 1 to 10,000.
-        seed: of the first picture; picture i has seed + i.
+        model: a model folder or a finished training; by default the model that comes with unnoise.
+        steps: number of steps; levels takes one number, by default 8; curve several to fit for, 2 to 50.
+        cfg_scale: as for generate; by default the model's.
+        guidance: as for generate; by default the model's.
+        spacing: the spacing to compare with, and the start of a curve; by default the model's.
+        grid: for levels: number of levels to choose from, at least as many as steps and at most 200.
+        iterations: for curve: number of iterations, 1 to 10,000.
+        seed: seed of the first picture; picture i has seed + i.
         device: cpu, cuda or auto.
-        dtype: float32, bfloat16, float16 (GPU only) or auto; a curve wants float32, its auto.
+        dtype: float32, bfloat16, float16 (GPU only) or auto; a curve needs float32, its auto.
         threads: processor threads.
-        as_json: print what was found as one line of JSON.
+        as_json: print the result as one line of JSON.
     """
     from unnoise.cli.prompts import Prompt, checked, read_prompts
     from unnoise.engine.load import load_engine
@@ -74,33 +74,33 @@ def search(
     if prompt and prompts is not None:
         raise UnnoiseError("there are a prompt and --prompts", "leave one of them out")
     checks.whole("--seed", seed, 0, 2**62 - 1)
-    chosen = steps or ((8,) if method == "levels" else COUNTS)
+    counts = steps or ((8,) if method == "levels" else COUNTS)
     if method == "levels":
-        if len(chosen) != 1:
+        if len(counts) != 1:
             raise UnnoiseError("levels are searched for one number of steps", "name one, or --method curve")
-        if not 1 <= chosen[0] <= grid <= MOST:
+        if not 1 <= counts[0] <= grid <= MOST:
             raise UnnoiseError(
-                f"{chosen[0]} steps from a grid of {grid}", "ask for 1 step or more, from 200 levels at most"
+                f"{counts[0]} steps from a grid of {grid}", "ask for 1 step or more, from 200 levels at most"
             )
-    elif not all(2 <= n <= 50 for n in chosen) or not 1 <= iterations <= 10_000:
+    elif not all(2 <= n <= 50 for n in counts) or not 1 <= iterations <= 10_000:
         raise UnnoiseError(
-            f"a curve for {', '.join(map(str, chosen))} steps in {iterations} iterations",
+            f"a curve for {', '.join(map(str, counts))} steps in {iterations} iterations",
             "ask for 2 to 50 steps, and 1 to 10000 iterations",
         )
-    told = read_prompts(None, prompts) if prompts is not None else [checked(Prompt(text)) for text in prompt]
-    drawn = [each.text for each in told] or list(PREVIEW_PROMPTS)
-    if len(drawn) > MOST:
-        raise UnnoiseError(f"{len(drawn)} prompts are too many", f"{MOST} at most")
-    wanted = "float32" if method == "curve" and dtype == "auto" else dtype
-    engine = load_engine(model, device, wanted, threads)
+    lines = read_prompts(None, prompts) if prompts is not None else [checked(Prompt(text)) for text in prompt]
+    texts = [each.text for each in lines] or list(PREVIEW_PROMPTS)
+    if len(texts) > MOST:
+        raise UnnoiseError(f"{len(texts)} prompts are too many", f"{MOST} at most")
+    precision = "float32" if method == "curve" and dtype == "auto" else dtype
+    engine = load_engine(model, device, precision, threads)
     request = engine.request("", cfg_scale=cfg_scale, guidance=guidance, spacing=spacing)
-    runs = Runs(engine.model, request, drawn, seed)
+    runs = Runs(engine.model, request, texts, seed)
     if method == "levels":
-        found, errors = of_levels(runs, chosen[0], grid)
-        print(told_levels(chosen[0], grid, found, errors, as_json))
+        result, errors = of_levels(runs, counts[0], grid)
+        print(levels_text(counts[0], grid, result, errors, as_json))
     else:
-        found, table = of_curve(runs, chosen, iterations)
-        print(told_curve(request.spacing, iterations, found, table, as_json))
+        result, table = of_curve(runs, counts, iterations)
+        print(curve_text(request.spacing, iterations, result, table, as_json))
 
 
 class Runs(NamedTuple):
@@ -144,7 +144,7 @@ class Runs(NamedTuple):
         return make("spacings", spacing).levels(self.path, steps, self.shape)  # type: ignore[no-any-return]
 
     def end(self, solver: str, levels: Sequence[NoiseLevel], denoise: Bound, noise: NoiseSource) -> torch.Tensor:
-        """Where a run ends."""
+        """The end of a run."""
         from unnoise.core.notation import make
         from unnoise.core.sample import sample
 
@@ -153,7 +153,7 @@ class Runs(NamedTuple):
 
 
 def of_levels(runs: Runs, steps: int, grid: int) -> tuple[str, dict[str, float]]:
-    """(a custom spacing, errors by spacing): the best levels of a grid for so many Euler steps."""
+    """(a custom spacing, errors by spacing): the best levels of a grid for this number of Euler steps."""
     import torch
 
     from unnoise.spacings.kl_optimal import KLOptimal
@@ -164,19 +164,19 @@ def of_levels(runs: Runs, steps: int, grid: int) -> tuple[str, dict[str, float]]
     with torch.inference_mode():
         denoise, fresh = runs.denoise(), runs.noise(fresh=True)
         levels = best_levels(costs(denoise, fine, runs.noise().initial() * fine[0].sigma), steps)
-        wanted = costs(denoise, fine, fresh.initial() * fine[0].sigma).end
+        ends = costs(denoise, fine, fresh.initial() * fine[0].sigma).end
 
-        def off(chosen: Sequence[NoiseLevel]) -> float:
-            return float((runs.end("euler", chosen, denoise, fresh) - wanted).pow(2).mean().sqrt())
+        def off(candidate: Sequence[NoiseLevel]) -> float:
+            return float((runs.end("euler", candidate, denoise, fresh) - ends).pow(2).mean().sqrt())
 
         errors = {"searched": round(off(levels), 4), runs.request.spacing: round(off(usual), 4)}
-    return typed(runs.path, levels), errors
+    return custom_text(runs.path, levels), errors
 
 
 def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, dict[int, dict[str, float]]]:
-    """(a curve, errors by number of steps and spacing): a curve fitted by descent, judged on fresh noise.
+    """(a curve, errors by number of steps and spacing): a curve fitted by descent, evaluated on fresh noise.
 
-    Once something is fitted it is told, even if what comes after is interrupted or fails.
+    If it is interrupted or fails after the first iteration, it prints the curve so far.
     """
     import torch
 
@@ -185,7 +185,7 @@ def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, d
 
     rows = [slice(first, first + ROWS) for first in range(0, len(runs.prompts), ROWS)]
     long = max(LONG, LONGER * max(counts))
-    fine, times, found = runs.levels(runs.request.spacing, long), first_times(runs), ""
+    fine, times, fitted = runs.levels(runs.request.spacing, long), first_times(runs), ""
     runs.model.denoiser.requires_grad_(False)
     bounds: list[Bound] = []
 
@@ -196,31 +196,31 @@ def of_curve(runs: Runs, counts: Sequence[int], iterations: int) -> tuple[str, d
     try:
         with torch.no_grad():
             bounds += [runs.denoise(each) for each in rows]  # first of all: a prompt may be too long
-            known = ends("long runs", fresh=False)
+            targets = ends("long runs", fresh=False)
             others = ends("more long runs", fresh=True)
             starts = [runs.noise(each).initial() * fine[0].sigma for each in rows]
-        batches = [Batch(*each) for each in zip(bounds, starts, known, strict=True)]
+        batches = [Batch(*each) for each in zip(bounds, starts, targets, strict=True)]
         for fit in counted("iterations", descend(runs.path, batches, times, counts, iterations, runs.seed), iterations):
-            found = curve(fit.times)
+            fitted = curve(fit.times)
         table: dict[int, dict[str, float]] = {}
         with torch.inference_mode():
             for n in counts:
-                for name, spacing in (("curve", found), ("before", runs.request.spacing)):
+                for name, spacing in (("curve", fitted), ("before", runs.request.spacing)):
                     short = ends(f"of {n} steps", True, runs.levels(spacing, n))
                     off = errors(torch.cat(short), torch.cat(others))
                     table.setdefault(n, {})[name] = float(f"{off.log().mean().exp():.3g}")
     except (KeyboardInterrupt, MemoryError, RuntimeError, UnnoiseError):
-        if found:
-            say(f'so far; to go on from here: --method curve --spacing "{found}"')
+        if fitted:
+            say(f'so far; to go on from here: --method curve --spacing "{fitted}"')
         raise
-    return found, table
+    return fitted, table
 
 
 def first_times(runs: Runs) -> list[float]:
-    """Where a descent begins: a curve's own points, or ten of another spacing, none of them too near to the next.
+    """The start of a descent: a curve's own points, or ten of another spacing, with a minimal gap between them.
 
     Raises:
-        UnnoiseError: the spacing starts elsewhere with another number of steps.
+        UnnoiseError: the spacing starts at another level for another number of steps.
     """
     from unnoise.core.notation import make
     from unnoise.spacings.curve import Curve
@@ -241,31 +241,31 @@ def first_times(runs: Runs) -> list[float]:
 
 
 def curve(times: Sequence[float]) -> str:
-    """As a person types it: times to four digits, or as many as it takes for them to fall."""
+    """A curve in the notation of options: times to four digits, or to as many as are needed for them to fall."""
     from unnoise.spacings.curve import falls
 
-    written = [[f"{t:.{digits}g}" for t in times] for digits in range(4, 18)]
-    chosen = next((each for each in written if falls([float(t) for t in each])), written[-1])
-    return f"curve(times=[{', '.join(chosen)}])"
+    spellings = [[f"{t:.{digits}g}" for t in times] for digits in range(4, 18)]
+    spelling = next((each for each in spellings if falls([float(t) for t in each])), spellings[-1])
+    return f"curve(times=[{', '.join(spelling)}])"
 
 
-def typed(path: NoisePath, levels: Sequence[NoiseLevel]) -> str:
-    """The levels as a custom spacing, as a person types it: times to five digits; data is understood."""
+def custom_text(path: NoisePath, levels: Sequence[NoiseLevel]) -> str:
+    """The levels as a custom spacing in the notation of options: times to five digits, without the final data."""
     times = [float(path.time_of(level)) for level in levels[:-1]]
     return f"custom(times=[{', '.join(f'{t:.5g}' for t in times)}])"
 
 
-def told_levels(steps: int, grid: int, spacing: str, errors: dict[str, float], as_json: bool) -> str:
-    """What is printed of levels."""
+def levels_text(steps: int, grid: int, spacing: str, errors: dict[str, float], as_json: bool) -> str:
+    """The text to print for levels."""
     if as_json:
         return json.dumps({"steps": steps, "spacing": spacing, "errors": errors})
-    told = ", ".join(f"{name} {error:g}" for name, error in errors.items())
-    far = f"Euler's distance from a run of {grid} steps of Heun, on other noise: {told}"
+    figures = ", ".join(f"{name} {error:g}" for name, error in errors.items())
+    far = f"Euler's distance from a run of {grid} steps of Heun, on other noise: {figures}"
     return f'--steps {steps} --spacing "{spacing}"\n{far}'
 
 
-def told_curve(before: str, iterations: int, spacing: str, table: dict[int, dict[str, float]], as_json: bool) -> str:
-    """What is printed of a curve."""
+def curve_text(before: str, iterations: int, spacing: str, table: dict[int, dict[str, float]], as_json: bool) -> str:
+    """The text to print for a curve."""
     if as_json:
         return json.dumps({"iterations": iterations, "spacing": spacing, "before": before, "errors": table})
     lines = [f"{n:>5} {each['curve']:>8g} {each['before']:>8g}" for n, each in table.items()]

@@ -1,4 +1,4 @@
-"""``unnoise study``: what a model teaches, one study a command, with a table, curves and a sheet."""
+"""``unnoise study``: studies a model, one study a command, with a table, curves and a sheet."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def study(
     threads: int | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Study what a model teaches; without a name, list the studies. A study that is stopped goes on where it was.
+    """Study a model; without a name, list the studies. A stopped study resumes where it was.
 
     Args:
-        name: which study; see the list.
-        model: a model folder or a finished training; the model that comes with unnoise if left out. The study arms
+        name: the study's name; see the list.
+        model: a model folder or a finished training; by default the model that comes with unnoise. The study arms
             takes autoencoder and text tower from it.
         judge: a folder trained by emoji-judge; some studies need none.
         data: the picture set whose captions are drawn.
-        part: of the held-out pictures: validation, for choosing, or test, for the final report.
-        prompts: about how many, 2 to 1000, in fixed shares of plain things, skin tones and held-out combinations.
-        seeds: pictures a prompt where a study wants several, 1 to 16; in arms, trainings of each arm.
-        seed: of the first picture, and of the first training.
-        steps: solver steps, the model's own if left out; for the study of steps the largest number.
-        minutes: that each training of the study arms takes; 10 if left out.
+        part: part of the held-out pictures: validation, for choosing, or test, for the final report.
+        prompts: approximate number, 2 to 1000, in fixed shares of plain things, skin tones and held-out combinations.
+        seeds: pictures a prompt in studies that need several, 1 to 16; in arms, trainings of each arm.
+        seed: seed of the first picture, and of the first training.
+        steps: solver steps, by default the model's own; for the study of steps the largest number.
+        minutes: minutes of each training of the study arms; by default 10.
         out: folder for table, curves and sheet; older ones of these names are replaced.
-        memory: folder that keeps what was drawn and trained, so that it is done once.
+        memory: folder for drawings and trainings, so that each is done once.
         threads: processor threads.
         as_json: print the figures as JSON.
     """
@@ -59,7 +59,7 @@ def study(
     checks.whole("--prompts", prompts, 2, 1000)
     checks.whole("--seeds", seeds, 1, 16)
     checks.seed("--seed", seed, prompts * seeds)
-    from unnoise.cli.eval import label, load_judge, make_folder, not_kin, typed
+    from unnoise.cli.eval import command_line, label, load_judge, make_folder, not_kin
     from unnoise.cli.progress import counted
     from unnoise.cli.trials import Trials
     from unnoise.data.store import open_set
@@ -72,18 +72,18 @@ def study(
     from unnoise.weights.record import read_record
 
     pictures = open_set(data)
-    chosen = choose(pictures, part, prompts)
+    selection = choose(pictures, part, prompts)
     engine = load_engine(model, threads=threads)
     engine.request("", steps=steps)  # refused before any work
     weights = weights_sha256(engine.model.record)
     eyes = model_folder(judge)
 
     def stranger() -> Judge:
-        found = load_judge(eyes)
-        not_kin(found, engine, "the model")
-        return found
+        own_judge = load_judge(eyes)
+        not_kin(own_judge, engine, "the model")
+        return own_judge
 
-    given = {"data": data} | ({"autoencoder": model, "text": model} if model is not None else {})
+    inputs = {"data": data} | ({"autoencoder": model, "text": model} if model is not None else {})
     network = next(engine.model.denoiser.parameters())
     lab = Lab(
         engine=engine,
@@ -91,7 +91,7 @@ def study(
         judge=stranger,
         judged_by=lambda: weights_sha256(read_record(eyes)),
         pictures=pictures,
-        prompts=chosen,
+        prompts=selection,
         seed=seed,
         seeds=seeds,
         steps=steps,
@@ -99,19 +99,19 @@ def study(
         computer=machine(network.device) | {"dtype": str(network.dtype)},
         watch=counted,
         train=Trials(
-            given, {"model": weights, "set": pictures.sha256}, 10 if minutes is None else minutes, memory / "arms"
+            inputs, {"model": weights, "set": pictures.sha256}, 10 if minutes is None else minutes, memory / "arms"
         ),
     )
     make_folder(out)
     lesson = run(lab)
-    asked: dict[str, object] = {} if lesson.asked else {"--prompts": prompts, "--part": part}
-    asked |= {"--seeds": lesson.seeds, "--seed": seed, "--steps": steps, "--minutes": minutes}
+    options: dict[str, object] = {} if lesson.prompts else {"--prompts": prompts, "--part": part}
+    options |= {"--seeds": lesson.seeds, "--seed": seed, "--steps": steps, "--minutes": minutes}
     words = [name] if model is None else [name, label(model)]
     facts = {
-        "command": typed("study", words, asked),
+        "command": command_line("study", words, options),
         "model": f"{engine.model.record.get('name', '')}, weights {weights[:16]}",
-        "prompts": lesson.asked or lab.kinds(),
-        "settings": lesson.drawn or lab.told(),
+        "prompts": lesson.prompts or lab.kinds(),
+        "settings": lesson.settings or lab.settings_line(),
         **({"judge": f"{label(judge)}, weights {lab.judged_by()[:16]}, {lab.verdict()}"} if lab.judged else {}),
         "picture set": pictures.sha256[:16],
     }
@@ -119,4 +119,4 @@ def study(
     if as_json:
         print(json.dumps(record(lesson, facts), ensure_ascii=False))
     else:
-        tell("\n".join([*lesson.found, f"written to {files[0]}"]))
+        tell("\n".join([*lesson.sentences, f"written to {files[0]}"]))

@@ -18,7 +18,7 @@ from unnoise.engine.load import choose_device, load_engine
 from unnoise.engine.metadata import weights_sha256
 from unnoise.errors import UnnoiseError
 from unnoise.notes import say
-from unnoise.study.lab import Trial, Wanted
+from unnoise.study.lab import Trial, TrialPlan
 from unnoise.training import checkpoint
 from unnoise.training.identity import machine
 from unnoise.training.report import clock
@@ -51,7 +51,7 @@ class Trials:
         self.options, self.what, self.out = options, dict(what), out
         self.minutes = float(minutes)  # 10 and 10.0 are one length, and one folder
 
-    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Trial]:
+    def __call__(self, wanted: Sequence[TrialPlan]) -> Iterator[Trial]:
         """Trains them in turn, and tells before each what it is and how long all that is left will take.
 
         Raises:
@@ -79,20 +79,20 @@ class Trials:
                 self.match(each, trained)
             yield self.found(each)
 
-    def arm(self, each: Wanted) -> Path:
+    def arm(self, each: TrialPlan) -> Path:
         """The folder of all seeds of a training."""
         what = [each.recipe, each.options, self.minutes, COOLDOWN, self.what]
         return self.out / f"{each.recipe}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
 
-    def folder(self, each: Wanted) -> Path:
+    def folder(self, each: TrialPlan) -> Path:
         """The run's folder of a training."""
         return self.arm(each) / f"seed-{each.seed}"
 
-    def finished(self, each: Wanted) -> bool:
+    def finished(self, each: TrialPlan) -> bool:
         """Whether it has been trained to its end."""
         return (self.folder(each) / MODEL).is_dir()
 
-    def manifest(self, each: Wanted) -> dict[str, Any]:
+    def manifest(self, each: TrialPlan) -> dict[str, Any]:
         """What the last checkpoint of a training tells.
 
         Raises:
@@ -103,7 +103,7 @@ class Trials:
             raise UnnoiseError(f"{self.folder(each)} has no whole checkpoint", "delete it, and it is trained again")
         return checkpoint.verify(last)
 
-    def match(self, each: Wanted, trained: dict[Path, tuple[Path, dict[str, Any]]]) -> None:
+    def match(self, each: TrialPlan, trained: dict[Path, tuple[Path, dict[str, Any]]]) -> None:
         """Ensures that a training can be compared with earlier ones, and adds it to them.
 
         Args:
@@ -141,7 +141,7 @@ class Trials:
                     "go on where it was trained and as it was, or name another --memory",
                 )
 
-    def train(self, each: Wanted) -> None:
+    def train(self, each: TrialPlan) -> None:
         """Trains to the end, from where it was stopped if it was.
 
         Raises:
@@ -165,7 +165,7 @@ class Trials:
                 return str(checkpoint.verify(last)["machine"]["dtype"])
         return "auto"
 
-    def found(self, each: Wanted) -> Trial:
+    def found(self, each: TrialPlan) -> Trial:
         """What a finished training came to."""
         manifest, engine = self.manifest(each), load_engine(self.folder(each), dtype="float32")
         return Trial(engine, weights_sha256(engine.model.record), int(manifest["samples"]), float(manifest["seconds"]))

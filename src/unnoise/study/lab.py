@@ -53,7 +53,7 @@ class Engine(Protocol):
     def pixels(self, requests: Sequence[Any]) -> Tensor: ...
 
 
-class Drawn(NamedTuple):
+class Drawings(NamedTuple):
     """Pictures and what they cost.
 
     Attributes:
@@ -65,12 +65,12 @@ class Drawn(NamedTuple):
     seconds: Tensor
 
 
-class Wanted(NamedTuple):
-    """A training that a study wants.
+class TrialPlan(NamedTuple):
+    """A training that a study needs.
 
     Attributes:
-        name: what the study calls it.
-        recipe, options: what a person would type after ``unnoise train``.
+        name: the study's name for it.
+        recipe, options: the arguments of ``unnoise train``.
         seed: of the training.
     """
 
@@ -81,13 +81,13 @@ class Wanted(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What came of one.
+    """The result of a training.
 
     Attributes:
-        engine: the model.
-        weights: a hash of it.
-        samples: seen.
-        seconds: that the optimiser's steps took, all together.
+        engine: an engine with the trained model.
+        weights: a hash of the model.
+        samples: number of samples seen.
+        seconds: total time of the optimiser's steps.
     """
 
     engine: Engine
@@ -98,23 +98,23 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Lab:
-    """What a study is given.
+    """Everything that a study needs.
 
     Attributes:
-        engine: the model.
-        weights: a hash of it.
-        judge: makes the judge; called where a study needs one, and not before.
-        judged_by: gives a hash of the judge, likewise.
+        engine: draws with the model.
+        weights: a hash of the model.
+        judge: makes the judge; called only when a study needs one.
+        judged_by: returns a hash of the judge, also only when needed.
         pictures: the set.
-        prompts: which of its captions are drawn.
-        seed: of the first picture: row i has seed + i, in the k-th turn of several seed + i + k times the rows.
-        seeds: pictures a prompt where a study wants several.
+        prompts: those of its captions that are drawn.
+        seed: of the first picture: row i has seed + i, in the k-th of several turns seed + i + k times the rows.
+        seeds: pictures a prompt in studies that need several.
         steps: solver steps, None for the model's own.
-        memory: a folder that keeps what was drawn, under keys that hash what it depends on; not the code that draws.
-        computer: what computes, JSON values: pictures differ in the last bits from one to another, and seconds more.
-        watch: is told what is computed and in which batches, gives them one by one, and may tell how far it is.
-        train: trains one after the other, each for as many seconds, when its turn comes; what was trained before it
-            gives back at once. Of use to studies of trainings alone.
+        memory: a folder for drawn pictures, under keys that hash everything they depend on except the code.
+        computer: the computer, as JSON values: pictures differ in the last bits between computers, and seconds more.
+        watch: gets a label and the batches, yields them one by one, and may print progress.
+        train: runs the trainings one after the other, each for the same seconds; a training that is already done is
+            returned at once. None in a lab without trainings.
     """
 
     engine: Engine
@@ -129,7 +129,7 @@ class Lab:
     memory: Path
     computer: Mapping[str, Any]
     watch: Callable[[str, Sequence[slice]], Iterable[slice]] = lambda what, batches: batches
-    train: Callable[[Sequence[Wanted]], Iterator[Trial]] | None = None
+    train: Callable[[Sequence[TrialPlan]], Iterator[Trial]] | None = None
 
     @cached_property
     def captions(self) -> list[str]:
@@ -148,12 +148,12 @@ class Lab:
 
     @property
     def judged(self) -> bool:
-        """Whether anything has looked through the judge's eyes."""
+        """Whether the judge has been used."""
         return "eyes" in vars(self)
 
     @cached_property
     def candidates(self) -> Candidates:
-        """Among which captions a picture's own must come first."""
+        """The captions among which a picture's own must come first."""
         return Candidates(self.pictures)
 
     @cached_property
@@ -163,32 +163,32 @@ class Lab:
         def compute() -> dict[str, Tensor]:
             return {"captions": self.eyes.captions([captions[0] for captions in self.pictures.captions])}
 
-        return self.kept({"judge": self.judged_by(), "set": self.pictures.sha256}, compute)["captions"]
+        return self.recall({"judge": self.judged_by(), "set": self.pictures.sha256}, compute)["captions"]
 
     def verdict(self) -> str:
-        """What the judge reached on real pictures, in a line."""
+        """The judge's results on real pictures, in a line."""
 
         def compute() -> dict[str, Tensor]:
             exam = examine(self.eyes, self.pictures, self.candidates, self.vectors)
             return {"shares": torch.tensor([exam.first, exam.caught], dtype=torch.float64)}
 
-        asked = {"judge": self.judged_by(), "set": self.pictures.sha256, "exam": self.candidates.digest()}
-        right, caught = self.kept(asked, compute)["shares"].tolist()
+        key = {"judge": self.judged_by(), "set": self.pictures.sha256, "exam": self.candidates.digest()}
+        right, caught = self.recall(key, compute)["shares"].tolist()
         passed = "passed" if right >= FIRST and caught >= CAUGHT else "FAILED"
         return f"{passed} its exam: {right:.1%} of real pictures, {caught:.1%} of swapped captions"
 
-    def told(self) -> str:
-        """The settings that pictures are drawn with unless a study changes them, in a line."""
-        return told(self.engine.request("", steps=self.steps))
+    def settings_line(self) -> str:
+        """The settings of all drawings that a study does not change, in a line."""
+        return settings_line(self.engine.request("", steps=self.steps))
 
     def kinds(self) -> str:
-        """How many prompts there are of each kind, in a line."""
+        """The number of prompts of each kind, in a line."""
         return ", ".join(f"{len(self.prompts.rows(kind))} {kind}" for kind in dict.fromkeys(self.prompts.tiers))
 
-    def kept(self, what: Mapping[str, Any], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Named tensors from the memory, or computed and remembered.
+    def recall(self, what: Mapping[str, Any], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Named tensors from the memory, or else computed and stored there.
 
-        ``what`` tells them apart, with the weights and the computer.
+        ``what``, the weights and the computer form the key.
         """
         key = feature_key("study", {**what, "computer": dict(self.computer)}, self.weights)
         return load_or_compute(self.memory, key, compute)
@@ -198,17 +198,17 @@ class Lab:
         count: int,
         what: Callable[[slice], Mapping[str, Any]],
         compute: Callable[[slice], dict[str, Tensor]],
-        told: str = "batches",
+        label: str = "batches",
     ) -> dict[str, Tensor]:
-        """``kept`` for ``count`` rows, sixteen at a time, joined: what is asked and what is computed of some rows.
+        """``recall`` for ``count`` rows, sixteen at a time, joined. ``what`` and ``compute`` take a slice of rows.
 
-        ``told`` says to who watches what is computed.
+        ``label`` describes the computation in progress messages.
         """
-        found = []
+        parts = []
         batches = [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-        for rows in self.watch(told, batches):
-            found.append(self.kept(what(rows), partial(compute, rows)))
-        return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+        for rows in self.watch(label, batches):
+            parts.append(self.recall(what(rows), partial(compute, rows)))
+        return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
 
     def turns(self, turn: int = 0) -> list[int]:
         """The seeds of all rows in one turn."""
@@ -221,14 +221,14 @@ class Lab:
         steer: Steer | None = None,
         note: str = "",
         **settings: Any,
-    ) -> Drawn:
+    ) -> Drawings:
         """Draws a picture for each row, sixteen at a time, each batch remembered.
 
         Args:
-            prompts: the lab's own if left out.
-            seeds: the first turn's if left out.
+            prompts: by default the lab's own.
+            seeds: by default those of the first turn.
             steer: makes a guidance for a row, given the request it would have had.
-            note: says what ``steer`` does; part of what pictures are remembered by.
+            note: describes ``steer``; part of the key under which pictures are stored.
             settings: changes to the model's settings.
         """
         texts = list(self.captions if prompts is None else prompts)
@@ -237,15 +237,17 @@ class Lab:
             self.engine.request(text, seed=number, **{"steps": self.steps, **settings})
             for text, number in zip(texts, numbers, strict=True)
         ]
-        how = told(requests[0])
+        how = settings_line(requests[0])
 
         def batch(rows: slice) -> dict[str, Tensor]:
             began = time.perf_counter()
-            chosen = requests[rows]
+            batch_requests = requests[rows]
             if steer is not None:
                 first = range(len(requests))[rows].start
-                chosen = [replace(each, guidance=steer(row, each)) for row, each in enumerate(chosen, first)]
-            pixels = self.engine.pixels(chosen)
+                batch_requests = [
+                    replace(each, guidance=steer(row, each)) for row, each in enumerate(batch_requests, first)
+                ]
+            pixels = self.engine.pixels(batch_requests)
             share = (time.perf_counter() - began) / len(pixels)
             return {"pixels": pixels, "seconds": torch.full((len(pixels),), share, dtype=torch.float64)}
 
@@ -254,15 +256,15 @@ class Lab:
 
         scale = "" if requests[0].scale is None else f", scale {requests[0].scale:g}"
         what = f"batches of {requests[0].solver}, {requests[0].steps} steps{scale}"
-        found = self.in_batches(len(texts), key, batch, what)
-        return Drawn(*(found[name] for name in Drawn._fields))
+        tensors = self.in_batches(len(texts), key, batch, what)
+        return Drawings(*(tensors[name] for name in Drawings._fields))
 
     def right(self, pixels: Tensor) -> Tensor:
         """(P,) float64: 1 where a row's own caption comes first among its candidates, else 0."""
         return first(self.eyes.pictures(pixels), self.vectors, self.prompts.items, self.candidates).double()
 
 
-def told(request: Any) -> str:
+def settings_line(request: Any) -> str:
     """How a request is drawn, whatever its prompt and seed, in a line."""
     names = [each.name for each in fields(request) if each.name not in ("prompt", "seed")]
     return ", ".join(f"{name} {value}" for name in names if (value := getattr(request, name)) not in (None, (), ""))

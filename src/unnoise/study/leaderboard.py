@@ -206,14 +206,14 @@ def text_of(figure: Figure | None) -> str:
     return "-" if figure is None else f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
-def measured(rows: Sequence[Row]) -> list[str]:
+def columns_of(rows: Sequence[Row]) -> list[str]:
     """The columns for which some row has a figure."""
     return [name for name in FIGURES if any(row.figures.get(name) is not None for row in rows)]
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any], captions: Sequence[str] = ()) -> str:
     """The leaderboard as a page: facts, the table, the meaning of each column, and the prompts on its sheets."""
-    columns = measured(rows)
+    columns = columns_of(rows)
     head = "# Leaderboard\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items())
     table = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for number, row in enumerate(rows, 1):

@@ -1,4 +1,4 @@
-"""Where a model looks for each word of a prompt while it draws: cross-attention by word."""
+"""Cross-attention maps of each word of a prompt, read while the model draws."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from unnoise.study.lab import Engine
 
 
 def spans(tokenizer: Tokenizer, prompt: str) -> list[tuple[str, slice]]:
-    """The words of a prompt and the places of their tokens in a row of ids; signs around a word are part of it.
+    """The words of a prompt and the slices of their tokens in a row of ids; punctuation belongs to its word.
 
     Raises:
-        UnnoiseError: tokens run across words, so that a map belongs to no one word.
+        UnnoiseError: a token spans several words, so that a map does not belong to one word.
     """
     ids: list[int] = []
-    found, place = [], tokenizer.first
+    words, place = [], tokenizer.first
     for word in prompt.split():
         own = tokenizer.ids(word)
-        found.append((word, slice(place, place + len(own))))
+        words.append((word, slice(place, place + len(own))))
         place, ids = place + len(own), ids + own
     if ids != tokenizer.ids(prompt):
         raise UnnoiseError(f"the tokens of {prompt!r} run across its words", "use another prompt, or another tokenizer")
-    return found
+    return words
 
 
 @torch.inference_mode()
-def watched(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps: int | None) -> tuple[Tensor, Tensor]:
+def draw_with_maps(
+    engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps: int | None
+) -> tuple[Tensor, Tensor]:
     """Draws prompts and reads all cross-attention on the way.
 
     The maps are those of the calls with the prompt that the run makes anyway. Maps are means over heads, sites and
@@ -57,9 +59,9 @@ def watched(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps:
     pixels: dict[int, Tensor] = {}
     for event in engine.draw(requests):
         if hasattr(event, "step"):
-            seen = event.read["cond"]
+            features = event.read["cond"]
             size = (event.step.x.shape[-2], event.step.x.shape[-1])
-            maps[event.number].append(torch.stack([on_cells(seen[site], size) for site in sites]).mean(0)[0])
+            maps[event.number].append(torch.stack([on_cells(features[site], size) for site in sites]).mean(0)[0])
         elif hasattr(event, "picture"):
             pixels[event.number] = from_image(event.picture)
         elif hasattr(event, "error"):
@@ -68,24 +70,24 @@ def watched(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], steps:
     return torch.stack([pixels[number] for number in range(len(requests))]), torch.stack(means)
 
 
-def on_cells(seen: Tensor, size: tuple[int, int]) -> Tensor:
+def on_cells(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, L, h, w) float32 mean over heads of an attention map (B, heads, N, L) over a smaller or equal grid.
 
     Cells are repeated, not blended; the grid has the state's proportions.
     """
-    side = round((seen.shape[2] * size[0] / size[1]) ** 0.5)
-    grid = seen.float().mean(1).mT.reshape(len(seen), seen.shape[3], side, -1)  # (B, L, rows, columns)
+    side = round((maps.shape[2] * size[0] / size[1]) ** 0.5)
+    grid = maps.float().mean(1).mT.reshape(len(maps), maps.shape[3], side, -1)  # (B, L, rows, columns)
     return F.interpolate(grid, size=size, mode="nearest")
 
 
 def word_map(maps: Tensor, span: slice) -> Tensor:
-    """(h, w) float64 that sums to 1: where a word is looked for, from (L, h, w); a word's tokens are added up."""
-    found = maps[span].double().sum(0)
-    return found / found.sum()
+    """(h, w) float64 that sums to 1: the map of a word, the sum over its tokens, from (L, h, w)."""
+    total = maps[span].double().sum(0)
+    return total / total.sum()
 
 
 def moved(a: Tensor, b: Tensor) -> float:
-    """How much of one map has to be moved to make the other, 0 to 1: half their L1 distance. Both (h, w), sum 1."""
+    """The share of one map that must move to give the other, 0 to 1: half their L1 distance. Both (h, w), sum 1."""
     return float((a - b).abs().sum() / 2)
 
 
@@ -95,12 +97,12 @@ def change(before: Tensor, after: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, over cells; 0 where either is constant."""
+    """Pearson's correlation over cells; 0 if either is constant."""
     a, b = a.flatten() - a.mean(), b.flatten() - b.mean()
     scale = float(a.norm() * b.norm())
     return float(a @ b) / scale if scale > 0 else 0.0
 
 
 def bare(word: str) -> str:
-    """A word without the signs around it, in lower case."""
+    """A word without punctuation around it, in lower case."""
     return re.sub(r"^\W+|\W+$", "", word.lower())

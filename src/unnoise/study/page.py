@@ -1,4 +1,4 @@
-"""What a study hands over: tables, curves and a sheet, and the one way in which they become files."""
+"""The result of a study: tables, curves and a sheet, and writing them as files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unnoise.study.film import strip
 from unnoise.study.leaderboard import text_of
 
 Value = Figure | float | int | str | None
-SIDE = 80  # pixels of a picture on a sheet: as many as can be told apart in a page's width
+SIDE = 80  # pixels of a picture on a sheet: details stay visible within a page's width
 
 
 class Table(NamedTuple):
@@ -33,27 +33,27 @@ class Table(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What came out of a study.
+    """The result of a study.
 
     Attributes:
         title: a heading.
-        found: sentences, made of the figures.
+        sentences: the conclusions, with their figures.
         tables, charts: of the figures.
         sheet: pictures to look at.
-        key: a second page that must not be seen beside the first; left out if empty.
-        asked: what was drawn, where that is not the lab's own prompts.
-        drawn: how, where that is not by the lab's own settings.
-        seeds: how many it took, where a study takes several.
+        key: a second page that must be kept separate from the first; none if empty.
+        prompts: describes the prompts, if they are not the lab's own.
+        settings: describes the settings, if they are not the lab's own.
+        seeds: number of seeds, in studies that use several.
     """
 
     title: str
-    found: Sequence[str]
+    sentences: Sequence[str]
     tables: Sequence[Table]
     charts: Sequence[Chart]
     sheet: Image.Image
     key: str = ""
-    asked: str = ""
-    drawn: str = ""
+    prompts: str = ""
+    settings: str = ""
     seeds: int | None = None
 
 
@@ -81,7 +81,7 @@ def write(out: Path, name: str, lesson: Lesson, facts: Mapping[str, str]) -> lis
     """
     image = io.BytesIO()
     lesson.sheet.quantize(256, dither=Image.Dither.NONE).save(image, "PNG", optimize=True)  # a quarter of the bytes
-    parts = [f"# {lesson.title}", "\n".join(f"- {key}: {value}" for key, value in facts.items()), *lesson.found]
+    parts = [f"# {lesson.title}", "\n".join(f"- {key}: {value}" for key, value in facts.items()), *lesson.sentences]
     parts += [text(table) for table in lesson.tables]
     parts += [f"![{chart.title}]({name}-{number}.svg)" for number, chart in enumerate(lesson.charts, 1)]
     parts.append(f"![what was drawn]({name}.png)")
@@ -105,7 +105,7 @@ def record(lesson: Lesson, facts: Mapping[str, str]) -> dict[str, Any]:
         return value._asdict() if isinstance(value, Figure) else value
 
     tables = [{"columns": t.columns, "rows": [[plain(v) for v in row] for row in t.rows]} for t in lesson.tables]
-    return {"title": lesson.title, "facts": dict(facts), "found": list(lesson.found), "tables": tables}
+    return {"title": lesson.title, "facts": dict(facts), "found": list(lesson.sentences), "tables": tables}
 
 
 def grid(rows: Sequence[Tensor], captions: Sequence[str], names: Sequence[str] = ()) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Settings of ours that are like those that a file tells: what is taken, what is not, and why."""
+"""Translates the settings in a file into ours: what is taken, what is left out, and why."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ NOISE = "other tools draw other noise: the same seed gives another picture"
 
 
 class Like(NamedTuple):
-    """What to draw like a picture with.
+    """The settings to draw like a picture.
 
     Attributes:
-        tool: who made it.
-        prompt, negative, seed, strength: None where the file does not say.
+        tool: the tool that made it.
+        prompt, negative, seed, strength: None if the file does not have it.
         settings: fields of a ``Request``, those that the file has.
         literal: brackets in the prompt are text.
-        left_out: {name: value} of what the file says and is not used.
-        notes: what to know about it, a sentence each.
-        weights_sha256: of pictures of ours, what identifies the weights that drew them.
+        left_out: {name: value} of settings in the file that are not used.
+        notes: notes for the user, a sentence each.
+        weights_sha256: for our own pictures, the hash of the weights that drew them.
     """
 
     tool: str
@@ -40,10 +40,10 @@ class Like(NamedTuple):
 
 
 def like(reading: Reading, size: tuple[int, int] | None = None) -> Like:
-    """What of a record can be followed here.
+    """The settings of a record that can be used here.
 
     Args:
-        size: (width, height) of what is drawn here, where that is known.
+        size: (width, height) of the picture to draw, if it is known.
     """
     own = reading.record is not None
     left_out, notes = dict(reading.left_out), list(reading.notes)
@@ -83,30 +83,30 @@ def own_settings() -> list[str]:
 
 
 def _methods(reading: Reading, left_out: dict[str, str]) -> dict[str, Any]:
-    """Solver, spacing and guidance by their names elsewhere; what has no counterpart is left out."""
-    found: dict[str, Any] = {}
+    """Solver, spacing and guidance from their names in other tools; those without a counterpart are left out."""
+    methods: dict[str, Any] = {}
     sampler, schedule = names.parted(reading.sampler or "")
     schedule = reading.schedule or schedule
     if key := names.key(sampler):
         plus = "cfgpp" in key  # "euler_cfg_pp", "DDIM CFG++": a sampler that brings its guidance along
-        found["solver"] = names.known("solvers", key.replace("cfgpp", "") if plus else sampler)
-        if plus and found["solver"] and reading.cfg_scale is not None and 0 <= reading.cfg_scale <= 1:
-            found["guidance"] = f"cfg++({reading.cfg_scale:g})"
+        methods["solver"] = names.known("solvers", key.replace("cfgpp", "") if plus else sampler)
+        if plus and methods["solver"] and reading.cfg_scale is not None and 0 <= reading.cfg_scale <= 1:
+            methods["guidance"] = f"cfg++({reading.cfg_scale:g})"
         elif plus:
             left_out["sampler"] = f"{sampler} with {reading.cfg_scale}, which CFG++ here does not take"
-    if reading.eta is not None and found.get("solver") and "(" not in found["solver"]:
-        found["solver"] = _with_eta(found["solver"], reading.eta, left_out)
-    if sampler and not found.get("solver"):
+    if reading.eta is not None and methods.get("solver") and "(" not in methods["solver"]:
+        methods["solver"] = _with_eta(methods["solver"], reading.eta, left_out)
+    if sampler and not methods.get("solver"):
         left_out["sampler"] = f"{sampler}, which has no counterpart here"
     if schedule is not None and names.key(schedule) not in names.DEFAULTS:
-        found["spacing"] = names.known("spacings", schedule)
-        if not found["spacing"]:
+        methods["spacing"] = names.known("spacings", schedule)
+        if not methods["spacing"]:
             left_out["schedule"] = f"{schedule}, which has no counterpart here"
-    return found
+    return methods
 
 
 def _with_eta(solver: str, eta: float, left_out: dict[str, str]) -> str:
-    """The solver with its eta, where it has one and takes this."""
+    """The solver with this eta, if it has one and accepts this value."""
     import inspect
 
     from unnoise.core.notation import make
@@ -124,7 +124,7 @@ def _with_eta(solver: str, eta: float, left_out: dict[str, str]) -> str:
 
 
 def in_one_line(text: str | None) -> str | None:
-    """A prompt in the form that prompts have here; half characters and NULs are no reason to refuse the rest."""
+    """A prompt cleaned as prompts are here; lone surrogates and NULs are replaced, not refused."""
     return (
         None if text is None else clean(re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text).replace("\0", " "))
     )

@@ -1,4 +1,4 @@
-"""unnoise's own pictures: by their record alone, whatever their prompts look like to others."""
+"""unnoise's own pictures: read only from their record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unnoise.engine.readers.reading import FIT, Reading, shown
+from unnoise.engine.readers.reading import FIT, Reading, short
 
 if TYPE_CHECKING:
     from unnoise.engine.metadata import Record
@@ -17,7 +17,7 @@ OLDER = "an earlier unnoise drew it, and today's may draw it otherwise; `unnoise
 
 
 def read(texts: Mapping[str, str], path: Path) -> Reading | None:
-    """What our own record says; None where there is none.
+    """The settings in our own record; None if there is none.
 
     Raises:
         UnnoiseError: the record is damaged, or of a newer unnoise.
@@ -30,14 +30,14 @@ def read(texts: Mapping[str, str], path: Path) -> Reading | None:
         return reading(_values(parse(texts[RECORD], path)))
     records = [_values(record) for _, record in parse_grid(texts[GRID], path, (2**31, 2**31))]
     same = {key: value for key, value in records[0].items() if all(each.get(key) == value for each in records)}
-    found = reading(same)
+    shared = reading(same)
     differ = {
-        f"{name} of {len(records)} pictures": " | ".join(dict.fromkeys(shown(each.get(name)) for each in records))[:200]
+        f"{name} of {len(records)} pictures": " | ".join(dict.fromkeys(short(each.get(name)) for each in records))[:200]
         for name in records[0]
         if name not in same and name != "start"
     }
-    note = f"it is a grid of {len(records)} pictures, and what all of them have alike is taken"
-    return replace(found, left_out={**found.left_out, **differ}, notes=(*found.notes, *(note,) * (len(records) > 1)))
+    note = f"it is a grid of {len(records)} pictures, and the settings that all of them share are taken"
+    return replace(shared, left_out={**shared.left_out, **differ}, notes=(*shared.notes, *(note,) * (len(records) > 1)))
 
 
 def _values(record: Record) -> dict[str, Any]:
@@ -46,13 +46,13 @@ def _values(record: Record) -> dict[str, Any]:
 
 
 def reading(values: Mapping[str, Any]) -> Reading:
-    """The common form of a record, or of what the records of a grid have alike; it keeps the whole."""
+    """The common form of a record, or of the values that the records of a grid share, with the whole record."""
     from unnoise.engine.request import RULES
 
-    left = {"start picture": "name it with --start"} if values.get("start") else {}
+    left_out = {"start picture": "name it with --start"} if values.get("start") else {}
     for name in ("mask", "outpaint", "invert"):
         if values.get(name):
-            left[name] = "name it with --mask" if name == "mask" else shown(str(values[name]))
+            left_out[name] = "name it with --mask" if name == "mask" else short(str(values[name]))
     older = values.get("rules", RULES) < RULES
     return Reading(
         "unnoise",
@@ -66,7 +66,7 @@ def reading(values: Mapping[str, Any]) -> Reading:
         size=FIT["size"](tuple(values.get("size", ()))),
         strength=values.get("strength"),
         literal=not values.get("weights", True),
-        left_out=left,
+        left_out=left_out,
         notes=(OLDER,) * older,
         record=values,
     )

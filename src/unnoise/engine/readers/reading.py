@@ -79,7 +79,7 @@ def real(value: Any) -> float | None:
     return value if isinstance(value, float) and math.isfinite(value) else None
 
 
-def shown(value: Any) -> str:
+def short(value: Any) -> str:
     """A value in a few words, to be shown; not yet escaped for a terminal."""
     if isinstance(value, str):
         return value[:MAX_SHOWN]
@@ -170,7 +170,7 @@ class Builder:
             if tags := EXTRA.findall(self.fields.get(name) or ""):
                 self.more |= {f"{kind} {what}": weight or "1" for kind, what, weight in tags}
                 self.fields[name] = EXTRA.sub("", self.fields[name]).strip(" ,")
-        rest = {str(k): shown(v) for k, v in {**self.more, **self.values}.items() if not empty(v)}
+        rest = {str(k): short(v) for k, v in {**self.more, **self.values}.items() if not empty(v)}
         left_out = {key[:80]: rest[key] for key in list(rest)[:MAX_LEFT_OUT]}
         if len(rest) > len(left_out):
             self.note(f"it has {len(rest) - len(left_out):,} more entries")
@@ -222,7 +222,7 @@ def agreed(tool: str, several: list[Reading], what: str, names: list[str] | None
         if len(values) == 1:
             same[name] = values[0]
         else:
-            differ[name] = " | ".join(shown(value)[:60] for value in values)
+            differ[name] = " | ".join(short(value)[:60] for value in values)
     members = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
     notes = [
         f"it holds {len(several)} {what}{members}: there is no single answer, and the values that all share are taken"

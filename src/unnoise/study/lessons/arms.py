@@ -1,9 +1,9 @@
 """What a second of training buys: pixels or latents, U-Net or transformer, text tower, prediction, in equal seconds.
 
-One baseline and four arms, each another in one thing alone. All predict the picture but the one that does not: pixels
-folded 8 x 8 want it (Li and He 2025, arXiv 2511.13720), and the baseline then differs from the pixels in the space
-alone. All are trained by the squared error of the velocity (`velocity-weight`), drawn from the same noise, with the
-same solver on the same levels, which stop short of pure noise, where predicted noise says nothing.
+One baseline and four arms, each of which differs from it in one thing. All except `noise` predict the picture: pixels
+folded 8 x 8 require it (Li and He 2025, arXiv 2511.13720), and the baseline then differs from the pixels only in the
+space. All are trained by the squared error of the velocity (`velocity-weight`) and drawn from the same noise, with the
+same solver on the same levels. These start below pure noise, where predicted noise holds no picture.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unnoise.errors import UnnoiseError
 from unnoise.study.chart import Chart, Series
 from unnoise.study.distances import Figure, kernel_of
 from unnoise.study.film import evenly
-from unnoise.study.lab import Lab, Model, Trial, Wanted
+from unnoise.study.lab import Lab, Model, Trial, TrialPlan
 from unnoise.study.leaderboard import features
 from unnoise.study.measure import noise_error
 from unnoise.study.page import Lesson, Table, Value, grid
@@ -37,9 +37,9 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {  # name: (recipe, options)
     "frozen text": ("emoji-flow", ("--prediction", "data", "--text-rate", "0")),
     "noise": ("emoji-flow", ("--prediction", "noise")),
 }
-DRAWN: dict[str, Any] = {"solver": "dpmpp-2m", "spacing": "karras(sigma_max=80)", "cfg_scale": 3.0}
+SETTINGS: dict[str, Any] = {"solver": "dpmpp-2m", "spacing": "karras(sigma_max=80)", "cfg_scale": 3.0}
 LOG_SNRS = tuple(place - 4.5 for place in range(10))
-LOOKED_AT = 64  # pictures kept back, at most
+MAX_ITEMS = 64  # pictures kept back, at most
 OF_ARMS = (
     "In brackets the lowest and the highest of the seeds of training, before them their mean. Own caption first: among "
     "its candidates, under the judge. Less: that, less the baseline's of the same seed. KD-local: kernel distance to "
@@ -64,15 +64,15 @@ OF_COSTS = (
 )
 
 
-class Found(NamedTuple):
+class Result(NamedTuple):
     """The figures of one training.
 
     Attributes:
-        samples, seconds: seen, and taken.
+        samples, seconds: samples seen, and time of the training.
         own, far: share of prompts whose own caption came first; KD-local.
         errors: of the noise, by ``LOG_SNRS``.
         jump, pixels: uint8 (P, 3, H, W), drawn in one call without guidance, and in all steps with it.
-        space: what the model's states are.
+        space: the space of the model's states.
         cost: by column.
     """
 
@@ -91,57 +91,60 @@ def study(lab: Lab) -> Lesson:
     """Trains each arm with each seed, measures each when it is trained, and draws one row of pictures an arm.
 
     Raises:
-        UnnoiseError: the set keeps no pictures back, or the lab cannot train.
+        UnnoiseError: the set has no held-out pictures, or the lab cannot train.
     """
     if lab.train is None:
-        raise UnnoiseError("this study trains, and nothing was given to train with", "use `unnoise study arms`")
-    real = features(lab.eyes, lab.real)  # a judge that is not there is told of before anything is trained
-    items = kept_back(lab)
-    wanted = [
-        Wanted(name, recipe, options, lab.seed + turn)
+        raise UnnoiseError("this study trains, and its lab cannot", "use `unnoise study arms`")
+    real = features(lab.eyes, lab.real)  # a missing judge is reported before anything is trained
+    items = held_out_items(lab)
+    plans = [
+        TrialPlan(name, recipe, options, lab.seed + turn)
         for turn in range(lab.seeds)
         for name, (recipe, options) in ARMS.items()
     ]
-    found: dict[str, list[Found]] = {name: [] for name in ARMS}
-    for each, trial in zip(wanted, lab.train(wanted), strict=True):
-        found[each.name].append(measure(lab, trial, real, items))
+    results: dict[str, list[Result]] = {name: [] for name in ARMS}
+    for each, trial in zip(plans, lab.train(plans), strict=True):
+        results[each.name].append(measure(lab, trial, real, items))
     spaces: dict[str, list[str]] = {}
-    for name, seeds in found.items():
+    for name, seeds in results.items():
         spaces.setdefault(seeds[0].space, []).append(name)
-    rows: list[list[Value]] = [row(name, found) for name in found]
-    costs: list[list[Value]] = [[name, *seeds[0].cost.values()] for name, seeds in found.items()]
-    jumps: list[list[Value]] = [[name, *jumped(lab, seeds)] for name, seeds in found.items()]
+    rows: list[list[Value]] = [row(name, results) for name in results]
+    costs: list[list[Value]] = [[name, *seeds[0].cost.values()] for name, seeds in results.items()]
+    jumps: list[list[Value]] = [[name, *jumped(lab, seeds)] for name, seeds in results.items()]
     columns = evenly(len(lab.captions), 8)
     return Lesson(
         "What a second buys",
-        [*(sentence(name, found) for name in found if name != BASELINE), how(lab)],
+        [*(sentence(name, results) for name in results if name != BASELINE), how(lab)],
         [
             Table(["arm", "samples", "seconds", "samples/s", "own caption first", "less", "KD-local"], rows, OF_ARMS),
             Table(["arm", "fineness, one call", "fineness, all steps", "own first, one call"], jumps, OF_JUMPS),
-            Table(["arm", *found[BASELINE][0].cost], costs, OF_COSTS),
-            *(errors(names, found, OF_ERRORS if number == 0 else "") for number, names in enumerate(spaces.values())),
+            Table(["arm", *results[BASELINE][0].cost], costs, OF_COSTS),
+            *(errors(names, results, OF_ERRORS if number == 0 else "") for number, names in enumerate(spaces.values())),
         ],
-        [beside(spaces[found[BASELINE][0].space], found), *(curves(space, spaces[space], found) for space in spaces)],
+        [
+            beside(spaces[results[BASELINE][0].space], results),
+            *(curves(space, spaces[space], results) for space in spaces),
+        ],
         grid(
-            [pixels[columns] for seeds in found.values() for pixels in (seeds[0].jump, seeds[0].pixels)],
+            [pixels[columns] for seeds in results.values() for pixels in (seeds[0].jump, seeds[0].pixels)],
             [lab.captions[i] for i in columns],
-            [f"{name}, seed {lab.seed}, {how}" for name in found for how in ("one call", "all steps")],
+            [f"{name}, seed {lab.seed}, {how}" for name in results for how in ("one call", "all steps")],
         ),
-        drawn=", ".join(f"{name} {value}" for name, value in {"steps": steps(lab), **DRAWN}.items()),
+        settings=", ".join(f"{name} {value}" for name, value in {"steps": steps(lab), **SETTINGS}.items()),
         seeds=lab.seeds,
     )
 
 
-def kept_back(lab: Lab) -> list[int]:
-    """The pictures on which the error of the noise is measured, spread over those kept for choosing.
+def held_out_items(lab: Lab) -> list[int]:
+    """The pictures on which the error of the noise is measured, spread over the held-out pictures for validation.
 
     Raises:
         UnnoiseError: there are none.
     """
     items = sorted(lab.pictures.held_out("tier1", "validation") + lab.pictures.held_out("tier2", "validation"))
     if not items:
-        raise UnnoiseError(f"{lab.pictures.path} keeps no pictures back", "name a set with a held-out split")
-    return [items[place] for place in evenly(len(items), LOOKED_AT)]
+        raise UnnoiseError(f"{lab.pictures.path} has no held-out pictures", "name a set with a held-out split")
+    return [items[place] for place in evenly(len(items), MAX_ITEMS)]
 
 
 def steps(lab: Lab) -> int:
@@ -149,14 +152,14 @@ def steps(lab: Lab) -> int:
     return int(lab.engine.request("", steps=lab.steps).steps)
 
 
-def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found:
-    """The figures of a trained model; what is slow is remembered."""
+def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Result:
+    """The figures of a trained model; slow ones are stored in the memory."""
     own = replace(lab, engine=trial.engine, weights=trial.weights)
-    jump = own.draw(**{**DRAWN, "steps": 1, "cfg_scale": 1.0}).pixels
-    pixels = own.draw(**{"steps": steps(lab), **DRAWN}).pixels
-    asked = {"noise error": LOG_SNRS, "set": lab.pictures.sha256, "items": list(items)}
-    errors = own.kept(asked, partial(_errors, own, items))["errors"]
-    return Found(
+    jump = own.draw(**{**SETTINGS, "steps": 1, "cfg_scale": 1.0}).pixels
+    pixels = own.draw(**{"steps": steps(lab), **SETTINGS}).pixels
+    key = {"noise error": LOG_SNRS, "set": lab.pictures.sha256, "items": list(items)}
+    errors = own.recall(key, partial(_errors, own, items))["errors"]
+    return Result(
         trial.samples,
         trial.seconds,
         float(lab.right(pixels).mean()),
@@ -172,13 +175,13 @@ def measure(lab: Lab, trial: Trial, real: Tensor, items: Sequence[int]) -> Found
 def _errors(lab: Lab, items: Sequence[int]) -> dict[str, Tensor]:
     model = lab.engine.model
     parts = (model.denoiser, model.tower.network, model.autoencoder, model.tower.tokenizer)
-    found = noise_error(*parts, lab.pictures, items, LOG_SNRS)
-    return {"errors": torch.tensor([found[level] for level in LOG_SNRS], dtype=torch.float64)}
+    errors = noise_error(*parts, lab.pictures, items, LOG_SNRS)
+    return {"errors": torch.tensor([errors[level] for level in LOG_SNRS], dtype=torch.float64)}
 
 
 @torch.inference_mode()
 def cost(model: Model, caption: str, size: int) -> dict[str, Value]:
-    """What one picture of ``size`` pixels costs: its state, the network's weights, one call, and the way to pixels."""
+    """The cost of one picture of ``size`` pixels: its state, the network's weights, one call, and the way to pixels."""
     weights = next(model.denoiser.parameters())
     x = torch.zeros(1, *model.autoencoder.space.shape(size), device=weights.device)
     cond = model.encode([caption])
@@ -200,8 +203,8 @@ def over_seeds(values: Sequence[float]) -> Figure:
     return Figure(sum(values) / len(values), min(values), max(values), len(values))
 
 
-def jumped(lab: Lab, seeds: Sequence[Found]) -> list[Figure]:
-    """What the second table tells of an arm."""
+def jumped(lab: Lab, seeds: Sequence[Result]) -> list[Figure]:
+    """The figures of an arm in the second table."""
     whole = float(fineness(lab.real).mean())
     return [
         over_seeds([float(fineness(each.jump).mean()) / whole for each in seeds]),
@@ -210,28 +213,28 @@ def jumped(lab: Lab, seeds: Sequence[Found]) -> list[Figure]:
     ]
 
 
-def less(name: str, found: Mapping[str, Sequence[Found]]) -> list[float]:
-    """By seed, the share of prompts whose own caption came first, less the baseline's."""
-    return [mine.own - theirs.own for mine, theirs in zip(found[name], found[BASELINE], strict=True)]
+def less(name: str, results: Mapping[str, Sequence[Result]]) -> list[float]:
+    """By seed, the share of prompts whose own caption came first, minus the baseline's."""
+    return [mine.own - theirs.own for mine, theirs in zip(results[name], results[BASELINE], strict=True)]
 
 
-def row(name: str, found: Mapping[str, Sequence[Found]]) -> list[Value]:
+def row(name: str, results: Mapping[str, Sequence[Result]]) -> list[Value]:
     """A line of the first table."""
-    seeds = found[name]
+    seeds = results[name]
     return [
         name,
         round(over_seeds([each.samples for each in seeds]).value),
         over_seeds([each.seconds for each in seeds]),
         over_seeds([each.samples / each.seconds for each in seeds]),
         over_seeds([each.own for each in seeds]),
-        None if name == BASELINE else over_seeds(less(name, found)),
+        None if name == BASELINE else over_seeds(less(name, results)),
         over_seeds([each.far for each in seeds]),
     ]
 
 
-def sentence(name: str, found: Mapping[str, Sequence[Found]]) -> str:
-    """What an arm changes, and whether its seeds agree."""
-    apart = less(name, found)
+def sentence(name: str, results: Mapping[str, Sequence[Result]]) -> str:
+    """The difference of an arm from the baseline, and whether its seeds agree."""
+    apart = less(name, results)
     mean, low, high, count = over_seeds(apart)
     agreed = "of one sign" if low > 0 or high < 0 else "not of one sign"
     seeds = f"{agreed} in its {count} seeds" if count > 1 else "of a single seed, which tells little"
@@ -247,10 +250,10 @@ def how(lab: Lab) -> str:
     )
 
 
-def errors(names: Sequence[str], found: Mapping[str, Sequence[Found]], note: str) -> Table:
+def errors(names: Sequence[str], results: Mapping[str, Sequence[Result]], note: str) -> Table:
     """The error of the noise by level, of the arms of one space."""
     rows: list[list[Value]] = [
-        [level, *(over_seeds([each.errors[place] for each in found[name]]) for name in names)]
+        [level, *(over_seeds([each.errors[place] for each in results[name]]) for name in names)]
         for place, level in enumerate(LOG_SNRS)
     ]
     return Table(["log-SNR", *(f"error, {name}" for name in names)], rows, note)
@@ -262,22 +265,22 @@ def logarithm(figure: Figure) -> Figure:
     return Figure(value, low, high, figure.count)
 
 
-def beside(names: Sequence[str], found: Mapping[str, Sequence[Found]]) -> Chart:
+def beside(names: Sequence[str], results: Mapping[str, Sequence[Result]]) -> Chart:
     """The arms' errors over the baseline's of the same seed, by level; for arms of its space."""
 
     def ratio(name: str, place: int) -> Figure:
-        pairs = zip(found[name], found[BASELINE], strict=True)
+        pairs = zip(results[name], results[BASELINE], strict=True)
         return logarithm(over_seeds([mine.errors[place] / theirs.errors[place] for mine, theirs in pairs]))
 
     series = [Series(name, [(level, ratio(name, k)) for k, level in enumerate(LOG_SNRS)]) for name in names]
     return Chart("Error of the noise beside the baseline's", "log-SNR, noise to data", "log10 of the ratio", series)
 
 
-def curves(space: str, names: Sequence[str], found: Mapping[str, Sequence[Found]]) -> Chart:
+def curves(space: str, names: Sequence[str], results: Mapping[str, Sequence[Result]]) -> Chart:
     """The errors of the arms of one space."""
 
     def error(name: str, place: int) -> Figure:
-        return logarithm(over_seeds([each.errors[place] for each in found[name]]))
+        return logarithm(over_seeds([each.errors[place] for each in results[name]]))
 
     series = [Series(name, [(level, error(name, k)) for k, level in enumerate(LOG_SNRS)]) for name in names]
     title = f"Error of the noise, autoencoder {space}"

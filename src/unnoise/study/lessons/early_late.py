@@ -1,7 +1,7 @@
 """What early and late steps decide: the prompt swapped at step k, and guidance switched off after k.
 
-Early steps are said to fix the composition, and late ones the detail. Here both are measured, by whose own picture the
-swapped one is nearer to in waves that are wide, and in waves that are narrow.
+It is often claimed that early steps fix the composition, and late ones the detail. The study measures both: whether the
+swapped picture is nearer to the first or the second prompt's own picture, in long waves and in short waves.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ def study(lab: Lab) -> Lesson:
     """Draws each prompt A with the first k steps, and the rest with another prompt B or without guidance.
 
     B is the prompt half the list away, so that kinds are mixed. At k = 0 all is B's, after the last step all is A's:
-    the curve's ends are its controls. Noise levels are what is switched at, so that a solver which calls the network
-    between two levels is switched there.
+    the curve's ends are its controls. The switch is at a noise level, so that it applies to a solver's calls
+    between two levels too.
     """
-    eyes = lab.eyes  # a judge that is not there is told of before anything is drawn
-    chosen = lab.engine.request("", steps=lab.steps)
-    levels = make("spacings", chosen.spacing).levels(
+    eyes = lab.eyes  # a missing judge is reported before anything is drawn
+    request = lab.engine.request("", steps=lab.steps)
+    levels = make("spacings", request.spacing).levels(
         lab.engine.model.denoiser.path,
-        chosen.steps,
+        request.steps,
         tuple(lab.engine.model.autoencoder.space.shape(lab.real.shape[-1])),
     )
     places = evenly(len(levels), POINTS)
     turn = len(lab.captions) // 2
     others = lab.captions[turn:] + lab.captions[:turn]
     items = lab.prompts.items[turn:] + lab.prompts.items[:turn]
-    said_a, said_b = (lab.vectors[list(each)] for each in (lab.prompts.items, items))
+    vectors_a, vectors_b = (lab.vectors[list(each)] for each in (lab.prompts.items, items))
     rows: list[list[Value]] = []
     follow, own, coarse, fine, first, off, colour, frames = [], [], [], [], [], [], [], []
 
@@ -59,7 +59,7 @@ def study(lab: Lab) -> Lesson:
         plain = lab.draw(steer=let_go(levels[k]), note=f"guidance off after {k}").pixels
         frames.append(swapped)
         looks = eyes.pictures(swapped)
-        follow.append(mean_of(follows(looks, said_a, said_b), lab.seed))
+        follow.append(mean_of(follows(looks, vectors_a, vectors_b), lab.seed))
         wide, narrow = (nearer(swapped, *ends, bands) for bands in (COARSE, FINE))
         coarse.append(mean_of(wide, lab.seed))
         fine.append(mean_of(narrow, lab.seed))
@@ -70,7 +70,7 @@ def study(lab: Lab) -> Lesson:
         rows.append(
             [k, float(levels[k].sigma_hat), *(each[-1] for each in (follow, own, coarse, fine, first, off, colour))]
         )
-    shown = evenly(len(lab.captions), 3)
+    rows_shown = evenly(len(lab.captions), 3)
     at = [half(places, [each.value for each in curve]) for curve in (follow, coarse, fine)]
     note = (
         "sigma/alpha: the noise level at step k. Follows A: share of swapped pictures that the judge finds nearer to A "
@@ -92,18 +92,18 @@ def study(lab: Lab) -> Lesson:
             Series("own caption first", list(zip(places, off, strict=True))),
         ]),
     ]  # fmt: skip
-    names = [f"{lab.captions[i]}, then {others[i]}" for i in shown]
+    names = [f"{lab.captions[i]}, then {others[i]}" for i in rows_shown]
     return Lesson(
         "Early and late steps",
-        [told(at, len(levels) - 1)],
+        [halves_line(at, len(levels) - 1)],
         [Table(columns, rows, note)],
         charts,
-        grid([torch.stack([frame[i] for frame in frames]) for i in shown], [f"k = {k}" for k in places], names),
+        grid([torch.stack([frame[i] for frame in frames]) for i in rows_shown], [f"k = {k}" for k in places], names),
     )
 
 
-def told(halves: Sequence[float], steps: int) -> str:
-    """Where the curves of all that follows, of coarse waves and of fine ones cross one half, in a sentence."""
+def halves_line(halves: Sequence[float], steps: int) -> str:
+    """The steps at which the curves of all pictures, of coarse waves and of fine ones cross one half, in a sentence."""
     follow, coarse, fine = ("at none" if math.isnan(k) else f"once it has held for {k:.3g}" for k in halves)
     return (
         f"Half of the pictures follow the first prompt {follow} of {steps} steps; their coarse waves are its own "
@@ -112,7 +112,7 @@ def told(halves: Sequence[float], steps: int) -> str:
 
 
 def nearer(pixels: Tensor, a: Tensor, b: Tensor, bands: slice) -> Tensor:
-    """(P,) 1 where a picture differs less from its a than from its b, by power in some bands; one half where equally.
+    """(P,) 1 if a picture differs less from its a than from its b, by power in some bands; one half if equally.
 
     Args:
         pixels, a, b: uint8 (P, 3, H, W).
@@ -122,7 +122,7 @@ def nearer(pixels: Tensor, a: Tensor, b: Tensor, bands: slice) -> Tensor:
 
 
 def swap(lab: Lab, others: Sequence[str], level: NoiseLevel) -> Steer:
-    """The model's own guidance, told other prompts from a level on."""
+    """The model's own guidance, with other prompts from a level on."""
 
     def steer(row: int, request: Any) -> Switched:
         return Switched(request.steer(), Instead(request.steer(), lab.engine.model.encode([others[row]])), level)
@@ -131,12 +131,12 @@ def swap(lab: Lab, others: Sequence[str], level: NoiseLevel) -> Steer:
 
 
 def let_go(level: NoiseLevel) -> Steer:
-    """The model's own guidance, and from a level on none."""
+    """The model's own guidance, and none from a level on."""
     return lambda row, request: Switched(request.steer(), Plain(), level)
 
 
 def follows(looks: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(P,) 1 where a picture lies nearer to caption A than to B, 0 where to B, one half where it lies between.
+    """(P,) 1 if a picture is nearer to caption A than to B, 0 if to B, one half if equally near.
 
     Args:
         looks, a, b: (P, D) unit vectors of pictures and of the two captions of each.

@@ -1,4 +1,4 @@
-"""The one-jump blur: the picture predicted from one noisy state, at many levels; and what each prediction can say."""
+"""The one-jump blur: the picture predicted from one noisy state, at many levels; and the errors of each prediction."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ OF_FAULTS = (
 
 
 def study(lab: Lab) -> Lesson:
-    """Noises real pictures, asks once what they were, and compares with the pictures themselves.
+    """Adds noise to real pictures, predicts them in one call, and compares with the pictures themselves.
 
-    E[x0 | x] is a mean over all pictures that could lie behind x: its squared error is the smallest there is, and it is
-    a blur wherever they differ. Many jumps are needed because a mean of pictures is no picture. A prompt that names one
-    picture leaves little to blur, so that each jump is made with the empty prompt too.
+    E[x0 | x] is a mean over all pictures that could lie behind x: it has the least possible squared error, and is
+    blurred wherever they differ. Many steps are needed because a mean of pictures is no picture. A prompt that names
+    one picture leaves little to blur, so each jump is made with the empty prompt too.
     """
     x0, path = encode(lab.engine.model.autoencoder, lab.real), lab.engine.model.denoiser.path
-    jumped(lab, x0, TIMES[0], lab.captions)  # what predicts noise is refused at pure noise, before anything is drawn
+    jumped(lab, x0, TIMES[0], lab.captions)  # a noise prediction is refused at pure noise, before anything is drawn
     spread = float(x0.double().var(0, unbiased=False).mean())
     ends = {"drawn in all steps": lab.draw().pixels, "real pictures": after(lab.engine.model.autoencoder, lab.real)}
     whole = fineness(ends["real pictures"]).mean()
     error: list[list[Figure]] = [[], []]
     fine: list[list[Figure]] = [[], []]
-    seen: list[list[Tensor]] = [[], []]
+    pictures: list[list[Tensor]] = [[], []]
     for t in TIMES:
         for which, prompts in enumerate((lab.captions, [""] * len(lab.captions))):
             jump = jumped(lab, x0, t, prompts)
-            seen[which].append(decode(lab.engine.model.autoencoder, jump))
+            pictures[which].append(decode(lab.engine.model.autoencoder, jump))
             error[which].append(mean_of((jump - x0).double().pow(2).flatten(1).mean(1) / spread, lab.seed))
-            fine[which].append(mean_of(fineness(seen[which][-1]) / whole, lab.seed))
+            fine[which].append(mean_of(fineness(pictures[which][-1]) / whole, lab.seed))
     last = [mean_of(fineness(pixels) / whole, lab.seed) for pixels in ends.values()]
     rows: list[list[Value]] = [
         [t, float(path.at(t).log_snr), *each] for t, *each in zip(TIMES, *error, *fine, strict=True)
@@ -62,9 +62,11 @@ def study(lab: Lab) -> Lesson:
     rows += [[name, *[None] * 3, figure, None] for name, figure in zip(ends, last, strict=True)]
     kinds = [find("predictions", name)() for name in PREDICTIONS]
     faults: list[list[Value]] = [[t, *(fault(kind, path.at(t), x0) for kind in kinds)] for t in TIMES]
-    shown = evenly(len(lab.captions), 3)
+    rows_shown = evenly(len(lab.captions), 3)
     frames = [
-        torch.stack([*(each[i] for each in of), *(each[i] for each in ends.values())]) for i in shown for of in seen
+        torch.stack([*(each[i] for each in of), *(each[i] for each in ends.values())])
+        for i in rows_shown
+        for of in pictures
     ]
     return Lesson(
         "One jump",
@@ -82,13 +84,13 @@ def study(lab: Lab) -> Lesson:
         grid(
             frames,
             [*(f"t = {t:g}" for t in TIMES), "drawn", "real"],
-            [f"{lab.captions[i]}{of}" for i in shown for of in ("", " (no prompt)")],
+            [f"{lab.captions[i]}{of}" for i in rows_shown for of in ("", " (no prompt)")],
         ),
     )
 
 
 def curves(title: str, up: str, figures: Sequence[Sequence[Figure]]) -> Chart:
-    """With the prompt and without, over t."""
+    """The curves with the prompt and without, over t."""
     series = [
         Series(name, list(zip(TIMES, each, strict=True)))
         for name, each in zip(("prompt", "no prompt"), figures, strict=True)
@@ -117,9 +119,9 @@ def jumped(lab: Lab, x0: Tensor, t: float, prompts: Sequence[str]) -> Tensor:
 
 
 def fault(prediction: Prediction, level: NoiseLevel, x0: Tensor, amount: float = FAULT) -> float | None:
-    """Root mean square error of x0, over its own, from an output that is right but for ``amount`` of its own in noise.
+    """Root mean square error of x0, relative to x0, from an output with a relative error of ``amount``.
 
-    None where the prediction cannot be turned into a picture.
+    None if the prediction cannot be turned into a picture.
     """
     truth, eps, wrong = x0.double(), normal(x0.shape, "fault", 0), normal(x0.shape, "fault", 1)
     try:
@@ -128,5 +130,5 @@ def fault(prediction: Prediction, level: NoiseLevel, x0: Tensor, amount: float =
         return None
     output = prediction.encode(truth, eps, level)
     output = output + amount * output.pow(2).mean().sqrt() * wrong
-    found, _ = prediction.decode(output, level.mix(truth, eps), level)
-    return float((found - truth).pow(2).mean().sqrt() / truth.pow(2).mean().sqrt())
+    decoded, _ = prediction.decode(output, level.mix(truth, eps), level)
+    return float((decoded - truth).pow(2).mean().sqrt() / truth.pow(2).mean().sqrt())

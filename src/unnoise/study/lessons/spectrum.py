@@ -18,29 +18,29 @@ POINTS = 11
 
 
 def study(lab: Lab) -> Lesson:
-    """Runs the model, decodes what it predicts at some of its steps, and compares each with the last."""
+    """Runs the model, decodes the predicted pictures at some of its steps, and compares each with the last."""
     count = lab.engine.request("", steps=lab.steps).steps
     places = evenly(count, POINTS)
-    frames = watched(lab, places)
-    found = [compared(frame, frames[-1]) for frame in frames]
-    rows = [[k, *ratio.tolist()] for k, (ratio, _) in zip(places, found, strict=True)]
-    wrong = [[k, *off.tolist()] for k, (_, off) in zip(places, found, strict=True)]
+    frames = predictions(lab, places)
+    pairs = [compared(frame, frames[-1]) for frame in frames]
+    rows = [[k, *ratio.tolist()] for k, (ratio, _) in zip(places, pairs, strict=True)]
+    wrong = [[k, *off.tolist()] for k, (_, off) in zip(places, pairs, strict=True)]
     note = "Power of the picture predicted at step k in each band (cycles a width), over that of the last prediction."
     other = (
         "Power of the difference between the two, over the same: 0 is settled, 1 is what a blank picture would have."
     )
     charts = [
         Chart(title, "step", up, [
-            Series(f"{name} cycles", [(k, float(pair[which][band])) for k, pair in zip(places, found, strict=True)])
+            Series(f"{name} cycles", [(k, float(pair[which][band])) for k, pair in zip(places, pairs, strict=True)])
             for band, name in enumerate(NAMES)
         ])
         for which, (title, up) in enumerate(
             [("Power of the predicted picture", "of the final picture's"), ("What is still wrong", "of its power")]
         )
     ]  # fmt: skip
-    shown = evenly(len(lab.captions), 4)
+    rows_shown = evenly(len(lab.captions), 4)
     settled = [
-        next((k for k, (_, off) in zip(places, found, strict=True) if off[band] < 0.1), count - 1) for band in (0, -1)
+        next((k for k, (_, off) in zip(places, pairs, strict=True) if off[band] < 0.1), count - 1) for band in (0, -1)
     ]
     return Lesson(
         "Coarse before fine",
@@ -50,23 +50,28 @@ def study(lab: Lab) -> Lesson:
         ],
         [Table(["step", *NAMES], rows, note), Table(["step", *NAMES], wrong, other)],
         charts,
-        grid([frames[:, i] for i in shown], [f"step {k}" for k in places], [lab.captions[i] for i in shown]),
+        grid([frames[:, i] for i in rows_shown], [f"step {k}" for k in places], [lab.captions[i] for i in rows_shown]),
     )
 
 
-def watched(lab: Lab, places: Sequence[int]) -> Tensor:
+def predictions(lab: Lab, places: Sequence[int]) -> Tensor:
     """(points, P, 3, H, W) uint8: the pictures predicted at these steps of the runs."""
 
     def key(rows: slice) -> dict[str, object]:
-        return {"watched": lab.captions[rows], "seeds": lab.turns()[rows], "places": [*places], "settings": lab.told()}
+        return {
+            "watched": lab.captions[rows],
+            "seeds": lab.turns()[rows],
+            "places": [*places],
+            "settings": lab.settings_line(),
+        }
 
     def compute(rows: slice) -> dict[str, Tensor]:
         pairs = zip(lab.captions[rows], lab.turns()[rows], strict=True)
         requests = [lab.engine.request(caption, seed=seed, steps=lab.steps) for caption, seed in pairs]
-        seen: list[list[Tensor]] = [[] for _ in requests]
+        frames: list[list[Tensor]] = [[] for _ in requests]
         for event in lab.engine.draw(requests):
             if hasattr(event, "step") and event.index in places:
-                seen[event.number].append(decode(lab.engine.model.autoencoder, event.step.estimate.x0)[0])
-        return {"frames": torch.stack([torch.stack(each) for each in seen])}
+                frames[event.number].append(decode(lab.engine.model.autoencoder, event.step.estimate.x0)[0])
+        return {"frames": torch.stack([torch.stack(each) for each in frames])}
 
     return lab.in_batches(len(lab.captions), key, compute)["frames"].transpose(0, 1)
