@@ -179,9 +179,7 @@ class Theirs:
 
         @torch.inference_mode()
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-            says = guided(
-                denoiser, self.given.encode(prompts), self.given.encode([""]), chosen["cfg_scale"]
-            )
+            says = guided(denoiser, self.given.encode(prompts), self.given.encode([""]), chosen["cfg_scale"])
             return drawn(says, NoiseSource(seeds, shape).initial(), chosen["steps"])
 
         return Model(denoiser, self.given.tower.network, draw)

@@ -16,7 +16,8 @@ from unnoise.cli.main import main
 from unnoise.data.intake import LeftOut
 from unnoise.data.lean import MAX_TEXTS, WAY_UP, lean
 from unnoise.data.square import Squarer, on_white, open_picture
-from unnoise.engine.metadata import read_pictures, to_png
+from unnoise.engine.metadata import Record, read_pictures, to_png
+from unnoise.engine.request import Request
 from unnoise.errors import UnnoiseError
 
 from .test_folder_pictures import corners, saved
@@ -178,17 +179,7 @@ def test_texts_are_kept_within_limits() -> None:
     assert "mine" not in WAY_UP
 
 
-RECORD = {
-    "prompt": "a",
-    "negative": "",
-    "steps": 1,
-    "solver": "euler",
-    "spacing": "trailing",
-    "cfg_scale": 1.0,
-    "seed": 1,
-}
-RECORD |= {"format": 1, "row": 0, "batch": 1, "guidance": "cfg", "noise": "independent"}
-RECORD |= {"model": {"sha256": "x", "name": "y"}, "made_by": {"unnoise": "1"}}
+RECORD = Record(Request("a", size=(8, 8)), 0, 1, False, {"sha256": "x", "name": "y"}, {"unnoise": "1"})
 
 
 def test_a_record_beside_a_large_text_is_read(tmp_path: Path) -> None:
@@ -200,7 +191,7 @@ def test_a_record_beside_a_large_text_is_read(tmp_path: Path) -> None:
         own + NOISE,
     ):
         path.write_bytes(data)
-        assert read_pictures(path)[0][1]["prompt"] == "a"
+        assert read_pictures(path)[0][1].request.prompt == "a"
         assert read_pictures(path)[0][0].tobytes() == corners().tobytes()
 
 
