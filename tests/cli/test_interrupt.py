@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,8 +29,11 @@ def swallow(error: Exception) -> None:
 
 
 @pytest.fixture(autouse=True)
-def handler() -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def handler() -> Iterator[None]:
+    """Python's own: what a shell starts in the background ignores Ctrl-C, and hands that on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("error", [ValueError("no shape"), UnnoiseError("a checkpoint is damaged"), OSError("cut")])
