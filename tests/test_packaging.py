@@ -119,6 +119,7 @@ def called(calls: list[list[str]], cwd: Path, site: Path = SRC.parent) -> list[t
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_plain_installation_draws_and_names_the_extra_for_the_rest(tiny_model: Path, tmp_path: Path) -> None:
     tiny, picture = str(tiny_model), "pictures/red-apple-1.png"
     works = [

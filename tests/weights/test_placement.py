@@ -76,6 +76,7 @@ print(between - before, private() - between)
 """
 
 
+@pytest.mark.slow
 def test_loading_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     """Private memory grows by less than a tenth of the weights where they are mapped, and by all of them where cast.
 
