@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unnoise.cli.replay import again, check_given, compare
+from unnoise.cli.replay import again, check_sources, compare
 from unnoise.engine.engine import Engine
 from unnoise.engine.load import load_engine
 from unnoise.engine.metadata import read_pictures
@@ -52,7 +52,7 @@ def cases() -> Iterator[object]:
 def test_it_replays(name: str, default: Engine) -> None:
     start, mask = given(name, "start"), given(name, "mask")
     for old, record in read_pictures(FOLDER / name):
-        check_given(FOLDER / name, record, start, mask)
+        check_sources(FOLDER / name, record, start, mask)
         verdict, apart = compare(old, again(default, record, start, mask))
         allowed = ("equal",) if processor() == ABOUT["processor"] else ("equal", "close")
         assert verdict in allowed, f"{verdict}: {apart}"

@@ -143,11 +143,11 @@ def test_the_table_of_names_holds_in_both_directions(kind: str) -> None:
     assert {name.partition("(")[0] for name in table} | set(names.ALONE[kind]) == set(index(kind))
     assert len(set(table.values())) == len(table)
     for ours, label in table.items():
-        assert (names.written(kind, ours), names.known(kind, label)) == (label, ours)
+        assert (names.written(kind, ours), names.counterpart(kind, label)) == (label, ours)
     for entry in index(kind).values():
         spellings = [name for name in (entry.name, *entry.aliases) if name != "custom"]
-        assert all(names.known(kind, name) == entry.name for name in spellings)
-    assert names.known(kind, names.CUSTOM) is None, "one word for all that have no counterpart, and no spacing"
+        assert all(names.counterpart(kind, name) == entry.name for name in spellings)
+    assert names.counterpart(kind, names.CUSTOM) is None, "one word for all that have no counterpart, and no spacing"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_the_table_of_names_holds_in_both_directions(kind: str) -> None:
 )
 def test_names_as_others_spell_them(spelling: str, wanted: tuple[str | None, str | None]) -> None:
     sampler, schedule = names.parted(spelling)
-    assert (names.known("solvers", sampler), schedule and names.known("spacings", schedule)) == wanted
+    assert (names.counterpart("solvers", sampler), schedule and names.counterpart("spacings", schedule)) == wanted
 
 
 def test_a_method_that_wants_a_setting_has_a_name_too() -> None:

@@ -55,7 +55,7 @@ def draw(
     from unnoise.engine.events import Finished, Stepped
     from unnoise.study.film import evenly
 
-    kept = {request.steps: set(evenly(request.steps, GIF_FRAMES)) for request in requests} if film else {}
+    places = {request.steps: set(evenly(request.steps, GIF_FRAMES)) for request in requests} if film else {}
     frames: dict[int, list[Frame]] = {number: [] for number in range(len(requests))}
     done: dict[int, Finished] = {}
     handed = 0
@@ -64,7 +64,7 @@ def draw(
         for event in sound(engine.draw(requests, sources, strict)):
             if isinstance(event, Stepped):
                 line.advance(task)
-                if event.index in kept.get(event.request.steps, ()):
+                if event.index in places.get(event.request.steps, ()):
                     frames[event.number].append(look(event))
             elif isinstance(event, Finished):
                 done[event.number] = event
@@ -91,14 +91,14 @@ def films(frames: Sequence[Frame], out: Path, stem: str, strip: bool, gif: bool)
     """Writes a run's film strip and moving picture where they were asked for; {what: path}."""
     from unnoise.study import film
 
-    made = {}
+    paths = {}
     if strip:
         few = [frames[i] for i in film.evenly(len(frames), STRIP_FRAMES)]
         rows = [[frame.state for frame in few], [frame.predicted for frame in few]]
         data = io.BytesIO()
         names = ("the state, decoded as it is", "the picture predicted from it")
         film.strip(rows, [frame.caption for frame in few], names).save(data, "PNG")
-        made["strip"] = str(save(data.getvalue(), out, f"{stem}-strip"))
+        paths["strip"] = str(save(data.getvalue(), out, f"{stem}-strip"))
     if gif:
-        made["gif"] = str(save(film.gif([frame.predicted for frame in frames]), out, stem, ".gif"))
-    return made
+        paths["gif"] = str(save(film.gif([frame.predicted for frame in frames]), out, stem, ".gif"))
+    return paths

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from unnoise.cli.like import Followed
+from unnoise.cli.like import Example
 from unnoise.cli.options import with_request_options
 from unnoise.cli.output import ready_folder
 from unnoise.cli.prompts import Prompt, checked, read_prompts
@@ -82,16 +82,16 @@ def generate(
     axes = grids.parse(grid)
     films = {"--strip": strip, "--gif": gif, "--nearest": nearest}
     grids.check(axes, settings, count, films)
-    followed = None if like is None else Followed.read(like)
+    example = None if like is None else Example.read(like)
     cfg_scale = settings["cfg_scale"]
-    if followed is not None:
+    if example is not None:
         plain = settings["start"] is not None and all(settings[name] is None for name in ("mask", "invert", "outpaint"))
         words = {"prompt": prompt if prompts is None else ""}
-        taken = followed.take(settings | words, [axis.field for axis in axes], plain)
-        prompt, literal = taken.get("prompt", prompt), followed.literal(literal)
-        settings |= {name: value for name, value in taken.items() if name in settings}
+        values = example.take(settings | words, [axis.field for axis in axes], plain)
+        prompt, literal = values.get("prompt", prompt), example.literal(literal)
+        settings |= {name: value for name, value in values.items() if name in settings}
     if settings["seed"] is not None:
-        whose = "--seed" if followed is None or "seed" not in followed.taken else f"the seed of {like}"
+        whose = "--seed" if example is None or "seed" not in example.values else f"the seed of {like}"
         checks.seed(whose, settings["seed"], count)
     if settings["outpaint"] is not None:
         from unnoise.engine.outpaint import margins
@@ -102,12 +102,12 @@ def generate(
     if show and as_json:
         raise UnnoiseError("--show and --json both want the standard output", "leave one of them out")
     way = terminal.choose(os.environ, sys.stdout) if show else None
-    wanted = read_prompts(prompt, prompts)
+    all_prompts = read_prompts(prompt, prompts)
     settings["negative"] = checked(Prompt(settings["negative"] or "", "--negative")).text
     if settings["invert"] is not None:
         settings["invert"] = checked(Prompt(settings["invert"], "--invert")).text
-    if len(wanted) * count > checks.PICTURES:
-        what = f"{len(wanted)} prompts with {count} pictures each are too many"
+    if len(all_prompts) * count > checks.PICTURES:
+        what = f"{len(all_prompts)} prompts with {count} pictures each are too many"
         raise UnnoiseError(what, f"{checks.PICTURES} at most")
     seed = secrets.randbelow(2**31) if settings["seed"] is None else settings["seed"]
 
@@ -118,10 +118,10 @@ def generate(
     from unnoise.engine.load import load_engine
 
     engine = load_engine(model, device, dtype, threads, compiled)
-    if followed is not None:
-        settings["negative"] = followed.fit(engine, settings["negative"], not literal)
+    if example is not None:
+        settings["negative"] = example.fit(engine, settings["negative"], not literal)
     others = [Prompt(settings["negative"], "--negative"), Prompt(settings["invert"] or "", "--invert")]
-    check_prompts(engine, wanted, others, not literal)
+    check_prompts(engine, all_prompts, others, not literal)
     index = training_pictures(model) if nearest else None
     start, mask = (settings.pop(name) for name in ("start", "mask"))
     opened = None if start is None else open_picture(start), None if mask is None else open_unchanged(mask)
@@ -129,32 +129,32 @@ def generate(
     settings = {name: value for name, value in settings.items() if value is not None and name != "seed"}
     settings |= own | {"weights": not literal}
     job = Job(engine, settings, sources, out, metadata, strict, strip, gif, index, tuple(axes))
-    first = job.prepare(wanted[0].text, seed)
+    first = job.prepare(all_prompts[0].text, seed)
     started = time.perf_counter()
-    made: list[dict[str, Any]] = []
-    shown: list[Image.Image] = []
-    if followed is not None:
-        say("\n".join(followed.report(first, cfg_scale)))
+    entries: list[dict[str, Any]] = []
+    images: list[Image.Image] = []
+    if example is not None:
+        say("\n".join(example.report(first, cfg_scale)))
     if compiled:
         say("compiling the network as its first calls come: half a minute for each size of a batch")
     with ready_folder(out):
-        for each in wanted:
+        for each in all_prompts:
             for image, about in job.run(each.text, seed, count):
-                made.append(about | ({"prompt": each.text} if len(wanted) > 1 else {}))
-                shown = [*shown, image][: SHOWN if way else 0]
+                entries.append(about | ({"prompt": each.text} if len(all_prompts) > 1 else {}))
+                images = [*images, image][: SHOWN if way else 0]
     seconds = time.perf_counter() - started
     if as_json:
-        more = {} if followed is None else {"like": followed.to_json()}
-        whole = {"pictures": made, **common(job, first, len(wanted)), **more, "seconds": round(seconds, 3)}
+        more = {} if example is None else {"like": example.to_json()}
+        whole = {"pictures": entries, **common(job, first, len(all_prompts)), **more, "seconds": round(seconds, 3)}
         print(json.dumps(whole))
         return
-    list_made(made)
+    list_entries(entries)
     if way:
         from unnoise.pictures import sheet
 
-        terminal.show(shown[0] if len(shown) == 1 else sheet(shown), way)
-    what = wanted[0].text if len(wanted) == 1 else f"{len(wanted)} prompts"
-    what = what if followed is None else one_line(what)
+        terminal.show(images[0] if len(images) == 1 else sheet(images), way)
+    what = all_prompts[0].text if len(all_prompts) == 1 else f"{len(all_prompts)} prompts"
+    what = what if example is None else one_line(what)
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     seeds = "seeds of the grid" if any(axis.name == "seed" for axis in axes) else seeds
     tell(f"{what}: {seeds}, {job.how(first)}, {seconds:.1f} s")
@@ -172,10 +172,10 @@ def common(job: Job, first: Request, prompts: int) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in left_out}
 
 
-def list_made(made: list[dict[str, Any]]) -> None:
+def list_entries(entries: list[dict[str, Any]]) -> None:
     """Prints where pictures lie, and what they are nearest to."""
     from unnoise.cli.nearest import lines
 
-    for each in made:
+    for each in entries:
         first = f"{each['path']}  " + ("grid" if "grid" in each else f"seed {each['seed']}")
         tell("\n".join([first, *(each[kind] for kind in ("strip", "gif") if kind in each), *lines(each)]))

@@ -90,9 +90,9 @@ def _value(name: str, text: str) -> Any:
         UnnoiseError: it is no number where one is wanted, or a seed out of range.
     """
     kind = kinds()[name]
-    wanted = {int: "whole numbers", float: "numbers"}.get(kind, "")  # type: ignore[call-overload]
-    if wanted and not re.fullmatch(r"[+-]?\d{1,19}" if kind is int else r"[+-]?(\d+\.?\d*|\.\d+)", text):
-        raise UnnoiseError(f"--grid {name} wants {wanted}, not {text[:40]!r}", f"write it like {name}=1,2,3")
+    noun = {int: "whole numbers", float: "numbers"}.get(kind, "")  # type: ignore[call-overload]
+    if noun and not re.fullmatch(r"[+-]?\d{1,19}" if kind is int else r"[+-]?(\d+\.?\d*|\.\d+)", text):
+        raise UnnoiseError(f"--grid {name} wants {noun}, not {text[:40]!r}", f"write it like {name}=1,2,3")
     if name == "seed":
         checks.seed("--grid seed", int(text))
     return kind(text)

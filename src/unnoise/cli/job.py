@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unnoise.engine.request import Request
     from unnoise.study.nearest import Index
 
-Made = tuple["Image.Image", dict[str, Any]]  # a picture, and what is printed of it: its path, its seed and the rest
+Result = tuple["Image.Image", dict[str, Any]]  # a picture, and what is printed of it: its path, its seed and the rest
 
 
 def check_prompts(engine: Engine, prompts: Sequence[Prompt], others: Sequence[Prompt], weights: bool) -> None:
@@ -98,13 +98,13 @@ class Job:
         """
         from unnoise.engine.start import check_sources
 
-        found = [self.request(prompt, **cell) for row in cells(self.axes, seed) for cell in row]
-        for size in sorted({request.size for request in found if request.size is not None}):
+        requests = [self.request(prompt, **cell) for row in cells(self.axes, seed) for cell in row]
+        for size in sorted({request.size for request in requests if request.size is not None}):
             for line in self.engine.model.remarks((), size):
                 say(line)
-        if check_sources(found[0], self.sources):
+        if check_sources(requests[0], self.sources):
             say("note: the mask selects the whole picture: nothing of it stays")
-        return found[0]
+        return requests[0]
 
     def how(self, first: Request) -> str:
         """How pictures are drawn, in a few words."""
@@ -112,7 +112,7 @@ class Job:
             return "a grid of " + " by ".join(f"{len(axis.values)} {axis.name}" for axis in self.axes)
         return f"{first.steps} steps of {first.solver}, {steering(first)}"
 
-    def run(self, prompt: str, seed: int, count: int) -> Iterator[Made]:
+    def run(self, prompt: str, seed: int, count: int) -> Iterator[Result]:
         """Draws what was asked for of one prompt, and writes its files."""
         if self.axes:
             yield from (self._grid(prompt, seed + number) for number in range(count))
@@ -120,31 +120,31 @@ class Job:
             first = self.request(prompt, seed=seed)
             yield from self._pictures([replace(first, seed=seed + number) for number in range(count)])
 
-    def _pictures(self, requests: Sequence[Request]) -> Iterator[Made]:
+    def _pictures(self, requests: Sequence[Request]) -> Iterator[Result]:
         for done, frames in draw(self.engine, requests, self.sources, self.strict, self.strip or self.gif):
             stem = f"{slug(done.request.prompt)}-{done.request.seed}"
             record = record_of(self.engine.model, done) if self.metadata else None
             path = save(to_png(done.picture, record), self.out, stem)
-            made: dict[str, Any] = {"path": str(path), "seed": done.request.seed}
-            made |= films(frames, self.out, stem, self.strip, self.gif)
+            about: dict[str, Any] = {"path": str(path), "seed": done.request.seed}
+            about |= films(frames, self.out, stem, self.strip, self.gif)
             if self.index is not None:
-                made |= find_nearest(self.index, done.picture, 3, self.out, stem)
-            yield done.picture, made
+                about |= find_nearest(self.index, done.picture, 3, self.out, stem)
+            yield done.picture, about
 
-    def _grid(self, prompt: str, seed: int) -> Made:
+    def _grid(self, prompt: str, seed: int) -> Result:
         """One picture for each cell, drawn alone, so that its bits do not depend on the others."""
         from unnoise.study.film import table
 
         rows = cells(self.axes, seed)
         requests = [self.request(prompt, **cell) for row in rows for cell in row]
-        drawn = [each.done for each in draw(self.engine, requests, self.sources, strict=True)]
+        results = [each.done for each in draw(self.engine, requests, self.sources, strict=True)]
         across = len(rows[0])
-        images = [[each.picture for each in drawn[at : at + across]] for at in range(0, len(drawn), across)]
+        images = [[each.picture for each in results[at : at + across]] for at in range(0, len(results), across)]
         image, boxes = table(images, *[axis.labels for axis in self.axes])
         axes = {axis.name: axis.values for axis in self.axes}
-        records = [record_of(self.engine.model, each) for each in drawn]
+        records = [record_of(self.engine.model, each) for each in results]
         whole = list(zip(records, [box for row in boxes for box in row], strict=True))
         stem = f"{slug(prompt)}-grid" if "seed" in axes else f"{slug(prompt)}-{seed}-grid"
         path = save(grid_to_png(image, axes, whole if self.metadata else None), self.out, stem)
-        made: dict[str, Any] = {"path": str(path)} | ({} if "seed" in axes else {"seed": seed})
-        return image, made | {"grid": {name: list(values) for name, values in axes.items()}}
+        about: dict[str, Any] = {"path": str(path)} | ({} if "seed" in axes else {"seed": seed})
+        return image, about | {"grid": {name: list(values) for name, values in axes.items()}}

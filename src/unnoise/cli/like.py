@@ -21,16 +21,16 @@ SHOWN, LISTED = 60, 16  # characters of a value, and how many of what is left ou
 
 
 @dataclass
-class Followed:
+class Example:
     """A file whose settings are followed, and what of them is."""
 
     path: Path
     like: Like
-    taken: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Followed:
+    def read(cls, path: Path) -> Example:
         """What the file says, translated.
 
         Raises:
@@ -39,20 +39,20 @@ class Followed:
         from unnoise.engine.readers.like import like
         from unnoise.engine.readers.read import read_settings
 
-        found = read_settings(path)
-        if found is None:
+        reading = read_settings(path)
+        if reading is None:
             raise UnnoiseError(
                 f"{path} does not say how it was made",
                 "name a picture whose tool writes its settings, in texts of up to 8 MiB, or a JSON file of settings",
             )
-        translated = like(found)
+        translated = like(reading)
         return cls(path, translated, left_out=dict(translated.left_out))
 
-    def take(self, given: Mapping[str, Any], varied: Sequence[str], start: bool) -> dict[str, Any]:
+    def take(self, options: Mapping[str, Any], varied: Sequence[str], start: bool) -> dict[str, Any]:
         """{field: value} of what the file says, nobody gave and no grid varies.
 
         Args:
-            given: {field of a request: its value, or None}.
+            options: {field of a request: its value, or None}.
             varied: fields that a grid varies.
             start: there is a picture to start from, of which a strength can speak.
 
@@ -62,25 +62,25 @@ class Followed:
         like = self.like
         offers = {"prompt": like.prompt, "negative": like.negative, "seed": like.seed, "strength": like.strength}
         offers |= like.settings
-        self.taken = {
+        self.values = {
             name: value
             for name, value in offers.items()
-            if value is not None and given.get(name) is None and name not in varied
+            if value is not None and options.get(name) is None and name not in varied
         }
-        if not start and "strength" in self.taken:
-            strength = self.taken.pop("strength")
+        if not start and "strength" in self.values:
+            strength = self.values.pop("strength")
             if strength < 1:
                 self.left_out["strength"] = f"{strength:g}, of a start picture"
-        if given.get("prompt") is None and "prompt" not in self.taken:
+        if options.get("prompt") is None and "prompt" not in self.values:
             from unnoise.engine.readers.like import NOISE
 
             why = "".join(f"; {note}" for note in like.notes[:1] if note != NOISE)
             raise UnnoiseError(f"{self.path} names no single prompt{why}", "give one of your own before --like")
-        return self.taken
+        return self.values
 
-    def literal(self, given: bool) -> bool:
+    def literal(self, option: bool) -> bool:
         """Whether brackets are text: where it was asked for, or where they are in the prompt that is taken."""
-        return given or (self.like.literal and "prompt" in self.taken)
+        return option or (self.like.literal and "prompt" in self.values)
 
     def fit(self, engine: Engine, negative: str, weights: bool) -> str:
         """The negative prompt, left out where it is the file's and longer than the model reads.
@@ -94,13 +94,13 @@ class Followed:
             self.left_out["model"] = "other weights; name theirs with --model"
         for name in ("prompt", "negative"):
             try:
-                engine.model.conditioner.read(self.taken.get(name, ""), weights)
+                engine.model.conditioner.read(self.values.get(name, ""), weights)
             except UnnoiseError as error:
                 if name == "prompt":
                     what = error.what.replace("the prompt", f"the prompt of {self.path}", 1)
                     raise UnnoiseError(what, "give a shorter one of your own before --like") from None
                 self.left_out[name] = error.what.replace("the prompt has ", "", 1)
-                del self.taken[name]
+                del self.values[name]
                 negative = ""
         return negative
 
@@ -114,21 +114,21 @@ class Followed:
         Raises:
             UnnoiseError: the option has no effect, since the file's guidance has a scale of its own.
         """
-        if cfg_scale is not None and "guidance" in self.taken and request.scale != cfg_scale:
-            what = f"--cfg-scale {cfg_scale:g} does not reach the guidance {self.taken['guidance']} of {self.path}"
+        if cfg_scale is not None and "guidance" in self.values and request.scale != cfg_scale:
+            what = f"--cfg-scale {cfg_scale:g} does not reach the guidance {self.values['guidance']} of {self.path}"
             raise UnnoiseError(what, "give --guidance too")
         instead = {"sampler": ("solver", request.solver), "schedule": ("spacing", request.spacing)}
         place = {name: value for old, (name, value) in instead.items() if old in self.left_out}
         few = dict(list(self.left_out.items())[:LISTED])
         more = f", and {len(self.left_out) - LISTED} more" if len(self.left_out) > LISTED else ""
-        lines = [f"{self.path}: made by {self.like.tool}", "  taken: " + (listed(self.taken) or "nothing")]
+        lines = [f"{self.path}: made by {self.like.tool}", "  taken: " + (listed(self.values) or "nothing")]
         lines += [f"  left out: {listed(few)}{more}"] if few else []
         lines += [f"  in their place: {listed(place)}"] if place else []
         return [safe(line) for line in [*lines, *(f"  {note}" for note in self.like.notes)]]
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        return {"tool": self.like.tool, "taken": self.taken, "left_out": self.left_out, "notes": list(self.like.notes)}
+        return {"tool": self.like.tool, "taken": self.values, "left_out": self.left_out, "notes": list(self.like.notes)}
 
 
 def listed(values: Mapping[str, Any]) -> str:
@@ -164,7 +164,7 @@ def safe(line: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in line)
 
 
-def says(reading: Reading) -> str:
+def summary(reading: Reading) -> str:
     """What a picture says of how it was made, in a few words."""
     named = {
         "prompt": reading.prompt,
@@ -183,13 +183,13 @@ def foreign(path: Path) -> UnnoiseError | None:
     from unnoise.engine.readers.read import read_settings
 
     try:
-        found = read_settings(path)
+        reading = read_settings(path)
     except UnnoiseError:
         return None
-    if found is None or found.tool == "unnoise":
+    if reading is None or reading.tool == "unnoise":
         return None
-    prompt, words = "" if found.prompt is not None else "PROMPT ", says(found) or "nothing that is known here"
+    prompt, words = "" if reading.prompt is not None else "PROMPT ", summary(reading) or "nothing that is known here"
     return UnnoiseError(
-        f"{path} was made by {found.tool}, and its own model and noise are not here; it says {words}",
+        f"{path} was made by {reading.tool}, and its own model and noise are not here; it says {words}",
         f"draw like it: unnoise generate {prompt}--like {shlex.quote(str(path))}",
     )

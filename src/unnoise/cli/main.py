@@ -87,18 +87,18 @@ def parse(function: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
     """
     import tyro
 
-    said = io.StringIO()
+    output = io.StringIO()
     wants_help = any(a in ("-h", "--help") for a in args)
     try:
         with columns(width() if wants_help else 500):
             if wants_help:
                 return tyro.cli(function, args=args, prog=prog)
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(output):
                 call = tyro.cli(_later(function), args=args, prog=prog)
     except SystemExit as stop:
         if not stop.code or wants_help:
             raise
-        raise complaint(said.getvalue(), prog) from None
+        raise complaint(output.getvalue(), prog) from None
     return call()
 
 
@@ -142,24 +142,24 @@ def complaint(box: str, prog: str) -> UnnoiseError:
     """What tyro says in a box, in one line and in our words."""
     rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()[1:]]
     rows = list(itertools.dropwhile(_is_rule, rows))
-    said = " ".join(itertools.takewhile(lambda row: not _is_rule(row), rows)) or "the arguments are wrong"
+    message = " ".join(itertools.takewhile(lambda row: not _is_rule(row), rows)) or "the arguments are wrong"
     hint = f"see `{prog} --help`"
-    if match := re.match(r"Unrecognized options: (\S+?),?(?:\s|$)", said):
+    if match := re.match(r"Unrecognized options: (\S+?),?(?:\s|$)", message):
         near = [row.split()[0].rstrip(",") for row in rows if re.match("--[a-z]", row)]
         hint = f"did you mean {' or '.join(near[:3])}?" if near else hint
         if not match[1].startswith("-"):
             return UnnoiseError(f"{match[1]!r} is one word too many", f'put "quotes" around words of a text; {hint}')
         return UnnoiseError(f"there is no option {match[1]}", hint)
-    if match := re.match(r"Missing from .*?: (\S+)|Missing value for argument '(prompt)'", said):
+    if match := re.match(r"Missing from .*?: (\S+)|Missing value for argument '(prompt)'", message):
         return UnnoiseError(f"the {(match[1] or match[2]).lower()} is missing", hint)
-    if match := re.match(r"Missing value for argument '(\S+)'", said):
+    if match := re.match(r"Missing value for argument '(\S+)'", message):
         return UnnoiseError(f"{match[1]} wants a value", hint)
-    if match := re.match(r"Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*)'\]", said):
-        wanted = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path"}.get(match[2].split("|")[-1], match[2])
-        return UnnoiseError(f"{match[1]} wants {wanted}, not {match[3]!r}", hint)
-    if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'. Expected one of \((.*)\)", said):
+    if match := re.match(r"Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*)'\]", message):
+        noun = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path"}.get(match[2].split("|")[-1], match[2])
+        return UnnoiseError(f"{match[1]} wants {noun}, not {match[3]!r}", hint)
+    if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'. Expected one of \((.*)\)", message):
         return UnnoiseError(f"{match[2]} cannot be {match[1]!r}", f"one of: {match[3]}".replace("'", ""))
-    return UnnoiseError(said[0].lower() + said[1:].rstrip("."), hint)
+    return UnnoiseError(message[0].lower() + message[1:].rstrip("."), hint)
 
 
 def _is_rule(row: str) -> bool:
@@ -187,8 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
-            said = one_line(str(error).strip().partition("\n")[0])
-            say(f"unnoise: the network could not be compiled ({said}); leave --compile out")
+            reason = one_line(str(error).strip().partition("\n")[0])
+            say(f"unnoise: the network could not be compiled ({reason}); leave --compile out")
             return 1
         if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
             raise

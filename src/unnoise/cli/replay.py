@@ -59,7 +59,7 @@ def replay(
             raise why from None
         raise
     for _, each in pairs:
-        check_given(picture, each, start, mask)
+        check_sources(picture, each, start, mask)
     if out is not None and len(pairs) > 1:
         raise UnnoiseError(f"{picture} is a grid, which is compared cell by cell", "leave --out out")
     record = pairs[0][1]
@@ -99,20 +99,20 @@ def changed(record: Record, here: Mapping[str, Any], weights: str) -> list[str]:
     ]
 
 
-def check_given(picture: Path, record: Record, start: Path | None, mask: Path | None) -> None:
+def check_sources(picture: Path, record: Record, start: Path | None, mask: Path | None) -> None:
     """Ensures that the pictures that one was drawn from, as its record has it, are named, and are those.
 
     Raises:
         UnnoiseError: one is missing, one too many, or another.
     """
-    given = sources(record, start, mask)
+    pictures = sources(record, start, mask)
     for what, path in (("start", start), ("mask", mask)):
-        wanted = getattr(record.request, what)
-        if path is None and wanted:
+        digest = getattr(record.request, what)
+        if path is None and digest:
             raise UnnoiseError(f"{picture} was drawn from a {what}, which is not in it", f"name it with --{what}")
-        if path is not None and not wanted:
+        if path is not None and not digest:
             raise UnnoiseError(f"{picture} was drawn without a {what}", f"leave --{what} out")
-        if wanted and wanted not in given:
+        if digest and digest not in pictures:
             raise UnnoiseError(f"{path} is not the {what} that {picture} was drawn from", "name the one that was used")
 
 
@@ -145,14 +145,14 @@ def compare(old: Image.Image, new: Image.Image) -> tuple[str, dict[str, Any]]:
     return ("close" if psnr >= CLOSE_DB else "different"), {"largest": int(gap.max()), "psnr": round(psnr, 2)}
 
 
-def worst(found: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
+def worst(comparisons: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """Of what ``compare`` found, that which is farthest apart."""
 
     def rank(each: tuple[str, dict[str, Any]]) -> tuple[int, float]:
         psnr = each[1]["psnr"]
         return ("equal", "close", "different").index(each[0]), -math.inf if psnr is None else -psnr
 
-    return max(found, key=rank)
+    return max(comparisons, key=rank)
 
 
 def answer(picture: Path, verdict: str, distance: dict[str, Any], cells: int = 1) -> str:

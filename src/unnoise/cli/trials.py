@@ -51,33 +51,33 @@ class Trials:
         self.options, self.what, self.out = options, dict(what), out
         self.minutes = float(minutes)  # 10 and 10.0 are one length, and one folder
 
-    def __call__(self, wanted: Sequence[TrialPlan]) -> Iterator[Trial]:
+    def __call__(self, plans: Sequence[TrialPlan]) -> Iterator[Trial]:
         """Trains them in turn, and tells before each what it is and how long all that is left will take.
 
         Raises:
             Stopped: by a signal, after saving.
             UnnoiseError: an earlier training was of another kind, or on another computer.
         """
-        missing = [each for each in wanted if not self.finished(each)]
+        missing = [each for each in plans if not self.finished(each)]
         began, trained = time.monotonic(), dict[Path, tuple[Path, dict[str, Any]]]()
-        for each in wanted:
+        for each in plans:
             if each not in missing:
                 self.match(each, trained)  # before anything more is trained
-        for each in wanted:
+        for each in plans:
             if each in missing:
                 self.same_computer(trained)
                 place = missing.index(each)
                 seconds = (time.monotonic() - began) / place if place else 60 * self.minutes
-                left = clock(seconds * (len(missing) - place))
-                number = f"training {wanted.index(each) + 1} of {len(wanted)}"
-                say(f"{number}: {each.name}, seed {each.seed}; about {left} until all are done")
+                remainder = clock(seconds * (len(missing) - place))
+                number = f"training {plans.index(each) + 1} of {len(plans)}"
+                say(f"{number}: {each.name}, seed {each.seed}; about {remainder} until all are done")
                 try:
                     with contextlib.redirect_stdout(sys.stderr):
                         self.train(each)
                 except Stopped as stopped:  # the hint of `train` would leave the study's time out
                     raise Stopped(stopped.what, "give the same command again, and it goes on", stopped.by) from None
                 self.match(each, trained)
-            yield self.found(each)
+            yield self.result(each)
 
     def arm(self, each: TrialPlan) -> Path:
         """The folder of all seeds of a training."""
@@ -151,8 +151,10 @@ class Trials:
         if checkpoint.latest(folder / CHECKPOINTS) is not None:
             train(["--resume", str(folder)])
             return
-        known = inspect.signature(registry.find("recipes", each.recipe)).parameters
-        shared = [word for name, path in self.options.items() if name in known for word in (f"--{name}", str(path))]
+        parameters = inspect.signature(registry.find("recipes", each.recipe)).parameters
+        shared = [
+            word for name, path in self.options.items() if name in parameters for word in (f"--{name}", str(path))
+        ]
         length = ["--train.minutes", str(self.minutes), "--train.cooldown", str(COOLDOWN)]
         own = ["--train.seed", str(each.seed), "--run.out", str(folder), "--run.dtype", self.dtype()]
         train([each.recipe, *shared, *length, *QUIET, *each.options, *own])
@@ -165,7 +167,7 @@ class Trials:
                 return str(checkpoint.verify(last)["machine"]["dtype"])
         return "auto"
 
-    def found(self, each: TrialPlan) -> Trial:
+    def result(self, each: TrialPlan) -> Trial:
         """What a finished training came to."""
         manifest, engine = self.manifest(each), load_engine(self.folder(each), dtype="float32")
         return Trial(engine, weights_sha256(engine.model.record), int(manifest["samples"]), float(manifest["seconds"]))

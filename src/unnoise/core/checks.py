@@ -33,15 +33,15 @@ def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
     Raises:
         UnnoiseError: it is no whole number (1.0 is none), or out of range.
     """
-    wanted = f"a whole number, {least} or more" if most == math.inf else f"a whole number from {least} to {most}"
+    expected = f"a whole number, {least} or more" if most == math.inf else f"a whole number from {least} to {most}"
     try:
         found = operator.index(value) if _is_scalar(value) else None
     except (TypeError, ValueError, RuntimeError):
         found = None
     if found is None:
-        raise UnnoiseError(f"{name} is {shown(value)}, which is no whole number", f"give {wanted}")
+        raise UnnoiseError(f"{name} is {description(value)}, which is no whole number", f"give {expected}")
     if not least <= found <= most:
-        raise UnnoiseError(f"{name} {shown(found)} is out of range", f"choose {wanted}")
+        raise UnnoiseError(f"{name} {description(found)} is out of range", f"choose {expected}")
     return found
 
 
@@ -62,17 +62,17 @@ def number(
     Raises:
         UnnoiseError: it is no number, NaN, or out of range.
     """
-    wanted = _number(least, most, above, below)
+    expected = _number(least, most, above, below)
     try:
         found = float(value) if _is_scalar(value) else None
     except (ArithmeticError, TypeError, ValueError, RuntimeError):
         found = None
     if found is None or math.isnan(found):
-        raise UnnoiseError(f"{name} is {shown(value)}, which is no number", f"give {wanted}")
+        raise UnnoiseError(f"{name} is {description(value)}, which is no number", f"give {expected}")
     if not (
         (found > above if least is None else found >= least) and (found < below if most is None else found <= most)
     ):
-        raise UnnoiseError(f"{name} {found:g} is out of range", f"choose {wanted}")
+        raise UnnoiseError(f"{name} {found:g} is out of range", f"choose {expected}")
     return found
 
 
@@ -97,7 +97,7 @@ def flag(name: str, value: Any) -> bool:
         return bool(whole(name, value, 0, 1))
     except (RuntimeError, UnnoiseError):
         hint = "give True or False"
-        raise UnnoiseError(f"{name} is {shown(value)}, which is neither True nor False", hint) from None
+        raise UnnoiseError(f"{name} is {description(value)}, which is neither True nor False", hint) from None
 
 
 def text(name: str, value: Any, hint: str = "give a str") -> str:
@@ -107,7 +107,7 @@ def text(name: str, value: Any, hint: str = "give a str") -> str:
         UnnoiseError: it is none; neither bytes nor a path is.
     """
     if not isinstance(value, str):
-        raise UnnoiseError(f"{name} is {shown(value)}, which is no text", hint)
+        raise UnnoiseError(f"{name} is {description(value)}, which is no text", hint)
     return str(value)
 
 
@@ -118,7 +118,7 @@ def path(name: str, value: Any) -> Path:
         UnnoiseError: it is neither, or names bytes.
     """
     if not isinstance(value, str | PathLike) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
-        raise UnnoiseError(f"{name} is {shown(value)}, which is no path", "give a str or a pathlib.Path")
+        raise UnnoiseError(f"{name} is {description(value)}, which is no path", "give a str or a pathlib.Path")
     return Path(value)
 
 
@@ -129,7 +129,7 @@ def choice(name: str, value: Any, *among: str) -> str:
         UnnoiseError: it is none of them.
     """
     if not isinstance(value, str) or value not in among:
-        raise UnnoiseError(f"no {name} is called {shown(value)}", f"choose one of: {', '.join(among)}")
+        raise UnnoiseError(f"no {name} is called {description(value)}", f"choose one of: {', '.join(among)}")
     return str(value)
 
 
@@ -141,7 +141,9 @@ def several(name: str, value: Any, each: Callable[[str, Any], T], least: int = 1
     """
     ordered = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, type)
     if not ordered or isinstance(value, str | bytes | bytearray | memoryview | Mapping) or _ndim(value) == 0:
-        raise UnnoiseError(f"{name} is {shown(value)}, which is no list", "give a list; one thing is written [it]")
+        raise UnnoiseError(
+            f"{name} is {description(value)}, which is no list", "give a list; one thing is written [it]"
+        )
     try:
         length = len(value)
     except OverflowError:
@@ -158,7 +160,7 @@ def instance(name: str, value: T, kind: type[Any], hint: str) -> T:
         UnnoiseError: it is of another; ``hint`` tells where to get one.
     """
     if not isinstance(value, kind):
-        raise UnnoiseError(f"{name} is {shown(value)}, not {_a(kind)}", hint)
+        raise UnnoiseError(f"{name} is {description(value)}, not {_a(kind)}", hint)
     return value
 
 
@@ -169,7 +171,7 @@ def called(name: str, value: T, hint: str) -> T:
         UnnoiseError: it cannot, or it is a class; ``hint`` tells where to get one.
     """
     if isinstance(value, type) or not callable(value):
-        raise UnnoiseError(f"{name} is {shown(value)}, which cannot be called", hint)
+        raise UnnoiseError(f"{name} is {description(value)}, which cannot be called", hint)
     return value
 
 
@@ -181,8 +183,8 @@ def tensor(name: str, value: Any, shape: Sequence[int], rows: Sequence[int] = ()
     """
     from torch import Tensor
 
-    wanted = f"({' or '.join(map(str, rows)) or 'B'}, {', '.join(map(str, shape))})"
-    hint = f"give a torch tensor of floats, {wanted}"
+    expected = f"({' or '.join(map(str, rows)) or 'B'}, {', '.join(map(str, shape))})"
+    hint = f"give a torch tensor of floats, {expected}"
     if not instance(name, value, Tensor, hint).is_floating_point():
         raise UnnoiseError(f"{name} has the dtype {_dtype(value)}", hint)
     if value.ndim == 0 or value.shape[1:] != tuple(shape) or (rows and len(value) not in rows):
@@ -199,14 +201,14 @@ def device(name: str, value: Any, hint: str = "use cpu or cuda") -> torch.device
     import torch
 
     if not isinstance(value, str | torch.device):
-        raise UnnoiseError(f"{name} is {shown(value)}, which names no device", hint)
+        raise UnnoiseError(f"{name} is {description(value)}, which names no device", hint)
     try:
         return torch.device(value)
     except (RuntimeError, ValueError):
-        raise UnnoiseError(f"there is no {name} called {shown(value)}", hint) from None
+        raise UnnoiseError(f"there is no {name} called {description(value)}", hint) from None
 
 
-def shown(value: Any) -> str:
+def description(value: Any) -> str:
     """A value as an error names it: plain ones as they are, of others and of long ones the kind alone."""
     if value is None or isinstance(value, bool | float | str | complex):
         return repr(value if not isinstance(value, str) or len(value) <= 60 else f"{value[:60]}...")

@@ -90,8 +90,8 @@ def check_sites(sites: Sequence[str], edits: Iterable[Edit] = (), read: Iterable
     Raises:
         UnnoiseError: one is no site of the network.
     """
-    known = frozenset(sites)
-    strange = [site for site in read if site not in known]
+    names = frozenset(sites)
+    strange = [site for site in read if site not in names]
     strange += [p for edit in edits for p in edit.sites if not any(stands_for(p, site) for site in sites)]
     if strange:
         tops = dict.fromkeys(".".join(site.split(".")[:2]) for site in sites)

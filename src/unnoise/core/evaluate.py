@@ -80,7 +80,7 @@ def answer(networks: Mapping[str, Denoiser], questions: Sequence[Question]) -> l
             rows = slice(place, place := place + len(each.seen.x))
             own = {site: value[rows] for site, value in features.items()}
             parts[each.question][each.name] = denoiser.leave(output[rows], each.seen, own)
-    return [{name: found[name] for name in q.asks} for q, found in zip(questions, parts, strict=True)]
+    return [{name: estimates[name] for name in q.asks} for q, estimates in zip(questions, parts, strict=True)]
 
 
 def batched(networks: Denoiser | Mapping[str, Denoiser]) -> Evaluate:

@@ -169,7 +169,7 @@ def _written(name: str, value: Any) -> str:
         return f"[{', '.join(_written(name, each) for each in value)}]"
     if hasattr(type(value), "kind"):
         return write(value)
-    raise UnnoiseError(f"{name} is {checks.shown(value)}, which cannot be written down", "use plain settings")
+    raise UnnoiseError(f"{name} is {checks.description(value)}, which cannot be written down", "use plain settings")
 
 
 class _Reader:
@@ -227,7 +227,7 @@ class _Reader:
                     raise self.wrong("a bracket is not closed")
         return found
 
-    def key(self, name: str, parameters: list[str], place: int, given: Mapping[str, Any]) -> str:
+    def key(self, name: str, parameters: list[str], place: int, settings: Mapping[str, Any]) -> str:
         """The name of the next setting: as written, or the one at its place."""
         if self.tokens[1:2] == [("mark", "=")]:
             key = self.tokens[0][1].replace("-", "_")
@@ -238,7 +238,7 @@ class _Reader:
             raise UnnoiseError(f"{name} has only {_listed(parameters)}", f"give it {len(parameters)} at most")
         if key not in parameters:
             raise UnnoiseError(f"{name} has no setting {key!r}", f"it has {_listed(parameters)}")
-        if key in given:
+        if key in settings:
             raise UnnoiseError(f"{name} has {key} twice", "write it once")
         return key
 

@@ -74,8 +74,8 @@ def register(name: str, *aliases: str) -> Callable[[_T], _T]:
         module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
         kind = getattr(thing, "kind", None) or _kind_of(module, attribute)
         for each in (name, *aliases):
-            if not module.startswith("unnoise.") and kind in KINDS and (taken := _owner(own(kind), each)):
-                raise UnnoiseError(_taken(module, kind, each, taken), "its author must rename it")
+            if not module.startswith("unnoise.") and kind in KINDS and (owner := _owner(own(kind), each)):
+                raise UnnoiseError(_conflict(module, kind, each, owner), "its author must rename it")
             _LIVE[kind, each] = thing
         thing.name, thing.kind = name, kind  # type: ignore[attr-defined]
         return thing
@@ -96,7 +96,7 @@ def _owner(entries: Mapping[str, Entry], name: str) -> Entry | None:
     return next((entry for entry in entries.values() if name in entry.names), None)
 
 
-def _taken(who: str, kind: str, name: str, entry: Entry) -> str:
+def _conflict(who: str, kind: str, name: str, entry: Entry) -> str:
     return f"{who} calls its {kind.removesuffix('s')} {name!r}, which is the name of unnoise's own {entry.module}"
 
 
@@ -170,10 +170,10 @@ def _named(kind: str, name: str) -> Entry | None:
 
 def _entries(kind: str, name: str = "") -> Iterator[Entry]:
     """The methods of ours, or those in files that register one of that name."""
-    folder, wanted = _FOLDERS.get(kind, kind), re.compile(rf'@register\([^)]*"{re.escape(name)}"')
+    folder, pattern = _FOLDERS.get(kind, kind), re.compile(rf'@register\([^)]*"{re.escape(name)}"')
     for file in sorted((_ROOT / folder).glob("*.py")):
         text = file.read_text(encoding="utf-8")
-        for node in ast.parse(text).body if not name or wanted.search(text) else ():
+        for node in ast.parse(text).body if not name or pattern.search(text) else ():
             if entry := _entry(node, f"unnoise.{folder.replace('/', '.')}.{file.stem}"):
                 yield entry
 
@@ -189,8 +189,8 @@ def _offered(kind: str) -> tuple[dict[str, Entry], dict[str, str]]:
         try:
             entry = _read(offer)
             for name in entry.names:
-                if taken := _owner(own(kind), name):
-                    raise ValueError(_taken(f"the package {offer.package}", kind, name, taken))
+                if owner := _owner(own(kind), name):
+                    raise ValueError(_conflict(f"the package {offer.package}", kind, name, owner))
                 if rival := _owner(entries, name):
                     raise ValueError(f"the packages {rival.package} and {offer.package} both offer it; uninstall one")
         except ValueError as why:

@@ -73,8 +73,8 @@ def check_levels(levels: Sequence[NoiseLevel]) -> list[NoiseLevel]:
         UnnoiseError: one is no level, they are fewer than two, or the noise does not fall from each to the next.
     """
 
-    def level(name: str, given: NoiseLevel) -> NoiseLevel:
-        return checks.instance(name, given, NoiseLevel, "give a NoiseLevel, such as a spacing makes")
+    def level(name: str, value: NoiseLevel) -> NoiseLevel:
+        return checks.instance(name, value, NoiseLevel, "give a NoiseLevel, such as a spacing makes")
 
     levels = checks.several("levels", levels, level, least=0, most=100_001)
     if len(levels) < 2:
@@ -137,7 +137,9 @@ def sample(
             a number that is not finite.
     """
     if not callable(denoise) and not isinstance(denoise, Remembering):
-        raise UnnoiseError(f"denoise is {checks.shown(denoise)}, which cannot be called", "make it by guidance.bind")
+        raise UnnoiseError(
+            f"denoise is {checks.description(denoise)}, which cannot be called", "make it by guidance.bind"
+        )
     levels = check_levels(levels)
     checks.instance("solver", solver, Solver, "give one, such as Heun()")
     checks.instance("noise", noise, NoiseSource, "give NoiseSource(seeds, shape)")

@@ -39,10 +39,10 @@ class Space:
         Raises:
             ValueError: ``stride`` has another number of axes, or one that is not positive.
         """
-        found = (self.stride,) * self.dims if isinstance(self.stride, int) else tuple(self.stride)
-        if len(found) != self.dims or min(found, default=1) < 1:
+        strides = (self.stride,) * self.dims if isinstance(self.stride, int) else tuple(self.stride)
+        if len(strides) != self.dims or min(strides, default=1) < 1:
             raise ValueError(f"a stride of {self.stride} does not go with {self.dims} axes")
-        return found
+        return strides
 
     def shape(self, size: int | Sequence[int], multiple: int = 1) -> tuple[int, ...]:
         """The state's shape, (channels, ..., height, width), for media of that size.
@@ -61,9 +61,9 @@ class Space:
         else:
             sizes = (size,) * self.dims
         if len(sizes) != self.dims:
-            wanted = ", ".join((*NAMES, *("size",) * self.dims)[: self.dims])
+            order = ", ".join((*NAMES, *("size",) * self.dims)[: self.dims])
             raise UnnoiseError(
-                f"the size of a {self.media} has {self.dims} numbers, not {len(sizes)}", f"give one, or ({wanted})"
+                f"the size of a {self.media} has {self.dims} numbers, not {len(sizes)}", f"give one, or ({order})"
             )
         cells = [
             _cells(name, checks.whole(name, value, 1), stride, multiple)

@@ -88,8 +88,8 @@ class TarStream:
         if draws.step > self._step:
             self._before = self._position()
             self._step, self._rows = draws.step, [self._next() for _ in range(draws.batch)]
-        chosen = self._rows[draws.rows]
-        return self.collate(torch.stack([pixels for pixels, _ in chosen]), [texts for _, texts in chosen], draws)
+        rows = self._rows[draws.rows]
+        return self.collate(torch.stack([pixels for pixels, _ in rows]), [texts for _, texts in rows], draws)
 
     def state(self, step: int) -> dict[str, Tensor]:
         """As of ``TrainData``: "position", the counts of passes, shards, pictures and pictures taken, and "buffer",
@@ -103,28 +103,28 @@ class TarStream:
             KeyError: the state lacks something.
             ValueError: it names pictures that are not there.
         """
-        wanted = [(int(shard), int(number)) for shard, number in state["buffer"] if shard >= 0]
+        places = [(int(shard), int(number)) for shard, number in state["buffer"] if shard >= 0]
         found: dict[tuple[int, int], Held] = {}
-        for shard in sorted({shard for shard, _ in wanted}):
-            numbers = {number for of, number in wanted if of == shard}
+        for shard in sorted({shard for shard, _ in places}):
+            numbers = {number for of, number in places if of == shard}
             for held in itertools.islice(self._read(shard), max(numbers) + 1):
                 if held.number in numbers:
                     found[shard, held.number] = held
-        if len(found) < len(set(wanted)):
+        if len(found) < len(set(places)):
             raise ValueError("the tars lack pictures that were in the buffer")
         self._step, self._rows = step - 1, []
-        self._go(state["position"], [found[each] for each in wanted])
+        self._go(state["position"], [found[each] for each in places])
         self._before = self._position()
 
     def _go(self, position: Tensor, held: list[Held]) -> None:
-        self._pass, self._place, self._number, self._taken = (int(count) for count in position)
+        self._pass, self._place, self._number, self._picks = (int(count) for count in position)
         self._held, self._source = held, self._coming()
 
     def _position(self) -> dict[str, Tensor]:
         buffer = torch.full((self.buffer, 2), -1)
         for row, held in enumerate(self._held):
             buffer[row] = torch.tensor([held.shard, held.number])
-        return {"position": torch.tensor([self._pass, self._place, self._number, self._taken]), "buffer": buffer}
+        return {"position": torch.tensor([self._pass, self._place, self._number, self._picks]), "buffer": buffer}
 
     def _read(self, shard: int) -> Iterator[Held]:
         """The pictures of a shard from its first on."""
@@ -149,20 +149,20 @@ class TarStream:
         """The next picture that can be used, uint8 (3, H, W), and its captions."""
         import numpy as np
 
-        tried, began = 0, self._pass
-        while tried <= self.buffer or self._pass <= began + PATIENCE:
+        failures, began = 0, self._pass
+        while failures <= self.buffer or self._pass <= began + PATIENCE:
             self._held += itertools.islice(self._source, self.buffer - len(self._held))
             if not self._held:
                 break
-            pick = generator("taken", self.seed, self._taken)
+            pick = generator("taken", self.seed, self._picks)
             place = int(torch.randint(len(self._held), (), generator=pick))
-            self._taken += 1
+            self._picks += 1
             held, self._held[place] = self._held[place], self._held[-1]
             self._held.pop()
             try:
                 picture = self.squarer(held.item.data).picture
             except LeftOut:
-                tried += 1
+                failures += 1
                 continue
             return torch.from_numpy(np.array(picture)).permute(2, 0, 1), held.item.captions
         raise UnnoiseError(
@@ -181,8 +181,8 @@ def captioned(autoencoder: Autoencoder, tokenizer: Tokenizer) -> Collate:
         posterior = autoencoder.encode(x)
         x0 = posterior.mean + posterior.std * draws.normal("latent", *posterior.mean.shape[1:])
         places = draws.on("cpu").uniform("caption").tolist()
-        chosen = [each[int(u * len(each))] if each else "" for each, u in zip(captions, places, strict=True)]
-        ids = trim(tokenizer([tokenizer.cut(caption) for caption in chosen]), int(empty[-1]))
+        texts = [each[int(u * len(each))] if each else "" for each, u in zip(captions, places, strict=True)]
+        ids = trim(tokenizer([tokenizer.cut(caption) for caption in texts]), int(empty[-1]))
         return {"x0": x0, "token_ids": ids.to(draws.device), "empty_ids": empty[: ids.shape[1]].to(draws.device)}
 
     return collate

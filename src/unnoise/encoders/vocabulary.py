@@ -141,8 +141,8 @@ def read(json: str, pad: int | None = None) -> Vocabulary:
         raise UnnoiseError(f"tokenizer.json is damaged ({error})", HINT) from None
     title = next((title for title, kind in KINDS.items() if kind.model == name and kind.special <= tokens.keys()), None)
     if title is None:
-        wanted = ", ".join(f"{kind.model} with {kind.end} ({title})" for title, kind in KINDS.items())
-        raise UnnoiseError(f"tokenizer.json is of a kind that is not read: {name}", f"what is read: {wanted}")
+        kinds = ", ".join(f"{kind.model} with {kind.end} ({title})" for title, kind in KINDS.items())
+        raise UnnoiseError(f"tokenizer.json is of a kind that is not read: {name}", f"what is read: {kinds}")
     kind = KINDS[title]
     if missing := sorted(kind.letters - tokens.keys()):
         raise UnnoiseError(f"tokenizer.json lacks {len(missing)} tokens, the first {missing[0]!r}", HINT)

@@ -65,7 +65,7 @@ class Conditioner:
         self.layout = layout or Layout(tuple((name,) for name in towers), tuple(towers))
         for name in (*(each for row in self.layout.tokens for each in row), *self.layout.pooled):
             checks.choice("tower", name, *self.towers)
-        self._known: dict[tuple[str, str, bool, bool], emphasis.Reading] = {}
+        self._readings: dict[tuple[str, str, bool, bool], emphasis.Reading] = {}
 
     def read(self, prompt: str, weights: bool = False, typed: bool = False) -> dict[str, emphasis.Reading]:
         """What each tower reads of a prompt: ids, and the weight of each.
@@ -77,15 +77,15 @@ class Conditioner:
         Raises:
             UnnoiseError: the prompt is longer than a tower reads, or no text, or a weight draws nothing.
         """
-        found = {}
+        readings = {}
         for name, tower in self.towers.items():
             key = (name, checks.text("prompt", prompt), weights, typed)
-            if key not in self._known:
-                while len(self._known) >= KEPT:
-                    self._known.pop(next(iter(self._known)))
-                self._known[key] = emphasis.read(tower.tokenizer, prompt, weights, typed)
-            found[name] = self._known[key]
-        return found
+            if key not in self._readings:
+                while len(self._readings) >= KEPT:
+                    self._readings.pop(next(iter(self._readings)))
+                self._readings[key] = emphasis.read(tower.tokenizer, prompt, weights, typed)
+            readings[name] = self._readings[key]
+        return readings
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[str], weights: bool = False, typed: bool = False) -> Condition:

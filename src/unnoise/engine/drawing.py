@@ -41,7 +41,7 @@ class End(NamedTuple):
 Life = Generator[Question | Stepped | None, Parts | None, End]  # None: it waits for another drawing of the same start
 
 
-class _Wanted(Exception):
+class _MissingAnswer(Exception):
     """An answer that is not there yet."""
 
     def __init__(self, question: Question) -> None:
@@ -55,23 +55,23 @@ def suspended(work: Callable[[Evaluate], T]) -> Generator[Question, Parts, T]:
     with the answers so far, up to the first question without one, is as good as having waited there. No thread waits,
     and a drawing that is dropped leaves nothing behind.
     """
-    known: list[Parts] = []
+    answers: list[Parts] = []
     while True:
         try:
-            return work(_replayed(known))
-        except _Wanted as wanted:
-            question = wanted.question
-        known.append((yield question))
+            return work(_replayed(answers))
+        except _MissingAnswer as missing:
+            question = missing.question
+        answers.append((yield question))
 
 
-def _replayed(known: list[Parts]) -> Evaluate:
+def _replayed(answers: list[Parts]) -> Evaluate:
     """An ``evaluate`` that gives the answers that are known, one after the other, and then asks."""
-    left = iter(known)
+    rest = iter(answers)
 
     def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:
-        parts = next(left, None)
+        parts = next(rest, None)
         if parts is None:
-            raise _Wanted(Question(x, here, there, asks))
+            raise _MissingAnswer(Question(x, here, there, asks))
         return parts
 
     return evaluate

@@ -133,13 +133,13 @@ class Live:
         try:
             return list(answer(self.model.denoisers, questions))
         except UnnoiseError:
-            found: list[Parts | UnnoiseError] = []
+            answers: list[Parts | UnnoiseError] = []
             for question in questions:
                 try:
-                    found += answer(self.model.denoisers, [question])
+                    answers += answer(self.model.denoisers, [question])
                 except UnnoiseError as error:
-                    found.append(error)
-            return found
+                    answers.append(error)
+            return answers
 
     def _go_on(self, each: _Alive, parts: Parts | UnnoiseError | None) -> list[Event]:
         """Lets a drawing go on to its next question, to where it waits for another drawing, or to its end."""
@@ -150,14 +150,14 @@ class Live:
             if isinstance(parts, UnnoiseError):
                 raise parts
             while each.question is None:
-                found = each.life.send(parts)
+                output = each.life.send(parts)
                 parts = None
-                if found is None:
+                if output is None:
                     break
-                if isinstance(found, Stepped):
-                    events.append(found)
+                if isinstance(output, Stepped):
+                    events.append(output)
                 else:
-                    each.question = found
+                    each.question = output
         except StopIteration as stop:
             each.end = stop.value
         except UnnoiseError as error:
@@ -197,8 +197,8 @@ class Live:
     def _decoded(self, group: Iterable[_Alive]) -> list[Tensor]:
         """(1, 3, H, W) each, with what a mask keeps put back."""
         ends = [each.end for each in group if each.end is not None]
-        drawn = self.model.pixels(torch.cat([end.what for end in ends if isinstance(end.what, Tensor)]))
-        rows = [drawn[row : row + 1] for row in range(len(drawn))]
+        pictures = self.model.pixels(torch.cat([end.what for end in ends if isinstance(end.what, Tensor)]))
+        rows = [pictures[row : row + 1] for row in range(len(pictures))]
         return [row if end.start is None else end.start.put_back(row) for row, end in zip(rows, ends, strict=True)]
 
 

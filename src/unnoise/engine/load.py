@@ -59,15 +59,15 @@ def choose_device(device: torch.device | str) -> torch.device:
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = checks.device("device", device, "use cpu, cuda or auto")
+    target = checks.device("device", device, "use cpu, cuda or auto")
     there = {"cpu": 1, "cuda": torch.cuda.device_count()}
-    if chosen.type not in there:
+    if target.type not in there:
         raise UnnoiseError(f"{device} is not supported", "use cpu, cuda or auto")
-    if chosen.type == "cuda" and not there["cuda"]:
+    if target.type == "cuda" and not there["cuda"]:
         raise UnnoiseError("this torch sees no CUDA GPU", "use --device cpu, or install torch for your GPU")
-    if (chosen.index or 0) >= there[chosen.type]:
+    if (target.index or 0) >= there[target.type]:
         raise UnnoiseError(f"there is no {device} on this machine", "use cpu, cuda or auto")
-    return chosen
+    return target
 
 
 def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:

@@ -47,9 +47,9 @@ def selection(mask: Image.Image) -> np.ndarray:
     if high - low < PAINTED:
         return light
     painted: np.ndarray = alpha > (low + high) / 2
-    seen = values[painted]
-    grey = int((seen.max(-1) - seen.min(-1)).max()) < PAINTED
-    if grey and int(seen.min()) < DARK and int(seen.max()) >= LIGHT:
+    colours = values[painted]
+    grey = int((colours.max(-1) - colours.min(-1)).max()) < PAINTED
+    if grey and int(colours.min()) < DARK and int(colours.max()) >= LIGHT:
         painted &= light
     return painted
 
@@ -96,13 +96,13 @@ def drawn_anew(mask: Image.Image, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(whole)[None, None]
 
 
-def feathered(drawn: Tensor) -> Tensor:
+def feathered(selection: Tensor) -> Tensor:
     """(B, 1, H, W): the share of what is drawn in each pixel, from a selection of that shape.
 
     0 outside of the selection. Inside it rises with the distance from what stays, in ``FEATHER`` steps, to 1; the
     middle of what is narrower than that is 1 too.
     """
-    inside = drawn.float()
+    inside = selection.float()
     depth, inner = inside.clone(), inside
     for _ in range(FEATHER):
         inner = -F.max_pool2d(-inner, 3, 1, 1)  # beyond the border of the picture nothing stays

@@ -87,19 +87,19 @@ class Model:
         Raises:
             UnnoiseError: one is unknown, or cannot be drawn with.
         """
-        found = self.record.get("defaults", {})
-        if not isinstance(found, Mapping):
+        defaults = self.record.get("defaults", {})
+        if not isinstance(defaults, Mapping):
             raise UnnoiseError("model.json: defaults is no record of settings", "the model is damaged")
-        for name in found:
+        for name in defaults:
             if name not in Request.__dataclass_fields__ or name == "prompt":
                 raise UnnoiseError(f"model.json: defaults has the unknown setting {name!r}", "update unnoise")
         try:
-            Request("", **found)
+            Request("", **defaults)
         except (UnnoiseError, TypeError) as error:
             raise UnnoiseError(
                 f"model.json: defaults: {getattr(error, 'what', error)}", "the model is damaged"
             ) from None
-        return dict(found)
+        return dict(defaults)
 
     @property
     def tower(self) -> Tower:
@@ -129,8 +129,8 @@ class Model:
         """
         for name in changes:
             checks.choice("setting", name, *Request.__dataclass_fields__)
-        given = {name: value for name, value in changes.items() if value is not None}
-        request = Request(prompt, **({"size": self.size} | self.defaults | given))
+        settings = {name: value for name, value in changes.items() if value is not None}
+        request = Request(prompt, **({"size": self.size} | self.defaults | settings))
         return request
 
     def check(self, request: Request) -> Request:
@@ -214,5 +214,5 @@ class Model:
     def pixels(self, z: Tensor, start: Start | None = None) -> Tensor:
         """(B, 3, H, W) floats, about [-1, 1], from latents; as ``decode``, and nothing is checked."""
         weights = next(self.autoencoder.parameters(), z)
-        drawn = self.autoencoder.decode(z.to(device=weights.device, dtype=weights.dtype))
-        return drawn if start is None else start.put_back(drawn)
+        pictures = self.autoencoder.decode(z.to(device=weights.device, dtype=weights.dtype))
+        return pictures if start is None else start.put_back(pictures)

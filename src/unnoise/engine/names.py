@@ -80,27 +80,27 @@ def written(kind: str, notation: str) -> str:
     >>> written("solvers", "ddim(eta=0.5)"), written("spacings", "shifted(3)"), written("spacings", "normal")
     ('DDIM', 'Custom', 'Normal')
     """
-    made, table = make(kind, notation), TABLES[kind]
-    name: str = made.name
+    method, table = make(kind, notation), TABLES[kind]
+    name: str = method.name
     if kind == "solvers":
         for special in (key for key in table if key.startswith(f"{name}(")):
-            if vars(make(kind, special)) == vars(made):
+            if vars(make(kind, special)) == vars(method):
                 return table[special]
-    elif changed(kind, made):
+    elif changed(kind, method):
         return CUSTOM
     return table.get(name, CUSTOM)
 
 
-def changed(kind: str, made: Any) -> dict[str, Any]:
+def changed(kind: str, method: Any) -> dict[str, Any]:
     """The settings of a method that are not its defaults, as far as it keeps them by name."""
     try:
-        usual = vars(find(kind, made.name)())
+        usual = vars(find(kind, method.name)())
     except (TypeError, UnnoiseError):  # it wants a setting, as `custom` does: all that it has was given
-        return dict(vars(made))
-    return {key: value for key, value in vars(made).items() if key not in usual or usual[key] != value}
+        return dict(vars(method))
+    return {key: value for key, value in vars(method).items() if key not in usual or usual[key] != value}
 
 
-def known(kind: str, name: str) -> str | None:
+def counterpart(kind: str, name: str) -> str | None:
     """Our notation for what another tool calls so; None where nothing here is that."""
     return _spellings(kind).get(key(name))
 
@@ -110,7 +110,7 @@ def parted(sampler: str) -> tuple[str, str | None]:
     words = sampler.split()
     for place in range(1, len(words)):
         rest = " ".join(words[place:])
-        if known("solvers", sampler) is None and (known("spacings", rest) or key(rest) in DEFAULTS):
+        if counterpart("solvers", sampler) is None and (counterpart("spacings", rest) or key(rest) in DEFAULTS):
             return " ".join(words[:place]), rest
     return sampler, None
 
@@ -123,8 +123,8 @@ def key(name: str) -> str:
 
 @cache
 def _spellings(kind: str) -> dict[str, str]:
-    found = dict(MORE[kind])
+    spellings = dict(MORE[kind])
     for entry in index(kind).values():
-        found |= {key(each): entry.name for each in (entry.name, *entry.aliases)}
-    found |= {key(label): name for name, label in TABLES[kind].items()}
-    return {spelling: name for spelling, name in found.items() if spelling != key(CUSTOM)}
+        spellings |= {key(each): entry.name for each in (entry.name, *entry.aliases)}
+    spellings |= {key(label): name for name, label in TABLES[kind].items()}
+    return {spelling: name for spelling, name in spellings.items() if spelling != key(CUSTOM)}

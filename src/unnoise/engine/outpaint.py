@@ -101,11 +101,11 @@ def _corners(by: Margins, wide: int, high: int) -> Iterator[tuple[int, int]]:
         yield from ((x, edge) for x in columns)
 
 
-def _edges(known: int, end: int, step: int) -> Iterator[int]:
-    """How far what is known reaches after each move from ``known`` to ``end``."""
-    while known != end:
-        known = min(known + step, end) if end > known else max(known - step, end)
-        yield known
+def _edges(edge: int, end: int, step: int) -> Iterator[int]:
+    """How far what is known reaches after each move from ``edge`` to ``end``."""
+    while edge != end:
+        edge = min(edge + step, end) if end > edge else max(edge - step, end)
+        yield edge
 
 
 class Canvas:
@@ -139,10 +139,10 @@ class Canvas:
                 window = nearest_known(self.pixels[place], self.known[place])
                 yield Window(number, place, Image.fromarray(window), Image.fromarray(new.astype(np.uint8) * 255))
 
-    def fill(self, window: Window, drawn: Image.Image) -> None:
+    def fill(self, window: Window, picture: Image.Image) -> None:
         """Takes what is new of a window from a picture of its size."""
         new = ~self.known[window.place]
-        self.pixels[window.place] = np.where(new[..., None], np.asarray(drawn), self.pixels[window.place])
+        self.pixels[window.place] = np.where(new[..., None], np.asarray(picture), self.pixels[window.place])
         self.known[window.place] = True
 
     @property

@@ -194,7 +194,9 @@ class Request:
         for name in ("start", "mask"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and HASH.fullmatch(value)):
-                raise UnnoiseError(f"{name} is {checks.shown(value)}, which identifies no picture", "give its SHA-256")
+                raise UnnoiseError(
+                    f"{name} is {checks.description(value)}, which identifies no picture", "give its SHA-256"
+                )
         if self.outpaint is not None:
             from unnoise.engine.outpaint import margins, written
 
@@ -237,15 +239,15 @@ class Request:
         """The solver, made anew. By the first rules none was ``steady`` unless it was asked to be."""
         from unnoise.core.notation import make
 
-        made: Solver = make("solvers", self.solver, {"steady": self.rules >= 2})
-        return made
+        solver: Solver = make("solvers", self.solver, {"steady": self.rules >= 2})
+        return solver
 
     def levels_of(self) -> Spacing:
         """The spacing, made anew."""
         from unnoise.core.notation import make
 
-        made: Spacing = make("spacings", self.spacing)
-        return made
+        spacing: Spacing = make("spacings", self.spacing)
+        return spacing
 
     def steer(self) -> Guidance:
         """The guidance, made anew."""
@@ -253,8 +255,8 @@ class Request:
 
         if not isinstance(self.guidance, str):
             return self.guidance
-        made: Guidance = make("guidances", self.guidance)
-        return made
+        guidance: Guidance = make("guidances", self.guidance)
+        return guidance
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; ``from_json`` makes the same request of them. Fields that are None or empty are left out.
@@ -278,13 +280,13 @@ class Request:
         from unnoise.engine.older import upgraded
 
         values = upgraded(values, where)
-        known = {each.name for each in fields(cls)}
-        unknown = sorted(values.keys() - known - WHERE - {"format"})
+        names = {each.name for each in fields(cls)}
+        unknown = sorted(values.keys() - names - WHERE - {"format"})
         if unknown:
             raise UnnoiseError(f"{where} has the unknown field {unknown[0][:40]!r}", "update unnoise")
         if "prompt" not in values:
             raise UnnoiseError(f"{where} has no prompt", "it is damaged, or no request of unnoise")
-        own: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in known}
+        own: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in names}
         if own.get("weights", False) not in (True, False) or not isinstance(own.get("guidance", ""), str):
             raise UnnoiseError(f"{where} has fields of the wrong kind", "it is damaged, or no request of unnoise")
         return cls(**own)

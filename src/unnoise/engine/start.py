@@ -50,16 +50,16 @@ class Start(NamedTuple):
         """Whether there is a mask, and it keeps nothing."""
         return self.share is not None and bool((self.share > 0).all())
 
-    def put_back(self, drawn: Tensor) -> Tensor:
+    def put_back(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) decoded pictures in [-1, 1] with the pixels that stay in them.
 
         These are the start's own to the last bit once they are bytes, whatever was decoded there.
         """
         if self.pixels is None or self.share is None:
-            return drawn
-        share = self.share[: len(drawn)].to(drawn.device)
-        own = from_bytes(self.pixels[: len(drawn)].to(drawn.device))
-        mixed = share * drawn.float().clamp(-1, 1) + (1 - share) * own
+            return pictures
+        share = self.share[: len(pictures)].to(pictures.device)
+        own = from_bytes(self.pixels[: len(pictures)].to(pictures.device))
+        mixed = share * pictures.float().clamp(-1, 1) + (1 - share) * own
         return torch.where(share > 0, mixed, own)
 
 
@@ -95,9 +95,9 @@ def begin(
         return Start(x0, strength)
     if rules < 2:
         return Start(x0, strength, cells(masks.old_light(mask, size).to(x0.device), x0.shape[-2:]))
-    drawn = masks.drawn_anew(mask, size).to(x0.device)
-    anew = cells(drawn.float(), x0.shape[-2:])
-    return Start(x0, strength, anew, pixels=pixels, share=masks.feathered(drawn))
+    area = masks.drawn_anew(mask, size).to(x0.device)
+    anew = cells(area.float(), x0.shape[-2:])
+    return Start(x0, strength, anew, pixels=pixels, share=masks.feathered(area))
 
 
 def of_size(mask: Image.Image, picture: Image.Image) -> Image.Image:

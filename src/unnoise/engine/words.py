@@ -11,7 +11,7 @@ from unnoise.errors import UnnoiseError
 from unnoise.text import clean
 
 WORDS = "words.json"  # a file of a model folder: all words of the captions it was trained on, in alphabetical order
-TOLD = 12  # strange words of all prompts that a note names
+MAX_NAMED = 12  # strange words of all prompts that a note names
 
 
 def words_of(text: str) -> list[str]:
@@ -44,22 +44,22 @@ def read_vocabulary(text: str | bytes) -> frozenset[str]:
     return frozenset(words)
 
 
-def strange_words(prompt: str, known: Collection[str]) -> list[str]:
+def strange_words(prompt: str, lexicon: Collection[str]) -> list[str]:
     """The words that are not known, each once, in the prompt's order."""
-    return [word for word in dict.fromkeys(words_of(prompt)) if word not in known]
+    return [word for word in dict.fromkeys(words_of(prompt)) if word not in lexicon]
 
 
-def nearest(word: str, known: Collection[str]) -> list[str]:
+def nearest(word: str, lexicon: Collection[str]) -> list[str]:
     """The three known words at most that are spelt most like it. It is compared with each of them, which takes long."""
-    return difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.7)
+    return difflib.get_close_matches(word, sorted(lexicon), n=3, cutoff=0.7)
 
 
-def warning(prompt: str, known: Collection[str]) -> str:
+def warning(prompt: str, lexicon: Collection[str]) -> str:
     """One line on the words of a prompt that the model has never seen; empty where it has seen them all."""
-    strange = strange_words(prompt, known)
+    strange = strange_words(prompt, lexicon)
     if not strange:
         return ""
-    near = {word: ", ".join(nearest(word, known)) for word in strange[:TOLD]}
-    told = ", ".join(f"{word!r}" + (f" (nearest: {words})" if words else "") for word, words in near.items())
-    more = f" and {len(strange) - TOLD:,} words more" if len(strange) > TOLD else ""
-    return f"note: the model has never been taught {told}{more}; it draws what it makes of the rest"
+    near = {word: ", ".join(nearest(word, lexicon)) for word in strange[:MAX_NAMED]}
+    names = ", ".join(f"{word!r}" + (f" (nearest: {words})" if words else "") for word, words in near.items())
+    more = f" and {len(strange) - MAX_NAMED:,} words more" if len(strange) > MAX_NAMED else ""
+    return f"note: the model has never been taught {names}{more}; it draws what it makes of the rest"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from unnoise.weights.header import Header
 
-JSON, SHOWN = "JSON", 12
+JSON, MAX_NAMES = "JSON", 12
 
 
 class Answer(NamedTuple):
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     header: Header | None = None
 
 
-def names(values: Any, shown: int = SHOWN) -> str:
+def names(values: Any, limit: int = MAX_NAMES) -> str:
     """Some names, with commas, and how many more there are."""
     values = [str(value)[:80] for value in values]
-    return ", ".join(values[:shown]) + (f" and {len(values) - shown:,} more" if len(values) > shown else "")
+    return ", ".join(values[:limit]) + (f" and {len(values) - limit:,} more" if len(values) > limit else "")

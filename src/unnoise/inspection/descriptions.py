@@ -64,11 +64,11 @@ def network(value: Mapping[str, Any], name: str) -> Answer:
     if name == "UNet2DConditionModel":
         heads = value.get("attention_head_dim", 8)
         facts["heads"] = f"{heads} (attention_head_dim counts heads here, whatever its name says)"
-        taken, classes = value.get("in_channels"), value.get("num_class_embeds")
+        channels, classes = value.get("in_channels"), value.get("num_class_embeds")
         if classes:
-            note = f"takes {taken} channels and one of {classes} noise levels of a small picture: an upscaler's"
-        elif taken in (5, 7, 8, 9):
-            note = f"takes {taken} channels: a picture or a mask beside the latents"
+            note = f"takes {channels} channels and one of {classes} noise levels of a small picture: an upscaler's"
+        elif channels in (5, 7, 8, 9):
+            note = f"takes {channels} channels: a picture or a mask beside the latents"
     return Answer(f"the settings of a network in diffusers' layout: {name}", JSON, facts, note)
 
 

@@ -41,8 +41,8 @@ def describe_folder(folder: Path, look: Callable[[Path], Answer]) -> Answer:
         UnnoiseError: it cannot be read, or a file of weights in it is damaged.
     """
     try:
-        with os.scandir(folder) as found:
-            entries = {entry.name: entry.is_dir() for entry in itertools.islice(found, MAX_ENTRIES)}
+        with os.scandir(folder) as listing:
+            entries = {entry.name: entry.is_dir() for entry in itertools.islice(listing, MAX_ENTRIES)}
     except OSError as error:
         raise UnnoiseError(f"{folder} cannot be read ({error.strerror})", "check its rights") from None
     if MODEL not in entries and (folder / "model" / MODEL).is_file():
@@ -53,13 +53,13 @@ def describe_folder(folder: Path, look: Callable[[Path], Answer]) -> Answer:
             return read_folder(folder)
     if SET in entries and "pictures.parquet" in entries:
         record = record_of(folder / SET)
-        shown = ("pictures", "size", "origin", "format")
-        return Answer("a picture set of unnoise", FOLDER, {str(key): record[key] for key in shown if key in record})
+        keys = ("pictures", "size", "origin", "format")
+        return Answer("a picture set of unnoise", FOLDER, {str(key): record[key] for key in keys if key in record})
     inner = {name for name, is_folder in entries.items() if is_folder}
-    for who, known in (("ComfyUI", COMFY), ("AUTOMATIC1111 or Forge", WEBUI)):
-        if len(inner & known) >= 2:
-            held = {name: counts(folder / name) for name in sorted(inner & known)}
-            return Answer(f"the models folder of {who}", FOLDER, held)
+    for who, folders in (("ComfyUI", COMFY), ("AUTOMATIC1111 or Forge", WEBUI)):
+        if len(inner & folders) >= 2:
+            numbers = {name: counts(folder / name) for name in sorted(inner & folders)}
+            return Answer(f"the models folder of {who}", FOLDER, numbers)
     return mixed(folder, sorted(name for name, is_folder in entries.items() if not is_folder), len(inner), look)
 
 

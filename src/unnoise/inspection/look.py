@@ -165,8 +165,10 @@ def pickled(path: Path, file: TorchFile) -> Answer:
             "it hides a pickle that runs code when it is opened" if hidden else "it runs code as soon as it is opened"
         )
         fault = f"{begins}: {', '.join(file.traps[:4])}"
-        shown = header if file.tensors else None
-        return Answer("a pickle that runs code", file.form, facts, "", fault, "do not open it with any program", shown)
+        evidence = header if file.tensors else None
+        return Answer(
+            "a pickle that runs code", file.form, facts, "", fault, "do not open it with any program", evidence
+        )
     note = f"{found.note}; {OTHERWISE}" if found.note else OTHERWISE
     mend = "download it again, or ask for the same weights as safetensors"
     return Answer(found.what, file.form, facts, note, file.fault, mend, header if file.tensors else None)

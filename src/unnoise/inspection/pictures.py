@@ -21,7 +21,7 @@ COMPONENTS = {1: "grey", 3: "colour", 4: "CMYK"}
 CARRY = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"acTL", b"caBX", b"EXIF", b"XMP ", b"ICCP", b"ANIM"}
 FIELDS = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta")
 OURS = "unnoise; `unnoise replay` makes it again"
-SAID = {"size": "drawn at", "cfg_scale": "cfg scale"}  # fields that are shown by another name
+LABELS = {"size": "drawn at", "cfg_scale": "cfg scale"}  # fields that are shown by another name
 
 
 class Block(NamedTuple):
@@ -75,7 +75,7 @@ def with_texts(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
     for name in FIELDS:
         value = getattr(found, name)
         if value not in (None, ""):
-            facts[SAID.get(name, name)] = f"{value[0]} x {value[1]}" if name == "size" else value
+            facts[LABELS.get(name, name)] = f"{value[0]} x {value[1]}" if name == "size" else value
     if found.size is not None and found.size != size:
         notes.append("its words tell another size than the picture has: it was scaled or cut since")
     if found.left_out and not ours:

@@ -66,8 +66,8 @@ def yaml(text: str) -> Answer | None:
     if facts.get("prediction") == "v":
         facts["prediction"] = "v, not noise"
     network = re.search("unet_config|network_config", head)
-    if network and (taken := re.search(r"^ {1,40}in_channels: (\d{1,9})", head[network.end() :], re.M)):
-        facts["channels that it takes"] = int(taken[1])
+    if network and (match := re.search(r"^ {1,40}in_channels: (\d{1,9})", head[network.end() :], re.M)):
+        facts["channels that it takes"] = int(match[1])
     embedders = re.findall(r"^[ -]{1,40}input_key: (\w{1,60})", head, re.M)
     if embedders:
         facts["conditioned on"] = f"{len(embedders)}: {names(embedders)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unnoise.inspection.answer import JSON, SHOWN, Answer, names
+from unnoise.inspection.answer import JSON, MAX_NAMES, Answer, names
 
 ERRORS = ("error", "message", "detail", "errors", "msg")
 
@@ -18,8 +18,8 @@ def server_error(value: Any, path: Path) -> Answer | None:
     if not isinstance(value, dict) or not 1 <= len(value) <= 6:
         return None
     message = next((value[key] for key in ERRORS if value.get(key)), None)
-    known = {*ERRORS, "status", "statusCode", "code", "success", "type", "path", "timestamp", "request_id", "requestId"}
-    if message is None or not set(value) <= known:
+    keys = {*ERRORS, "status", "statusCode", "code", "success", "type", "path", "timestamp", "request_id", "requestId"}
+    if message is None or not set(value) <= keys:
         return None
     fault = f"it is a server's answer to a request that failed: {str(message)[:200]}"
     return Answer(
@@ -104,7 +104,8 @@ def data_set(value: Any, path: Path) -> Answer | None:
     rows = value if isinstance(value, list) else []
     if rows and all(isinstance(row, dict) and "id" in row and {"type", "dataset_type"} & set(row) for row in rows):
         facts = {
-            str(row["id"])[:60]: f"{row.get('dataset_type', 'image')}, {row.get('type', '?')}" for row in rows[:SHOWN]
+            str(row["id"])[:60]: f"{row.get('dataset_type', 'image')}, {row.get('type', '?')}"
+            for row in rows[:MAX_NAMES]
         }
         return Answer("the data sets of a training by SimpleTuner", JSON, facts)
     if isinstance(value, dict) and isinstance(value.get("training_method"), str) and "model_type" in value:

@@ -53,8 +53,8 @@ class JudgeFeed(CaptionFeed):
         rows = torch.arange(len(items))
         leads = items[rows // self.group * self.group]  # (B,) each row's group's first
         u = draws.on("cpu").uniform("relative")
-        chosen = self.relatives[leads, (u * self.counts[leads]).floor().long()]  # (B,)
-        items = torch.where(rows % self.group == 0, items, chosen)
+        partners = self.relatives[leads, (u * self.counts[leads]).floor().long()]  # (B,)
+        items = torch.where(rows % self.group == 0, items, partners)
         batch = dict(super().batch(items, draws))
         batch["pictures"] = disturb(batch["pictures"], draws.uniform("disturb", 10).float())
         return batch

@@ -134,7 +134,7 @@ def latent_training(
     """
     items = trained(pictures, "denoiser")
     check_size(pictures)
-    made = terms.made(shape)
+    options = terms.made(shape)
     parts, tokenizer, before = starting_parts(autoencoder, text, init, partial(pictures.pictures, items))
     torch.manual_seed(train.seed)
     built = find("networks", network)(shape).to(memory_format=torch.channels_last)
@@ -144,7 +144,7 @@ def latent_training(
     denoiser.requires_grad_(True)
     tower = parts["text"].requires_grad_(text_rate > 0)
     learnt = tower if text_rate > 0 else None
-    objective = DenoisingObjective(denoiser, times, weighting, learnt, text_rate, drop, **made)
+    objective = DenoisingObjective(denoiser, times, weighting, learnt, text_rate, drop, **options)
     # the first that takes long: all else was refused before
     latents = encode_pictures(parts["autoencoder"], pictures)  # type: ignore[arg-type]
     fits(shape, latents["mean"].shape, parts["text"].config.width)  # type: ignore[arg-type,union-attr]
@@ -171,22 +171,22 @@ def latent_training(
     font = pictures.manifest.get("origin", {}).get("font", {})
     now = {"recipe": recipe, **train.length(), "batch": train.batch, "font": font}
     info = {"name": recipe, "trained": {**before, "denoiser": [*before["denoiser"], now]}, "defaults": dict(defaults)}
-    captions, known = [pictures.captions[i] for i in items], taught_words(model_folder(text or init or default_model()))
-    taught = vocabulary([*(known or () if init else ()), *(caption for each in captions for caption in each)])
+    captions, words = [pictures.captions[i] for i in items], taught_words(model_folder(text or init or default_model()))
+    taught = vocabulary([*(words or () if init else ()), *(caption for each in captions for caption in each)])
     kept = kept_items(pictures)
-    shown = [*prompts, *prompts_of(pictures, kept, tokenizer)]
+    texts = [*prompts, *prompts_of(pictures, kept, tokenizer)]
     return Training(
         objective,
         feed(items),
         train,
         identity,
         finish,
-        previewer(tokenizer, info, shown or prompts_of(pictures, items, tokenizer)),
+        previewer(tokenizer, info, texts or prompts_of(pictures, items, tokenizer)),
         info,
         texts={"tokenizer.json": tokenizer.json, WORDS: taught},
         kept_back=kept_back(objective, kept, items, feed),
         copied=copies(pictures, kept, items, parts["autoencoder"]),  # type: ignore[arg-type]
-        notes=strange_to(known, captions),
+        notes=strange_to(words, captions),
     )
 
 
@@ -257,8 +257,8 @@ def fits(network: Any, latents: Sequence[int], text_width: int) -> None:
     Raises:
         UnnoiseError: it has not.
     """
-    wanted = {"channels_in": latents[1], "size": latents[-1], "text_width": text_width}
-    for name, value in wanted.items():
+    sizes = {"channels_in": latents[1], "size": latents[-1], "text_width": text_width}
+    for name, value in sizes.items():
         if getattr(network, name) != value and (name, network.text_width) != ("text_width", 0):
             raise UnnoiseError(
                 f"the network's {name} is {getattr(network, name)}, its data have {value}", f"set {name} to {value}"

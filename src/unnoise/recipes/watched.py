@@ -80,23 +80,23 @@ def copies(
 
     Real pictures are sent through the autoencoder first, so that its grain is in both.
     """
-    drawn = list(kept[:DRAWN])
-    if len(drawn) < FEWEST:
+    rows = list(kept[:DRAWN])
+    if len(rows) < FEWEST:
         return None
 
     @cache
-    def known() -> tuple[Tensor, Tensor]:
+    def references() -> tuple[Tensor, Tensor]:
         """(thumbnails of the training pictures, how much real pictures that are kept back single one out)."""
         far = thumbnails(pictures.pictures(list(items)))
         device = next(autoencoder.parameters()).device
         with torch.inference_mode():
-            x = from_bytes(pictures.pictures(drawn)).to(device).contiguous(memory_format=torch.channels_last)
+            x = from_bytes(pictures.pictures(rows)).to(device).contiguous(memory_format=torch.channels_last)
             again = to_bytes(autoencoder.decode(autoencoder.encode(x).mean)).cpu()
         return far, singled_out(again, far)
 
     def figure(preview: Tensor) -> Figure:
-        far, real = known()
-        return copied(singled_out(preview[-len(drawn) :], far), real)
+        far, real = references()
+        return copied(singled_out(preview[-len(rows) :], far), real)
 
     return figure
 
@@ -109,25 +109,25 @@ def taught_words(folder: Path) -> frozenset[str] | None:
     return read_vocabulary(read_file(folder, record, WORDS))
 
 
-def strange_to(known: frozenset[str] | None, captions: Sequence[Sequence[str]], shown: int = 12) -> list[str]:
+def strange_to(vocabulary: frozenset[str] | None, captions: Sequence[Sequence[str]], limit: int = 12) -> list[str]:
     """A line on the words of captions that a model has never been taught; none where it knows all, or nobody knows.
 
     Args:
         captions: of each picture, the most frequent strange words first in the line.
     """
-    if known is None:
+    if vocabulary is None:
         return []
     pictures: dict[str, int] = {}
     for each in captions:
-        for word in {word for caption in each for word in words_of(caption)} - known:
+        for word in {word for caption in each for word in words_of(caption)} - vocabulary:
             pictures[word] = pictures.get(word, 0) + 1
     if not pictures:
         return []
     often = sorted(pictures, key=lambda word: (-pictures[word], word))
     words = ", ".join(
-        f"{word if len(word) <= LONG else f'{word[:LONG]}...'} ({pictures[word]})" for word in often[:shown]
+        f"{word if len(word) <= LONG else f'{word[:LONG]}...'} ({pictures[word]})" for word in often[:limit]
     )
-    more = f" and {len(often) - shown:,} more" if len(often) > shown else ""
+    more = f" and {len(often) - limit:,} more" if len(often) > limit else ""
     return [
         f"words that the model has never been taught, and in how many pictures they stand: {words}{more}; it learns "
         "them from these alone"

@@ -31,9 +31,9 @@ class Custom(Spacing):
 
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
         num_steps = check_steps(path, num_steps)
-        given = list(self.times if self.times is not None else self.sigmas or ())
-        if len(given) != num_steps:
-            raise UnnoiseError(f"{len(given)} levels were given for {num_steps} steps", "give one level a step")
-        levels = along_times(path, given) if self.times is not None else along_sigmas(path, given)
+        values = list(self.times if self.times is not None else self.sigmas or ())
+        if len(values) != num_steps:
+            raise UnnoiseError(f"{len(values)} levels were given for {num_steps} steps", "give one level a step")
+        levels = along_times(path, values) if self.times is not None else along_sigmas(path, values)
         check_levels(levels)
         return levels

@@ -21,10 +21,10 @@ def machine(device: torch.device) -> dict[str, Any]:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        found = [
+        names = [
             line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "model\t", "cpu fam"))
         ]
-        return " / ".join(dict.fromkeys(found)) or platform.machine()
+        return " / ".join(dict.fromkeys(names)) or platform.machine()
     except OSError:
         return platform.processor() or platform.machine()
 
@@ -66,10 +66,10 @@ def match(identity: Any, then: Any, lenient: Sequence[str] = ()) -> None:
             continue
         began = before.get(key, usual.get(key, ...))
         if here.get(key, ...) != began:
-            raise KeyError(f"{key} is {_shown(here.get(key, ...))}, it began with {_shown(began)}")
+            raise KeyError(f"{key} is {_text(here.get(key, ...))}, it began with {_text(began)}")
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return "not set" if value is ... else repr(value)
 
 

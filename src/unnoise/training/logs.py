@@ -20,8 +20,8 @@ METRICS, BOARD = "metrics.jsonl", "tensorboard"
 class Log(Protocol):
     """Where figures go. Anything may raise: a disk is full, a folder deleted."""
 
-    def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
-        """Takes the figures of a step, of which those ``shown`` go on a board."""
+    def row(self, row: Mapping[str, Any], samples: int, names: Collection[str]) -> None:
+        """Takes the figures of a step, of which those ``names`` go on a board."""
 
     def mark(self, name: str, value: float, samples: int) -> None:
         """Takes a figure that is for a board alone."""
@@ -41,7 +41,7 @@ class Metrics:
         forget(self.path, start)
         self.file = self.path.open("a", encoding="utf-8")
 
-    def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
+    def row(self, row: Mapping[str, Any], samples: int, names: Collection[str]) -> None:
         self.file.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
 
     def mark(self, name: str, value: float, samples: int) -> None:
@@ -72,9 +72,9 @@ class Board:
         event_of = extras.load("tensorboard.compat.proto.event_pb2").Event
         self.file.write(event_of(wall_time=time.time(), **event).SerializeToString())
 
-    def row(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
+    def row(self, row: Mapping[str, Any], samples: int, names: Collection[str]) -> None:
         for key, value in row.items():
-            if isinstance(value, float) and math.isfinite(value) and key in shown:
+            if isinstance(value, float) and math.isfinite(value) and key in names:
                 self.mark(key, value, samples)
 
     def mark(self, name: str, value: float, samples: int) -> None:

@@ -64,7 +64,7 @@ def inner(a: Profile, b: Profile) -> float:
     return shape * math.pow(a.steps / b.steps, b.gamma) / b.steps
 
 
-def fit(kept: Sequence[Profile], wanted: Profile) -> Fit:
+def fit(kept: Sequence[Profile], target: Profile) -> Fit:
     """The sum of profiles that comes nearest to the one that is wanted: arXiv 2312.02696, algorithm 3.
 
     Least squares among the sums whose coefficients sum to 1, since each profile integrates to 1 and so must the result.
@@ -78,14 +78,14 @@ def fit(kept: Sequence[Profile], wanted: Profile) -> Fit:
         raise UnnoiseError(
             "there are no averages to make another from", "keep checkpoints that were saved after a step"
         )
-    sizes = [math.sqrt(inner(p, p)) for p in (*kept, wanted)]
+    sizes = [math.sqrt(inner(p, p)) for p in (*kept, target)]
     n = len(kept)
     system = torch.zeros(n + 1, n + 1, dtype=torch.float64)  # the last row and column are the constraint's multiplier
     right = torch.zeros(n + 1, 1, dtype=torch.float64)
     for i, p in enumerate(kept):
         for j, q in enumerate(kept):
             system[i, j] = inner(p, q) / (sizes[i] * sizes[j])
-        right[i, 0] = inner(p, wanted) / (sizes[i] * sizes[n])
+        right[i, 0] = inner(p, target) / (sizes[i] * sizes[n])
         system[i, n] = system[n, i] = sizes[n] / sizes[i]
     right[n, 0] = 1.0
     y = torch.linalg.lstsq(system, right, driver="gelsd").solution[:n]  # of least norm, where two profiles are one
@@ -110,10 +110,10 @@ def restore(trainer: Trainer, paths: Sequence[Path], width: float) -> Fit:
     steps = {path: int(checkpoint.verify(path)["step"]) for path in paths}
     used = [path for path in paths if 0 < steps[path] <= trainer.step] if widths else []
     kept = [Profile(steps[path], gamma_of(each)) for path in used for each in widths]
-    found = fit(kept, Profile(trainer.step, gamma_of(width)))
+    nearest = fit(kept, Profile(trainer.step, gamma_of(width)))
     names = [name for name, role in trainer.roles.items() if role.averaged]
     sums: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-    shares = iter(found.coefficients)
+    shares = iter(nearest.coefficients)
     for path in used:  # one checkpoint in memory at a time
         _, files = checkpoint.read(path)
         for each in widths:
@@ -126,4 +126,4 @@ def restore(trainer: Trainer, paths: Sequence[Path], width: float) -> Fit:
         average = PowerAverage(trainer.roles[name].module, width)
         average.load(sums[name])
         trainer.averages[f"{name}.average-{width:g}"] = average
-    return found
+    return nearest

@@ -34,7 +34,7 @@ def seconds(device: torch.device, dtype: torch.dtype, patience: float = 10.0, re
     return best
 
 
-def fastest_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
+def fastest_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     """The dtype of that name; for "auto" bfloat16 where a timed trial says that it is faster, else float32.
 
     float16 is never taken: on a processor it is ten times slower, and it overflows.
@@ -43,10 +43,10 @@ def fastest_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
         UnnoiseError: another name.
     """
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if wanted in names:
-        return names[wanted]
-    if wanted != "auto":
-        raise UnnoiseError(f"training has no dtype {wanted!r}", "use float32, bfloat16 or auto")
+    if name in names:
+        return names[name]
+    if name != "auto":
+        raise UnnoiseError(f"training has no dtype {name!r}", "use float32, bfloat16 or auto")
     if device.type not in ("cpu", "cuda"):
         return torch.float32
     plain = seconds(device, torch.float32)

@@ -85,7 +85,7 @@ class Report:
                 self.logs[name] = kind(folder, start)
         self.began = self.shown_at = time.monotonic()
         self.busy = 0.0
-        self.seen = 0
+        self.steps = 0
         self.smooth: float | None = None
         self.levels: dict[str, float] = {}
         self.looks: list[Mapping[str, Any]] = []  # the first at pictures kept back, and the last
@@ -121,7 +121,7 @@ class Report:
     def step(self, step: TrainStep, look: Mapping[str, Any] | None = None) -> None:
         """Takes note of one step, and of a look at pictures kept back after it."""
         self.busy += step.seconds
-        self.seen += 1
+        self.steps += 1
         row: dict[str, Any] = {"step": step.step, "samples": step.samples, "rate": step.rate}
         row |= {"gradient_norm": step.gradient_norm, "seconds": round(step.seconds, 4), "skipped": step.skipped}
         for name, loss in step.losses.items():
@@ -131,17 +131,17 @@ class Report:
                 row[f"{name}/log-snr {key}"] = value
                 self.levels[key] = 0.95 * self.levels.get(key, value) + 0.05 * value
             if torch.isfinite(loss.total):
-                keep = min(0.98, self.seen / (self.seen + 1))
+                keep = min(0.98, self.steps / (self.steps + 1))
                 self.smooth = keep * (self.smooth or float(loss.total)) + (1 - keep) * float(loss.total)
         if look is not None:
             self.watch(look)
-        shown = row.keys() - {"seconds"} if step.step % 10 == 0 else set()
-        self._write({**row, **(look or {})}, step.samples, {*shown, *(look or {})})
+        names = row.keys() - {"seconds"} if step.step % 10 == 0 else set()
+        self._write({**row, **(look or {})}, step.samples, {*names, *(look or {})})
         self._show(step, row)
 
-    def _write(self, row: Mapping[str, Any], samples: int, shown: Collection[str]) -> None:
-        """A line of the metrics; the figures of ``shown`` on the board too."""
-        self._log(lambda log: log.row(row, samples, shown))
+    def _write(self, row: Mapping[str, Any], samples: int, names: Collection[str]) -> None:
+        """A line of the metrics; the figures of ``names`` on the board too."""
+        self._log(lambda log: log.row(row, samples, names))
 
     def _show(self, step: TrainStep, row: dict[str, Any]) -> None:
         speed = (step.samples - self.start) / max(self.busy, 1e-9)

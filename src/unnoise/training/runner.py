@@ -137,8 +137,8 @@ def compile_trained(training: Training, device: str) -> None:
 
 def _trainer(training: Training, folder: Path, device: str, dtype: torch.dtype | None, last: Path | None) -> Trainer:
     if dtype is None:
-        wanted = "auto" if last is None else str(checkpoint.verify(last)["machine"].get("dtype"))
-        dtype = fastest_dtype(torch.device(device), wanted)
+        name = "auto" if last is None else str(checkpoint.verify(last)["machine"].get("dtype"))
+        dtype = fastest_dtype(torch.device(device), name)
     trainer = Trainer(
         training.objective, training.data, training.settings, folder / CHECKPOINTS, device, dtype, training.identity
     )
@@ -234,17 +234,17 @@ def note_step(report: Report, watched: Watcher | None, step: TrainStep) -> None:
     if watched is None or not (crossed(watched.trainer, every) or watched.trainer.done):
         report.step(step)
         return
-    found = None
+    look = None
     with report.beside(NO_LOOK):
-        found = watched.look()
-    report.step(step, found and found[0].record())
-    if found and found[1] is not None:
-        report.say(f"note: at {step.samples:,} samples {found[1].text}")
+        look = watched.look()
+    report.step(step, look and look[0].record())
+    if look and look[1] is not None:
+        report.say(f"note: at {step.samples:,} samples {look[1].text}")
 
 
-def likeness(report: Report, samples: int, found: tuple[float, float, float, int]) -> None:
+def likeness(report: Report, samples: int, figure: tuple[float, float, float, int]) -> None:
     """Tells what a preview shows of memorisation, and warns where chance alone would seldom show so much."""
-    share, low, high, count = found
+    share, low, high, count = figure
     report.mark("likeness", share, samples)
     line = (
         f"at {samples:,} samples {count} drawn pictures single out a training picture more than pictures kept back do "

@@ -56,12 +56,12 @@ def stop_flag() -> Iterator[list[str]]:
                 at_once(signal.SIGINT, frame)
             raise KeyboardInterrupt
 
-    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGXCPU]
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGXCPU]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        wanted.append(signal.SIGHUP)
+        signals.append(signal.SIGHUP)
     others = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)  # unless the program that we are in has a use for them
-    wanted += [each for each in others if signal.getsignal(each) == signal.SIG_DFL]
-    before = {each: signal.signal(each, note) for each in wanted}
+    signals += [each for each in others if signal.getsignal(each) == signal.SIG_DFL]
+    before = {each: signal.signal(each, note) for each in signals}
     try:
         yield flag
     finally:

@@ -191,7 +191,7 @@ class Watcher:
 
     def __init__(self, trainer: Trainer, what: KeptBack, rows: Iterable[Mapping[str, Any]] = ()) -> None:
         self.trainer, self.what = trainer, what
-        self.looks = [found for row in rows if (found := restored(row)) is not None]
+        self.looks = [each for row in rows if (each := restored(row)) is not None]
         numbers = range(len(self.looks) + 1)
         words = (early_word(self.looks[:number], trainer.settings, trainer.expected) for number in numbers)
         self.named = {word.kind for word in words if word is not None}

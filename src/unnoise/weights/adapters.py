@@ -110,8 +110,8 @@ def as_adapter(tensors: Shapes, metadata: Mapping[str, str]) -> Found | None:
 def whose(tensors: Shapes) -> str:
     """Whose names most of the tensors bear."""
     for who, pattern in DIALECTS:
-        wanted = re.compile(pattern)
-        if 2 * sum(1 for name in tensors if wanted.search(name)) > len(tensors):
+        expression = re.compile(pattern)
+        if 2 * sum(1 for name in tensors if expression.search(name)) > len(tensors):
             return who
     return "nobody's that is known here"
 
@@ -175,8 +175,8 @@ def as_inversion(tensors: Shapes) -> Found | None:
     vectors = [shape[0] if len(shape) == 2 else 1 for shape in shapes if shape]
     if any(width not in ENCODERS for width in widths) or sum(vectors) > MAX_VECTORS:
         return None
-    known = r"<.+>|emb_params|emb2?|clip_[lg]|t5xxl|text_encoders_\d|string_to_param\..*|[^.]+"
-    if not all(re.fullmatch(known, name) for name in tensors):
+    pattern = r"<.+>|emb_params|emb2?|clip_[lg]|t5xxl|text_encoders_\d|string_to_param\..*|[^.]+"
+    if not all(re.fullmatch(pattern, name) for name in tensors):
         return None
     base = FOR.get(tuple(sorted(set(widths))))
     facts = {
@@ -191,7 +191,7 @@ def as_inversion(tensors: Shapes) -> Found | None:
 
 def inversion_names(names: set[str]) -> str:
     """Whose names a textual inversion bears."""
-    for who, wanted in (
+    for who, keys in (
         ("kohya's", {"emb_params"}),
         ("ComfyUI's and kohya's for SDXL", {"clip_l", "clip_g"}),
         (
@@ -200,7 +200,7 @@ def inversion_names(names: set[str]) -> str:
         ),
         ("oss-roettger's", {"emb", "emb2"}),
     ):
-        if wanted <= names:
+        if keys <= names:
             return who
     if any(name.startswith("string_to_param.") for name in names):
         return "AUTOMATIC1111's"

@@ -126,8 +126,8 @@ def labels(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def as_model(tensors: Shapes, text: str) -> Found | None:
     """What model or part of one these tensors are; None if none is known that bears these names."""
-    wanted = ((what, patterns) for what, patterns in MODELS if all(re.search(p, text, re.M) for p in patterns))
-    first = next(wanted, None)
+    matches = ((what, patterns) for what, patterns in MODELS if all(re.search(p, text, re.M) for p in patterns))
+    first = next(matches, None)
     if first is not None and not first[0].startswith(("an autoencoder, original", "a CLIP", "CLIP")):
         return Found(first[0], details(first[0], tensors))
     whole = re.search(r"^cond_stage_model\.", text, re.M) is not None
@@ -142,14 +142,14 @@ def unet(tensors: Shapes, form: str) -> Found:
     """Which of the U-Nets of Stable Diffusion it is, by the width of its prompts, and what it takes in."""
     width = size(tensors, CROSS, -1)
     what = UNETS.get(width or 0, "a U-Net of the Stable Diffusion kind")
-    taken = size(tensors, r"(^|\.)(input_blocks\.0\.0|conv_in)\.weight$", 1)
+    channels = size(tensors, r"(^|\.)(input_blocks\.0\.0|conv_in)\.weight$", 1)
     uses = {4: "", 9: ", for inpainting", 8: ", for editing by instruction", 5: ", with depth", 7: ", the upscaler"}
-    facts: dict[str, Any] = {"channels that it takes": taken} if taken else {}
+    facts: dict[str, Any] = {"channels that it takes": channels} if channels else {}
     if any(name.endswith(("v_pred", "ztsnr")) for name in tensors):
         facts["prediction"] = "v (marked in it)"
     if any(name.rpartition(".")[2].startswith("edm_") for name in tensors):
         facts["prediction"] = "EDM's (marked in it)"
-    return Found(f"{what}{uses.get(taken or 4, '')}, {form}", facts)
+    return Found(f"{what}{uses.get(channels or 4, '')}, {form}", facts)
 
 
 def details(what: str, tensors: Shapes) -> dict[str, Any]:
@@ -158,9 +158,9 @@ def details(what: str, tensors: Shapes) -> dict[str, Any]:
     if "Flux.1" in what:
         guided = any("guidance_in." in name or "guidance_embedder" in name for name in tensors)
         facts["variant"] = "dev, or one made of it" if guided else "schnell, or one made of it"
-        taken = size(tensors, r"(img_in|x_embedder)\.weight$", 1)
+        channels = size(tensors, r"(img_in|x_embedder)\.weight$", 1)
         uses = {384: "Fill", 128: "Depth or Canny", 196: "Flex.2"}
-        facts["variant"] = uses.get(taken or 64, facts["variant"])
+        facts["variant"] = uses.get(channels or 64, facts["variant"])
     if "Stable Diffusion 3" in what and (
         rows := size(tensors, r"x_embedder\.proj\.weight$|pos_embed\.proj\.weight$", 0)
     ):

@@ -26,9 +26,9 @@ class Found(NamedTuple):
 
 def sizes(tensors: Shapes, pattern: str, axis: int) -> Iterator[int]:
     """The sizes along an axis of those tensors whose names hold the pattern, where their shapes are known."""
-    wanted = re.compile(pattern)
+    expression = re.compile(pattern)
     for name, (_, shape) in tensors.items():
-        if shape is not None and -len(shape) <= axis < len(shape) and wanted.search(name):
+        if shape is not None and -len(shape) <= axis < len(shape) and expression.search(name):
             yield shape[axis]
 
 

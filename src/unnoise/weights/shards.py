@@ -88,13 +88,16 @@ class Shards:
         places = self.places(part)
         entry = self.record["parts"][part]
         module = build(part, entry, len(places))
-        wanted = module.state_dict()
+        tensors = module.state_dict()
         where = f"the weights at {self.path} do not fit their {part}"
-        for faults, what in ((wanted.keys() - places.keys(), "lack"), (places.keys() - wanted.keys(), "have besides")):
+        for faults, what in (
+            (tensors.keys() - places.keys(), "lack"),
+            (places.keys() - tensors.keys(), "have besides"),
+        ):
             if faults:
                 raise UnnoiseError(f"{where}: they {what} {_some(faults)}", "it is damaged")
         weights, stored = {name for name, _ in module.named_parameters()}, entry.get("dtype")
-        for name, tensor in wanted.items():
+        for name, tensor in tensors.items():
             place = places[name]
             if tensor.shape != place.shape:
                 shapes = f"{list(place.shape)}, not {list(tensor.shape)}"

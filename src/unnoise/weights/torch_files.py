@@ -180,8 +180,8 @@ def _file(form: str, opened: tuple[Opened, ...], fault: str) -> TorchFile:
 def _lacking(value: Any, sizes: dict[str, int]) -> str:
     """Which numbers are not in the zip, though a tensor wants them; "" if none."""
     for name, tensor in walk(value):
-        wanted = tensor.numbers * ITEM.get(tensor.dtype, 0)
-        if sizes.get(tensor.storage, -1) < wanted or (
+        least = tensor.numbers * ITEM.get(tensor.dtype, 0)
+        if sizes.get(tensor.storage, -1) < least or (
             math.prod(tensor.shape) > tensor.numbers and 0 not in tensor.shape
         ):
             return f"the numbers of {name[:80]} are not all in it"

@@ -35,12 +35,12 @@ def verify_model(path: Path) -> Verified:
     """
     path = expanded(path)
     record = read_record(path)
-    for name, wanted in record["files"].items():
+    for name, expected in record["files"].items():
         try:
-            found = sha256(path / name)
+            actual = sha256(path / name)
         except OSError as error:
             raise UnnoiseError(f"{path / name} cannot be read ({error.strerror})", "check its rights") from None
-        if found != wanted:
+        if actual != expected:
             raise UnnoiseError(f"{path / name} is damaged: its SHA-256 is not the one in {MODEL}", AGAIN)
     shards, numbers = Shards(path, record), 0
     for part in record["parts"]:

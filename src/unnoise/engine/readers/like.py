@@ -89,7 +89,7 @@ def _methods(reading: Reading, left_out: dict[str, str]) -> dict[str, Any]:
     schedule = reading.schedule or schedule
     if key := names.key(sampler):
         plus = "cfgpp" in key  # "euler_cfg_pp", "DDIM CFG++": a sampler that brings its guidance along
-        methods["solver"] = names.known("solvers", key.replace("cfgpp", "") if plus else sampler)
+        methods["solver"] = names.counterpart("solvers", key.replace("cfgpp", "") if plus else sampler)
         if plus and methods["solver"] and reading.cfg_scale is not None and 0 <= reading.cfg_scale <= 1:
             methods["guidance"] = f"cfg++({reading.cfg_scale:g})"
         elif plus:
@@ -99,7 +99,7 @@ def _methods(reading: Reading, left_out: dict[str, str]) -> dict[str, Any]:
     if sampler and not methods.get("solver"):
         left_out["sampler"] = f"{sampler}, which has no counterpart here"
     if schedule is not None and names.key(schedule) not in names.DEFAULTS:
-        methods["spacing"] = names.known("spacings", schedule)
+        methods["spacing"] = names.counterpart("spacings", schedule)
         if not methods["spacing"]:
             left_out["schedule"] = f"{schedule}, which has no counterpart here"
     return methods
