@@ -41,7 +41,7 @@ def kept_arguments(args: Sequence[str], without: Collection[str] = ()) -> list[s
         args: of the command line.
         without: more options to leave out, with their values.
     """
-    kept: list[str] = []
+    rest: list[str] = []
     skip = False
     for arg in args:
         if skip:
@@ -49,8 +49,8 @@ def kept_arguments(args: Sequence[str], without: Collection[str] = ()) -> list[s
         elif flag_of(arg) in ("--run.out", "--run.minutes", *without):
             skip = "=" not in arg
         elif arg != "--run.resume":
-            kept.append(arg)
-    return kept
+            rest.append(arg)
+    return rest
 
 
 def record(recipe: str, args: Sequence[str], settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -125,11 +125,11 @@ def path_options(recipe: Callable[..., Any]) -> Iterator[tuple[str, Path | None]
 
 def value_of(flag: str, args: Sequence[str]) -> str | None:
     """The last value that arguments give an option; None where they do not."""
-    found = None
+    value = None
     for place, arg in enumerate(args):
         if flag_of(arg) == flag:
-            found = arg.partition("=")[2] if "=" in arg else next(iter(args[place + 1 :]), None)
-    return found
+            value = arg.partition("=")[2] if "=" in arg else next(iter(args[place + 1 :]), None)
+    return value
 
 
 def places(path: Path, folder: Path, began: Path | None) -> Iterator[Path]:

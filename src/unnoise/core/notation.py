@@ -217,15 +217,15 @@ class _Reader:
         if depth > _DEEPEST:
             raise self.wrong(f"it is more than {_DEEPEST} deep")
         name = self.tokens.pop(0)[1]
-        found = Written(name, find(self.kind, name), {})
-        parameters, settings = found.parameters, found.settings
+        method = Written(name, find(self.kind, name), {})
+        parameters, settings = method.parameters, method.settings
         if self.take("("):
             while not self.take(")"):
                 key = self.key(name, list(parameters), len(settings), settings)
                 settings[key] = self.value(str(parameters[key].annotation), depth)
                 if not self.take(",") and self.tokens[:1] != [("mark", ")")]:
                     raise self.wrong("a bracket is not closed")
-        return found
+        return method
 
     def key(self, name: str, parameters: list[str], place: int, settings: Mapping[str, Any]) -> str:
         """The name of the next setting: as written, or the one at its place."""

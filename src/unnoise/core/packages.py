@@ -45,23 +45,23 @@ class Offer(NamedTuple):
         Raises:
             ValueError: the target names none.
         """
-        found = _TARGET.fullmatch(self.target)
-        if found is None:
+        match = _TARGET.fullmatch(self.target)
+        if match is None:
             raise ValueError(f"its entry point {self.target!r} is not of the form package.module:Class")
-        return found[1], found[2]
+        return match[1], match[2]
 
 
 @cache
 def offers() -> tuple[Offer, ...]:
     """Every entry point of unnoise's groups; of two distributions with one name the first on the path counts."""
-    found: dict[str, list[Offer]] = {}
+    packages: dict[str, list[Offer]] = {}
     for distribution in distributions():
         try:
             if own := _offers(distribution):
-                found.setdefault(_plain(own[0].package), own)
+                packages.setdefault(_plain(own[0].package), own)
         except Exception:  # damaged metadata is of that package's own concern
             continue
-    return tuple(sorted(offer for each in found.values() for offer in each))
+    return tuple(sorted(offer for each in packages.values() for offer in each))
 
 
 def _offers(distribution: Distribution) -> list[Offer]:

@@ -112,12 +112,12 @@ def _entry(node: ast.stmt, module: str) -> Entry | None:
 
 
 def _facts(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for line in node.body if isinstance(node, ast.ClassDef) else ():
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
         if isinstance(target, ast.Name) and isinstance(getattr(line, "value", None), ast.Constant):
-            found[target.id] = line.value.value  # type: ignore[attr-defined]
-    return found
+            facts[target.id] = line.value.value  # type: ignore[attr-defined]
+    return facts
 
 
 def index(kind: str) -> dict[str, Entry]:

@@ -54,8 +54,8 @@ def parse(prompt: str, typed: bool = False) -> list[Piece]:
         start = opened[kind].pop()
         pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
 
-    for found in _SIGNS.finditer(prompt if typed else clean(prompt)):
-        sign, number = found[0], found[1]
+    for match in _SIGNS.finditer(prompt if typed else clean(prompt)):
+        sign, number = match[0], match[1]
         if sign in opened:
             opened[sign].append(len(pieces))
         elif number is not None and opened["("]:
@@ -83,17 +83,17 @@ def parse(prompt: str, typed: bool = False) -> list[Piece]:
 
 def tidied(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces without the blanks that stood beside a bracket, and now stand at an end or beside another blank."""
-    kept: list[Piece] = []
+    result: list[Piece] = []
     before = " "
     for text, weight in pieces:
         text = text[1:] if before == " " and text.startswith(" ") else text
         if text:
-            kept.append((text, weight))
+            result.append((text, weight))
             before = text[-1]
-    if kept and before == " ":
-        text, weight = kept.pop()
-        kept += [(text[:-1], weight)] if len(text) > 1 else []
-    return kept
+    if result and before == " ":
+        text, weight = result.pop()
+        result += [(text[:-1], weight)] if len(text) > 1 else []
+    return result
 
 
 def plain(prompt: str, typed: bool = False) -> str:

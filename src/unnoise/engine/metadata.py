@@ -244,18 +244,18 @@ def parse_grid(text: str, path: Path, size: Sequence[int]) -> list[tuple[tuple[i
         UnnoiseError: it is of a newer format, or not the record of a grid.
     """
     damaged = UnnoiseError(f"the record in {path} is damaged", "generate the grid again")
-    found = []
+    cells = []
     try:
         for cell in json.loads(text)["cells"]:
             left, top, right, bottom = (int(side) for side in cell["box"])
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
                 raise damaged
-            found.append(((left, top, right, bottom), Record.from_json(cell["record"], str(path))))
+            cells.append(((left, top, right, bottom), Record.from_json(cell["record"], str(path))))
     except (LookupError, OverflowError, RecursionError, TypeError, ValueError):
         raise damaged from None
-    if not found:
+    if not cells:
         raise damaged
-    return found
+    return cells
 
 
 def parse(text: str, path: Path) -> Record:

@@ -163,8 +163,8 @@ class Model:
         if self.taught is not None and (note := warning(" ".join(prompts), self.taught)):
             lines.append(note)
         if size is not None and size != self.size:
-            trained, asked = ("x".join(map(str, each)) for each in (self.size, size))
-            lines.append(f"note: the model was trained at {trained}; at {asked} it may repeat or tear what it draws")
+            own, other = ("x".join(map(str, each)) for each in (self.size, size))
+            lines.append(f"note: the model was trained at {own}; at {other} it may repeat or tear what it draws")
         return lines
 
     def shape(self, request: Request) -> tuple[int, ...]:

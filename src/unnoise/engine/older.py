@@ -24,13 +24,13 @@ def upgraded(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise damaged
     if version > FORMAT:
         raise UnnoiseError(f"{where} was made by a newer unnoise", "update unnoise")
-    found = dict(values)
+    fields = dict(values)
     try:
         for number in range(version, FORMAT):
-            found = UPGRADES[number](found)
+            fields = UPGRADES[number](fields)
     except (AttributeError, LookupError, TypeError, ValueError):
         raise damaged from None
-    return found | {"format": FORMAT}
+    return fields | {"format": FORMAT}
 
 
 def _from_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -40,26 +40,26 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
 
 def _from_2(values: dict[str, Any]) -> dict[str, Any]:
     """Formats 1 and 2 had the scale beside the guidance, an object for the start, and a grown picture's whole size."""
-    found = {"weights": False, "rules": 2, **values}
-    scale, start = found.pop("cfg_scale", None), found.pop("start", None)
+    fields = {"weights": False, "rules": 2, **values}
+    scale, start = fields.pop("cfg_scale", None), fields.pop("start", None)
     if scale is not None and type(scale) not in (int, float):
         raise ValueError("no scale")
     if scale is not None:
         from unnoise.core.notation import complete
 
-        found["guidance"] = complete("guidances", found["guidance"], scaled(scale))
+        fields["guidance"] = complete("guidances", fields["guidance"], scaled(scale))
     if start is not None:
-        found |= {"start": start["sha256"], "mask": start.get("mask"), "invert": start.get("invert")}
+        fields |= {"start": start["sha256"], "mask": start.get("mask"), "invert": start.get("invert")}
         if "outpaint" in start:
             from unnoise.engine.outpaint import Margins, written
 
             by = Margins(**start["outpaint"])
-            found["outpaint"] = written(by)
-            width, height = found["size"]
-            found["size"] = [width - by.left - by.right, height - by.top - by.bottom]
+            fields["outpaint"] = written(by)
+            width, height = fields["size"]
+            fields["size"] = [width - by.left - by.right, height - by.top - by.bottom]
         else:
-            found["strength"] = start["strength"]
-    return found
+            fields["strength"] = start["strength"]
+    return fields
 
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}

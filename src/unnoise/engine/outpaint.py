@@ -155,8 +155,8 @@ def nearest_known(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(H, W, 3) with each pixel that is not known (H, W) set to the nearest known one of its row, or else column."""
     pixels, known = pixels.copy(), known.copy()
     for axis in (1, 0):
-        rows, seen = (pixels, known) if axis == 1 else (pixels.swapaxes(0, 1), known.swapaxes(0, 1))
-        for row, there in zip(rows, seen, strict=True):
+        rows, masks = (pixels, known) if axis == 1 else (pixels.swapaxes(0, 1), known.swapaxes(0, 1))
+        for row, there in zip(rows, masks, strict=True):
             places = np.flatnonzero(there)
             if len(places):
                 gaps = np.abs(np.arange(len(there))[:, None] - places).argmin(1)

@@ -35,9 +35,9 @@ def size_of(value: Any) -> tuple[int, int]:
         UnnoiseError: it is neither, or out of range.
     """
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d{1,5})(?:\s*[x×*]\s*(\d{1,5}))?\s*", value)
-        if found is None:
+        match = re.fullmatch(r"\s*(\d{1,5})(?:\s*[x×*]\s*(\d{1,5}))?\s*", value)
+        if match is None:
             raise UnnoiseError(f"size {value[:40]!r} is no size", "write width and height, such as 160x96")
-        value = (int(found[1]), int(found[2] or found[1]))
+        value = (int(match[1]), int(match[2] or match[1]))
     width, height = value if isinstance(value, tuple | list) and len(value) == 2 else (value, value)
     return checks.whole("size", width, 1, LARGEST), checks.whole("size", height, 1, LARGEST)

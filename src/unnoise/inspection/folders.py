@@ -124,13 +124,13 @@ def diffusers(folder: Path) -> Answer:
     for part, entry in list(record.items())[:40]:
         if not isinstance(entry, list) or len(entry) != 2 or not entry[1]:
             continue
-        held = (
+        files = (
             [name for name, _ in files_of(folder / part)] if Path(part).name == part and part not in ("", "..") else []
         )
-        weights = [name for name in held if name.endswith(WEIGHTS)]
-        facts[str(part)] = f"{entry[1]}, {f'{len(weights)} files of weights' if weights else f'{len(held)} files'}"
+        weights = [name for name in files if name.endswith(WEIGHTS)]
+        facts[str(part)] = f"{entry[1]}, {f'{len(weights)} files of weights' if weights else f'{len(files)} files'}"
         wants = not re.search("Scheduler|Tokenizer|Processor|Extractor", str(entry[1]))
-        if not held or (wants and not weights):
+        if not files or (wants and not weights):
             missing.append(part)
     note = f"incomplete: nothing to load for {names(missing)}; download it again" if missing else ""
     other = "this program does not load models in diffusers' layout"
@@ -162,8 +162,8 @@ def peft(folder: Path) -> Answer:
 def files_of(folder: Path) -> Iterator[tuple[str, int]]:
     """(name, bytes) of the files in a folder, the first some thousand."""
     try:
-        with os.scandir(folder) as found:
-            for entry in itertools.islice(found, MAX_ENTRIES):
+        with os.scandir(folder) as listing:
+            for entry in itertools.islice(listing, MAX_ENTRIES):
                 if entry.is_file():
                     yield entry.name, entry.stat().st_size
     except OSError:
@@ -172,8 +172,8 @@ def files_of(folder: Path) -> Iterator[tuple[str, int]]:
 
 def counts(folder: Path) -> str:
     """How many files of weights a folder has, and how large they are together."""
-    found = [size for name, size in files_of(folder) if name.lower().endswith(WEIGHTS)]
-    return f"{len(found):,} files of weights, {sum(found):,} bytes"
+    sizes = [size for name, size in files_of(folder) if name.lower().endswith(WEIGHTS)]
+    return f"{len(sizes):,} files of weights, {sum(sizes):,} bytes"
 
 
 def mixed(folder: Path, files: list[str], num_folders: int, look: Callable[[Path], Answer]) -> Answer:

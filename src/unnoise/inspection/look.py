@@ -71,9 +71,9 @@ def look(path: Path) -> Answer:
     if kind is not None and kind.format in (foreign.JSON, foreign.TEXT) and suffix in (*WEIGHTS, *PICTURES):
         if suffix in PICKLES and (answer := bare_pickle(path)) is not None:
             return answer
-        held = text_or_json(path)
-        fault = f"it is called {suffix}, and is {held.format}: {quoted(head[:200].decode('utf-8', 'replace'), 80)}"
-        return held._replace(fault=held.fault or fault, mend=held.mend or "download the file itself")
+        answer = text_or_json(path)
+        fault = f"it is called {suffix}, and is {answer.format}: {quoted(head[:200].decode('utf-8', 'replace'), 80)}"
+        return answer._replace(fault=answer.fault or fault, mend=answer.mend or "download the file itself")
     reader = READERS.get(kind.format) if kind is not None else None
     if reader is not None:
         return reader(path)

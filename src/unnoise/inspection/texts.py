@@ -40,9 +40,9 @@ def describe_text(text: str, path: Path) -> Answer:
     """What a text file is: by its lines, and where these say nothing by the end of its name."""
     suffix = path.suffix.lower()
     rows = (suffix in (".yaml", ".yml", ".txt", "") and yaml(text), suffix in (".toml", "") and toml(text))
-    for found in (*rows, json_lines(text), key_list(text), merges(text)):
-        if found:
-            return found
+    for answer in (*rows, json_lines(text), key_list(text), merges(text)):
+        if answer:
+            return answer
     lines = [line for line in text.splitlines() if line.strip()]
     if suffix in (".yaml", ".yml"):
         keys = re.findall(r"^([\w-]{1,80}):", text, re.M)
@@ -89,8 +89,8 @@ def toml(text: str) -> Answer | None:
             if isinstance(value["datasets"], list)
             else []
         )
-        held = [each["subsets"] for each in sets if isinstance(each.get("subsets"), list)]
-        subsets = [subset for several in held for subset in several if isinstance(subset, dict)]
+        lists = [each["subsets"] for each in sets if isinstance(each.get("subsets"), list)]
+        subsets = [subset for several in lists for subset in several if isinstance(subset, dict)]
         folders = dict.fromkeys(str(s.get("image_dir")) for s in subsets)
         facts: dict[str, Any] = {"data sets": len(sets), "subsets": len(subsets), "folders": names(folders)}
         facts["resolutions"] = names(str(each.get("resolution")) for each in sets)
@@ -102,10 +102,10 @@ def toml(text: str) -> Answer | None:
             "the data sets of a training, kohya's first layout", "TOML", {"tables": names(value)}, "", fault, mend
         )
     flat = {k: v for part in value.values() if isinstance(part, dict) for k, v in part.items()} | value
-    found = {key: flat[key] for key in TRAINING if key in flat}
-    if len(found) >= 2:
+    settings = {key: flat[key] for key in TRAINING if key in flat}
+    if len(settings) >= 2:
         return Answer(
-            "the settings of a training by kohya's sd-scripts", "TOML", {k: str(v)[:200] for k, v in found.items()}
+            "the settings of a training by kohya's sd-scripts", "TOML", {k: str(v)[:200] for k, v in settings.items()}
         )
     return Answer("TOML of no kind that is known here", "TOML", {"tables": names(value)})
 

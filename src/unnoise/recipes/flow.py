@@ -53,8 +53,8 @@ def flow_training(
     Raises:
         UnnoiseError: no prediction has that name, or what ``latent_training`` refuses.
     """
-    found = find("predictions", prediction)()
-    choice = {} if found.name == "flow" else {"prediction": found.name}  # trainings from before there was one go on
+    method = find("predictions", prediction)()
+    choice = {} if method.name == "flow" else {"prediction": method.name}  # trainings from before there was one go on
     return latent_training(
         recipe=recipe,
         pictures=open_set(data),
@@ -62,7 +62,7 @@ def flow_training(
         network=network,
         shape=shape,
         path=Flow(),
-        prediction=found,
+        prediction=method,
         noise_label="time",
         times=LogitNormal(mean, std),
         weighting=VelocityWeight(),
@@ -73,7 +73,7 @@ def flow_training(
         text_rate=text_rate,
         drop=drop,
         settings={"mean": mean, "std": std, **choice},
-        defaults=FLOW_DEFAULTS if begins_at_noise(found) else {**FLOW_DEFAULTS, "spacing": SHORT_OF_NOISE},
+        defaults=FLOW_DEFAULTS if begins_at_noise(method) else {**FLOW_DEFAULTS, "spacing": SHORT_OF_NOISE},
     )
 
 

@@ -134,7 +134,7 @@ def latent_training(
     """
     items = trained(pictures, "denoiser")
     check_size(pictures)
-    options = terms.made(shape)
+    options = terms.options(shape)
     parts, tokenizer, before = starting_parts(autoencoder, text, init, partial(pictures.pictures, items))
     torch.manual_seed(train.seed)
     built = find("networks", network)(shape).to(memory_format=torch.channels_last)

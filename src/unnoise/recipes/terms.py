@@ -36,7 +36,7 @@ class Terms:
     uncertainty: int = 0
     contrast: float = 0.0
 
-    def made(self, network: Any) -> dict[str, Any]:
+    def options(self, network: Any) -> dict[str, Any]:
         """The objective's settings that these mean for a network of that config.
 
         Raises:
@@ -71,9 +71,9 @@ class WithOthers:
     def batch(self, items: Tensor, draws: Draws) -> Batch:
         """The feed's batch and the others."""
         count = len(self._ends)
-        found = torch.searchsorted(self._ends, draws.on("cpu").uniform("other") * self._ends[-1]).clamp(max=count - 1)
-        found = torch.where(found == items, (found + 1) % count, found)
-        return {**self.feed.batch(items, draws), "other": self.feed.latents(found, draws, "other latent")}
+        others = torch.searchsorted(self._ends, draws.on("cpu").uniform("other") * self._ends[-1]).clamp(max=count - 1)
+        others = torch.where(others == items, (others + 1) % count, others)
+        return {**self.feed.batch(items, draws), "other": self.feed.latents(others, draws, "other latent")}
 
 
 def lasting(module: nn.Module) -> dict[str, Any]:
@@ -85,10 +85,10 @@ def lasting(module: nn.Module) -> dict[str, Any]:
     config: Any = getattr(module, "network", module).config
     added = {field.name: field.default for field in fields(config) if field.metadata.get("added")}
     record = describe(module)
-    kept = {
+    settings = {
         name: value
         for name, value in record["config"].items()
         if value is not False and (name not in added or getattr(config, name) != added[name])
     }
     del record["kind"]  # which hashes of old do not hold
-    return {**record, "config": kept}
+    return {**record, "config": settings}

@@ -104,16 +104,16 @@ def forget(path: Path, samples: int) -> None:
     if not path.exists():
         return
     data = path.read_bytes()
-    kept = []
+    lines = []
     for line in data.splitlines(keepends=True):
         try:
             if int(json.loads(line)["samples"]) > samples or not line.endswith(b"\n"):
                 break
         except (ValueError, KeyError, TypeError):  # torn by a kill
             break
-        kept.append(line)
-    if len(kept) < len(data.splitlines()):
-        write_whole(path, b"".join(kept))
+        lines.append(line)
+    if len(lines) < len(data.splitlines()):
+        write_whole(path, b"".join(lines))
 
 
 def _finite(value: Any) -> Any:

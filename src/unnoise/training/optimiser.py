@@ -118,8 +118,8 @@ class Optimiser:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a step depends on besides weights and gradients, by name; the tensors themselves."""
-        kept = {"momentum": self.momenta, "first": self.first, "second": self.second}
-        tensors = {f"{kind}/{name}": t for kind, named in kept.items() for name, t in named.items()}
+        buffers = {"momentum": self.momenta, "first": self.first, "second": self.second}
+        tensors = {f"{kind}/{name}": t for kind, named in buffers.items() for name, t in named.items()}
         return {**tensors, "steps": torch.tensor(self.steps)}
 
     @torch.no_grad()

@@ -89,9 +89,9 @@ def fit(kept: Sequence[Profile], target: Profile) -> Fit:
         system[i, n] = system[n, i] = sizes[n] / sizes[i]
     right[n, 0] = 1.0
     y = torch.linalg.lstsq(system, right, driver="gelsd").solution[:n]  # of least norm, where two profiles are one
-    left = 1 - 2 * float(right[:n].mT @ y) + float(y.mT @ system[:n, :n] @ y)
+    residual = 1 - 2 * float(right[:n].mT @ y) + float(y.mT @ system[:n, :n] @ y)
     scaled = [float(v) * sizes[n] / size for v, size in zip(y[:, 0], sizes, strict=False)]
-    return Fit(tuple(scaled), math.sqrt(max(0.0, left)))
+    return Fit(tuple(scaled), math.sqrt(max(0.0, residual)))
 
 
 def restore(trainer: Trainer, paths: Sequence[Path], width: float) -> Fit:

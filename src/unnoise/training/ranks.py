@@ -63,12 +63,12 @@ def gathered(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     first, count = place()[0] == 0, place()[1]
     if count == 1:
         return dict(named)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, tensor in named.items():
         full = whole(tensor)
         if first:
-            found[name] = full.cpu()
-    return found
+            tensors[name] = full.cpu()
+    return tensors
 
 
 def written(done: bool, device: torch.device) -> None:
@@ -88,13 +88,13 @@ def plain(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """
     from unnoise.weights.parts import build, describe
 
-    made: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     for name, part in parts.items():
         tensors = part.state_dict()
         if not any(hasattr(tensor, "full_tensor") for tensor in tensors.values()):
-            made[name] = part
+            modules[name] = part
             continue
         module = build(name, describe(part), len(tensors))
         module.load_state_dict({key: whole(tensor) for key, tensor in tensors.items()}, assign=True)
-        made[name] = module.eval().requires_grad_(False)
-    return made
+        modules[name] = module.eval().requires_grad_(False)
+    return modules

@@ -88,8 +88,8 @@ class TrainSettings:
         start = end * (1 - self.cooldown)
         if now <= start or self.cooldown == 0:
             return up
-        left = max(0.0, (end - now) / (end - start))
-        return up * (0.01 + 0.99 * left)
+        rest = max(0.0, (end - now) / (end - start))
+        return up * (0.01 + 0.99 * rest)
 
     def done(self, samples: int, seconds: float = 0.0) -> bool:
         """Whether a training is at its end after so many samples and seconds."""

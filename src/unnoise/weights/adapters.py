@@ -62,16 +62,16 @@ MAX_VECTORS = 512
 
 def modules_of(tensors: Shapes) -> dict[str, set[str]]:
     """{module: the roles that its tensors play} of all names that are an adapter's."""
-    found: dict[str, set[str]] = defaultdict(set)
+    modules: dict[str, set[str]] = defaultdict(set)
     for name in tensors:
         end = name[1:][-LONGEST_ROLE:]
         match = ROLE.search(end)
         if match:
             module = name[: len(name) - len(end) + match.start()]
             if match["role"] not in ("up", "down") or BARE.search(module):
-                found[module].add(match["role"])
+                modules[module].add(match["role"])
     glora = {"a1", "a2", "b1", "b2"}
-    own = {name: roles for name, roles in found.items() if roles - glora - {"bm", "am"} or glora <= roles}
+    own = {name: roles for name, roles in modules.items() if roles - glora - {"bm", "am"} or glora <= roles}
     if any(role != "alpha" for roles in own.values() for role in roles):
         return own
     return {}  # a table of alphas is no adapter
@@ -119,9 +119,9 @@ def whose(tensors: Shapes) -> str:
 def base_of(tensors: Shapes, modules: Mapping[str, set[str]]) -> str:
     """The model that an adapter is for, by its modules' names and the width of what attends to the prompt; or ""."""
     text = "\n".join(modules)
-    found = next((base for base, pattern in BASES if re.search(pattern, text)), "")
-    if found:
-        return found
+    base = next((base for base, pattern in BASES if re.search(pattern, text)), "")
+    if base:
+        return base
     width = size(tensors, rf"{CONTEXT}.*[._:](lora_down|lora_A|down)", -1)
     if width is None:
         width = size(tensors, rf"{CONTEXT}.*\.hada_w1_b$", -1)

@@ -55,13 +55,13 @@ class Header(NamedTuple):
 
     def groups(self, depth: int = 2) -> dict[str, tuple[int, int]]:
         """{beginning of the names: (tensors, numbers)}, in the order of the file."""
-        found: dict[str, tuple[int, int]] = {}
+        groups: dict[str, tuple[int, int]] = {}
         for name, (_, shape) in self.tensors.items():
             parts = name.split(".")
             key = ".".join(parts[: max(1, min(depth, len(parts) - 1))])
-            tensors, numbers = found.get(key, (0, 0))
-            found[key] = (tensors + 1, numbers + math.prod(shape or ()))
-        return found
+            tensors, numbers = groups.get(key, (0, 0))
+            groups[key] = (tensors + 1, numbers + math.prod(shape or ()))
+        return groups
 
 
 def read_header(path: Path) -> Header:

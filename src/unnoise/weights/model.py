@@ -53,8 +53,8 @@ def load_model(
     record = read_record(path)
     missing = [part for part in parts if part not in record["parts"]]
     if missing:
-        held = ", ".join(record["parts"])
-        raise UnnoiseError(f"the model at {path} has no {missing[0]}, only {held}", "name another model folder")
+        names = ", ".join(record["parts"])
+        raise UnnoiseError(f"the model at {path} has no {missing[0]}, only {names}", "name another model folder")
     shards = Shards(path, record)
     modules: dict[str, nn.Module] = {}
     for part in parts:
@@ -144,8 +144,8 @@ def _shards(sizes: Mapping[str, int]) -> list[list[str]]:
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """The SHA-256 (hex) of the tensors' names and numbers."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in tensors.items():
-        found.update(name.encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -94,9 +94,9 @@ class Machine:
     def above_mark(self) -> list[Any]:
         """What lies above the last mark, which is taken away with it."""
         begin = self.marks.pop()
-        found = self.stack[begin:]
+        values = self.stack[begin:]
         del self.stack[begin:]
-        return found
+        return values
 
     def call(self, function: Any, arguments: Any) -> Any:
         """What a call would give."""
@@ -105,12 +105,12 @@ class Machine:
             self.called[name] = None
         return as_tensor(name, arguments) or Call(name, arguments)
 
-    def look_inside(self, held: Any) -> None:
+    def look_inside(self, value: Any) -> None:
         """Keeps a text or bytes that may be a pickle themselves, to be read after this one."""
-        if isinstance(held, str) and "\n" in held:
-            self.bytes.append(held.encode("utf-8", "replace"))
-        elif isinstance(held, bytes | bytearray) and (held[:1] == b"\x80" or b"\n" in held):
-            self.bytes.append(bytes(held))
+        if isinstance(value, str) and "\n" in value:
+            self.bytes.append(value.encode("utf-8", "replace"))
+        elif isinstance(value, bytes | bytearray) and (value[:1] == b"\x80" or b"\n" in value):
+            self.bytes.append(bytes(value))
 
     def step(self, op: str, arg: Any) -> None:
         """Follows one instruction.
@@ -121,9 +121,9 @@ class Machine:
         stack = self.stack
         if op in CONSTANTS:
             stack.append(CONSTANTS[op])
-        elif op in MADE:
-            stack.append(MADE[op]())
-        elif op in GIVEN:
+        elif op in EMPTY:
+            stack.append(EMPTY[op]())
+        elif op in OPERANDS:
             self.look_inside(arg)
             stack.append(arg)
         elif op == "MARK":
@@ -132,9 +132,9 @@ class Machine:
             count = TUPLES[op]
             if len(stack) < count:
                 raise IndexError("it takes what is not there")
-            found = tuple(stack[-count:])
+            values = tuple(stack[-count:])
             del stack[-count:]
-            stack.append(found)
+            stack.append(values)
         elif op in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
             self.memo[len(self.memo) if op == "MEMOIZE" else arg] = stack[-1]
         elif op in ("BINGET", "LONG_BINGET", "GET"):
@@ -169,17 +169,17 @@ class Machine:
         elif op == "BUILD":
             stack.pop()
         elif op in ("APPEND", "APPENDS", "ADDITEMS"):
-            found = [stack.pop()] if op == "APPEND" else self.above_mark()
+            values = [stack.pop()] if op == "APPEND" else self.above_mark()
             if isinstance(stack[-1], list):
-                stack[-1].extend(found)
+                stack[-1].extend(values)
         elif op in ("SETITEM", "SETITEMS"):
-            found = [stack.pop(), stack.pop()][::-1] if op == "SETITEM" else self.above_mark()
-            _put(stack, found)
+            values = [stack.pop(), stack.pop()][::-1] if op == "SETITEM" else self.above_mark()
+            _put(stack, values)
         elif op in ("TUPLE", "LIST", "DICT", "FROZENSET"):
-            found = self.above_mark()
-            stack.append(tuple(found) if op == "TUPLE" else list(found))
+            values = self.above_mark()
+            stack.append(tuple(values) if op == "TUPLE" else list(values))
             if op == "DICT":
-                stack[-1] = Pairs(zip(found[::2], found[1::2], strict=False))
+                stack[-1] = Pairs(zip(values[::2], values[1::2], strict=False))
         elif op == "POP":
             if self.marks and self.marks[-1] == len(stack):
                 self.marks.pop()
@@ -194,9 +194,9 @@ class Machine:
 
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-MADE: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": Pairs, "EMPTY_SET": list}
+EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": Pairs, "EMPTY_SET": list}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-GIVEN = {
+OPERANDS = {
     op.name
     for op in pickletools.opcodes
     if op.arg is not None and not op.stack_before and len(op.stack_after) == 1
@@ -205,9 +205,9 @@ GIVEN = {
 IDLE = ("PROTO", "FRAME", "NEXT_BUFFER", "READONLY_BUFFER")
 
 
-def _put(stack: list[Any], found: list[Any]) -> None:
+def _put(stack: list[Any], values: list[Any]) -> None:
     """Puts keys and values into the dictionary, or what would be one, at the top of the stack."""
-    pairs = list(zip(found[::2], found[1::2], strict=False))
+    pairs = list(zip(values[::2], values[1::2], strict=False))
     top = stack[-1]
     if isinstance(top, Call):  # an OrderedDict and its like begin empty
         stack[-1] = top
@@ -270,11 +270,11 @@ def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: in
     if not stopped and not fault:
         fault = "it ends before its end"
     called, inner = dict(machine.called), False
-    for held in machine.bytes if deeper else []:
+    for blob in machine.bytes if deeper else []:
         if steps >= budget:
             fault = fault or "it holds more than is looked at"
             break
-        below = disassemble(held, 0, budget - steps, deeper - 1)
+        below = disassemble(blob, 0, budget - steps, deeper - 1)
         steps += below.steps + 1
         if below.called and not below.fault:
             inner = True

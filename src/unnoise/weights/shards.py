@@ -66,18 +66,18 @@ class Shards:
         Raises:
             UnnoiseError: a damaged file, a tensor that is there twice, or one that is of no part, or of two.
         """
-        found: dict[str, Place] = {}
+        places: dict[str, Place] = {}
         entries = self.record["parts"]
         for name, digest in entries[part]["shards"].items():
             owners = [other for other, entry in entries.items() if name in entry["shards"]]
             for tensor, (dtype, shape) in self.header(name, digest).tensors.items():
                 own = [other for other in owners if tensor.startswith(f"{other}.")]
                 short = tensor.removeprefix(f"{part}.")
-                if len(own) != 1 or (own == [part] and short in found):
+                if len(own) != 1 or (own == [part] and short in places):
                     raise UnnoiseError(f"{self.path / name} holds the unknown weight {tensor!r}", "it is damaged")
                 if own == [part]:
-                    found[short] = Place(self.path / name, tensor, dtype, tuple(shape or ()))
-        return found
+                    places[short] = Place(self.path / name, tensor, dtype, tuple(shape or ()))
+        return places
 
     def fitted(self, part: str) -> tuple[nn.Module, dict[str, Place]]:
         """(the part on the meta device, where its tensors lie), which fit by name, shape and type.

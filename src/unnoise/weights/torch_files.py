@@ -74,20 +74,20 @@ def read_pickle(path: Path) -> TorchFile:
     data = read(path, MAX_BYTES)
     if not data.startswith(MAGIC):
         opened = disassemble(data)
-        left = path.stat().st_size - opened.end
-        fault = opened.fault or (f"{left:,} bytes follow its end" if left else "")
+        rest = path.stat().st_size - opened.end
+        fault = opened.fault or (f"{rest:,} bytes follow its end" if rest else "")
         return _file("a pickle", (opened,), fault)
-    found: list[Opened] = []
+    pickles: list[Opened] = []
     at = 0
     for _ in range(5):  # the magic number, the version, the machine, what was saved, the names of its storages
-        found.append(disassemble(data, at))
-        at = found[-1].end
-        if found[-1].fault:
+        pickles.append(disassemble(data, at))
+        at = pickles[-1].end
+        if pickles[-1].fault:
             break
-    fault = next((each.fault for each in found if each.fault), "")
-    saved = found[3] if len(found) > 3 else found[-1]
+    fault = next((each.fault for each in pickles if each.fault), "")
+    saved = pickles[3] if len(pickles) > 3 else pickles[-1]
     return _file(
-        "a file of torch.save before version 1.6", (saved, *[each for each in found if each is not saved]), fault
+        "a file of torch.save before version 1.6", (saved, *[each for each in pickles if each is not saved]), fault
     )
 
 
@@ -106,21 +106,21 @@ def read_zip(path: Path) -> tuple[TorchFile | None, list[str]]:
             pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
             if not pickles:
                 return None, names[:200]
-            found, fault = [], "two entries have one name" if len(set(names)) < len(names) else ""
+            contents, fault = [], "two entries have one name" if len(set(names)) < len(names) else ""
             for entry in sorted(pickles, key=lambda e: not e.filename.endswith("data.pkl"))[:MAX_PICKLES]:
                 if entry.file_size > MAX_BYTES:
                     raise ValueError(f"{entry.filename[:80]} in it has {entry.file_size:,} bytes")
                 with file.open(entry) as stream:
-                    found.append(disassemble(stream.read(MAX_BYTES)))
+                    contents.append(disassemble(stream.read(MAX_BYTES)))
     except (zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise UnnoiseError(f"{path} is a damaged zip ({' '.join(str(error).split())})", damaged) from None
     except (NotImplementedError, RuntimeError, ValueError, EOFError, LookupError, OSError) as error:
         raise UnnoiseError(f"{path} is a zip that cannot be read ({error})", damaged) from None
     script = any(name.endswith("constants.pkl") or "/code/" in name for name in names)
-    torch_file = _file("a TorchScript program" if script else "a zip of torch.save", tuple(found), fault)
+    torch_file = _file("a TorchScript program" if script else "a zip of torch.save", tuple(contents), fault)
     sizes = {entry.filename.rpartition("/data/")[2]: entry.file_size for entry in entries if "/data/" in entry.filename}
-    lacking = _lacking(found[0].value, sizes)
-    return torch_file._replace(fault=torch_file.fault or found[0].fault or lacking), names[:200]
+    lacking = _lacking(contents[0].value, sizes)
+    return torch_file._replace(fault=torch_file.fault or contents[0].fault or lacking), names[:200]
 
 
 def check_directory(path: Path) -> None:
