@@ -161,7 +161,7 @@ def generate(
 
 
 def common(job: Job, first: Request, prompts: int) -> dict[str, Any]:
-    """What is the same for all pictures of one command, as JSON: what differs from cell to cell is left out."""
+    """The settings that all pictures of a command share, as JSON; those that differ from cell to cell are left out."""
     from unnoise.engine.metadata import about_maker, about_model
 
     model = job.engine.model

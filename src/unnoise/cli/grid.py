@@ -84,10 +84,10 @@ def split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """A value as the setting wants it.
+    """A value as the kind that the setting takes.
 
     Raises:
-        UnnoiseError: it is no number where one is wanted, or a seed out of range.
+        UnnoiseError: it is no number where the setting takes numbers, or a seed out of range.
     """
     kind = kinds()[name]
     noun = {int: "whole numbers", float: "numbers"}.get(kind, "")  # type: ignore[call-overload]

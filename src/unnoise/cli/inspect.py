@@ -88,7 +88,7 @@ def show(file: Path, answer: Answer, depth: int) -> None:
 
 
 def show_tensors(header: Header, depth: int) -> None:
-    """Prints how many numbers there are, of which types, and in which parts, and what the header says of itself."""
+    """Prints how many numbers there are, of which types, and in which parts, and the header's metadata."""
     dtypes = ", ".join(f"{quoted(dtype, 20)} {count:,}" for dtype, count in header.dtypes().items() if dtype != "?")
     size = f"{header.size:,} bytes, " if header.size else ""
     print(

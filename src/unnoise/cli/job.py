@@ -1,4 +1,4 @@
-"""What ``unnoise generate`` was asked to do: which requests are drawn, and which files each of them becomes."""
+"""The job of ``unnoise generate``: which requests are drawn, and which files each of them becomes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_prompts(engine: Engine, prompts: Sequence[Prompt], others: Sequence[Pr
     """Refuses prompts that the model cannot read, by their place, and names words that it was never taught.
 
     Args:
-        others: what is not to be drawn, of which no words are named: negative prompts and the like.
+        others: prompts for what is not to be drawn, such as negative ones, whose unknown words are not reported.
 
     Raises:
         UnnoiseError: a prompt is too long, or a weight in it draws nothing.
@@ -91,7 +91,7 @@ class Job:
         return self.engine.model.check(self.engine.request(prompt, **{**self.settings, **cell}))
 
     def prepare(self, prompt: str, seed: int) -> Request:
-        """The first request, once every setting and picture was tried, so that mistakes are named before any work.
+        """The first request, once every setting and picture has been tried, so that mistakes show before any work.
 
         Raises:
             UnnoiseError: a setting that cannot be drawn with, or a start that cannot be used.
@@ -113,7 +113,7 @@ class Job:
         return f"{first.steps} steps of {first.solver}, {steering(first)}"
 
     def run(self, prompt: str, seed: int, count: int) -> Iterator[Result]:
-        """Draws what was asked for of one prompt, and writes its files."""
+        """Draws the pictures of one prompt, and writes their files."""
         if self.axes:
             yield from (self._grid(prompt, seed + number) for number in range(count))
         else:

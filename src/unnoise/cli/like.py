@@ -22,7 +22,7 @@ SHOWN, LISTED = 60, 16  # characters of a value, and how many of what is left ou
 
 @dataclass
 class Example:
-    """A file whose settings are followed, and what of them is."""
+    """A file whose settings a call follows, and which of them it uses."""
 
     path: Path
     like: Like
@@ -31,10 +31,10 @@ class Example:
 
     @classmethod
     def read(cls, path: Path) -> Example:
-        """What the file says, translated.
+        """The settings in the file, translated.
 
         Raises:
-            UnnoiseError: it cannot be read, or says nothing of how it was made.
+            UnnoiseError: it cannot be read, or has no record of how it was made.
         """
         from unnoise.engine.readers.like import like
         from unnoise.engine.readers.read import read_settings
@@ -49,15 +49,15 @@ class Example:
         return cls(path, translated, left_out=dict(translated.left_out))
 
     def take(self, options: Mapping[str, Any], varied: Sequence[str], start: bool) -> dict[str, Any]:
-        """{field: value} of what the file says, nobody gave and no grid varies.
+        """{field: value} of the settings in the file that no option gives and no grid varies.
 
         Args:
             options: {field of a request: its value, or None}.
             varied: fields that a grid varies.
-            start: there is a picture to start from, of which a strength can speak.
+            start: whether there is a picture to start from, which a strength belongs to.
 
         Raises:
-            UnnoiseError: nobody names a prompt.
+            UnnoiseError: neither the file nor an option has a prompt.
         """
         like = self.like
         offers = {"prompt": like.prompt, "negative": like.negative, "seed": like.seed, "strength": like.strength}
@@ -127,12 +127,12 @@ class Example:
         return [safe(line) for line in [*lines, *(f"  {note}" for note in self.like.notes)]]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The report as plain values."""
         return {"tool": self.like.tool, "taken": self.values, "left_out": self.left_out, "notes": list(self.like.notes)}
 
 
 def listed(values: Mapping[str, Any]) -> str:
-    """Names and short values between commas; what says nothing is not listed, and prompts stand in quotes."""
+    """Names and short values between commas; empty values are left out, and prompts stand in quotes."""
     texts = {name: written(value) for name, value in values.items()}
     return ", ".join(
         f'{label(name)} "{short(text)}"' if name in ("prompt", "negative") else f"{label(name)} {short(text)}"
@@ -165,7 +165,7 @@ def safe(line: str) -> str:
 
 
 def summary(reading: Reading) -> str:
-    """What a picture says of how it was made, in a few words."""
+    """How a picture was made, in a few words."""
     named = {
         "prompt": reading.prompt,
         "negative": reading.negative or None,

@@ -22,7 +22,7 @@ from unnoise.notes import say, width
 
 
 class Verb(NamedTuple):
-    """Where a verb's function lives and what the overview says of it."""
+    """Where a verb's function lives and its line in the overview."""
 
     target: str
     summary: str
@@ -104,7 +104,7 @@ def parse(function: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
 
 @contextlib.contextmanager
 def columns(number: int) -> Iterator[None]:
-    """Within, what asks for the width of the terminal is told this."""
+    """Within, whatever asks for the width of the terminal gets this number."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(number)
     try:
@@ -116,7 +116,7 @@ def columns(number: int) -> Iterator[None]:
 
 
 def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
-    """The function with its signature, that only takes its arguments: what it says must not be captured.
+    """The function with its signature, that only takes its arguments: its output must not be captured.
 
     Called, it gets them as they are meant: see ``cli.meant``.
     """
@@ -139,7 +139,7 @@ def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
 
 
 def complaint(box: str, prog: str) -> UnnoiseError:
-    """What tyro says in a box, in one line and in our words."""
+    """The message that tyro prints in a box, in one line and in our words."""
     rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()[1:]]
     rows = list(itertools.dropwhile(_is_rule, rows))
     message = " ".join(itertools.takewhile(lambda row: not _is_rule(row), rows)) or "the arguments are wrong"

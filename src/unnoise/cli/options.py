@@ -28,7 +28,7 @@ def request_fields() -> dict[str, Mapping[str, Any]]:
 def with_request_options(function: Callable[..., None]) -> Callable[..., None]:
     """The verb's function, with an option for each field of a request in the place of its ``**settings``.
 
-    They are None where nobody names them.
+    They are None where the command line does not name them.
     """
     own = inspect.signature(function, eval_str=True)
     parameters: list[inspect.Parameter] = []

@@ -1,4 +1,4 @@
-"""What ``run.json`` says of a training: its recipe and arguments, and how its inputs are found again."""
+"""The record of a training in ``run.json``: its recipe and arguments, and how its inputs are found again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = ("default", "none")  # that stand in the place of a path
 
 
 class Started(NamedTuple):
-    """A training as its record tells of it.
+    """A training as its record describes it.
 
     Attributes:
         recipe: its name.
@@ -59,7 +59,7 @@ def record(recipe: str, args: Sequence[str], settings: Mapping[str, Any], folder
     Args:
         recipe: its name.
         args: of the command line.
-        settings: the recipe's own, as they were parsed; also those that nobody named.
+        settings: the recipe's own, as they were parsed; also those left at their defaults.
         folder: the run's.
     """
     paths = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if isinstance(value, Path)}
@@ -93,7 +93,7 @@ def found_again(started: Started, folder: Path, recipe: Callable[..., Any], more
     """The arguments of a training, with the places to which its inputs have moved along with it.
 
     Args:
-        started: as its record tells.
+        started: as its record has it.
         folder: where it lies now.
         recipe: its function.
         more: further arguments; what they name anew is not looked for.

@@ -87,7 +87,7 @@ def replay(
 
 
 def changed(record: Record, here: Mapping[str, Any], weights: str) -> list[str]:
-    """What is not as it was when the picture was made: weights, versions, device; what it was drawn beside."""
+    """Notes on what has changed since a picture was made: weights, versions, device, other pictures beside it."""
     notes = []
     if weights != record.model["sha256"]:
         notes.append(f"made with other weights ({str(record.model.get('name'))[:40]!r}); name theirs with --model")
@@ -100,7 +100,7 @@ def changed(record: Record, here: Mapping[str, Any], weights: str) -> list[str]:
 
 
 def check_sources(picture: Path, record: Record, start: Path | None, mask: Path | None) -> None:
-    """Ensures that the pictures that one was drawn from, as its record has it, are named, and are those.
+    """Ensures that the start and the mask that a picture's record names are given, and are the same pictures.
 
     Raises:
         UnnoiseError: one is missing, one too many, or another.
@@ -117,7 +117,7 @@ def check_sources(picture: Path, record: Record, start: Path | None, mask: Path 
 
 
 def sources(record: Record, start: Path | None, mask: Path | None) -> dict[str, Image.Image]:
-    """The pictures that one was drawn from, by what identifies them."""
+    """The pictures that a picture was drawn from, by what identifies them."""
     from unnoise.data.square import open_picture, open_unchanged
     from unnoise.engine.engine import sources_of
 
@@ -146,7 +146,7 @@ def compare(old: Image.Image, new: Image.Image) -> tuple[str, dict[str, Any]]:
 
 
 def worst(comparisons: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
-    """Of what ``compare`` found, that which is farthest apart."""
+    """The result of ``compare`` whose pictures are farthest apart."""
 
     def rank(each: tuple[str, dict[str, Any]]) -> tuple[int, float]:
         psnr = each[1]["psnr"]
@@ -156,7 +156,7 @@ def worst(comparisons: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[
 
 
 def answer(picture: Path, verdict: str, distance: dict[str, Any], cells: int = 1) -> str:
-    """The answer in one line; of a grid it speaks of the worst cell."""
+    """The answer in one line; for a grid, that of the worst cell."""
     if verdict == "equal":
         return f"{picture}: equal, every pixel is the same" + f" in all {cells} pictures" * (cells > 1)
     if distance["psnr"] is None:

@@ -30,7 +30,7 @@ QUIET = ("--train.preview-every", "0", "--train.watch-every", "0")
 
 
 class Trials:
-    """Trains what a study wants, each for so many minutes of optimiser steps.
+    """Makes the trainings of a study, each for so many minutes of optimiser steps.
 
     The first of all finds the precision, for every training. Each lies in a folder of its own: a study that was stopped
     goes on where it was, in the middle of a training too.
@@ -52,7 +52,7 @@ class Trials:
         self.minutes = float(minutes)  # 10 and 10.0 are one length, and one folder
 
     def __call__(self, plans: Sequence[TrialPlan]) -> Iterator[Trial]:
-        """Trains them in turn, and tells before each what it is and how long all that is left will take.
+        """Runs the trainings in turn, and announces each, with how long the remaining ones will take.
 
         Raises:
             Stopped: by a signal, after saving.
@@ -93,7 +93,7 @@ class Trials:
         return (self.folder(each) / MODEL).is_dir()
 
     def manifest(self, each: TrialPlan) -> dict[str, Any]:
-        """What the last checkpoint of a training tells.
+        """The manifest of a training's last checkpoint.
 
         Raises:
             UnnoiseError: it has none.
@@ -168,6 +168,6 @@ class Trials:
         return "auto"
 
     def result(self, each: TrialPlan) -> Trial:
-        """What a finished training came to."""
+        """The result of a finished training."""
         manifest, engine = self.manifest(each), load_engine(self.folder(each), dtype="float32")
         return Trial(engine, weights_sha256(engine.model.record), int(manifest["samples"]), float(manifest["seconds"]))

@@ -1,4 +1,4 @@
-"""What is given from outside becomes what is meant, or is refused by the name of what it was given for.
+"""Arguments from outside become plain Python values, or are refused by name.
 
 Each function takes the name of an argument and its value, and returns the value as a plain Python object: a number is
 that number however it is spelt, so that 1, np.int64(1) and torch.tensor(1) draw one picture. True and False are no
@@ -157,7 +157,7 @@ def instance(name: str, value: T, kind: type[Any], hint: str) -> T:
     """An object of that kind.
 
     Raises:
-        UnnoiseError: it is of another; ``hint`` tells where to get one.
+        UnnoiseError: it is of another; ``hint`` is how to get one.
     """
     if not isinstance(value, kind):
         raise UnnoiseError(f"{name} is {description(value)}, not {_a(kind)}", hint)
@@ -168,7 +168,7 @@ def called(name: str, value: T, hint: str) -> T:
     """An object that can be called, whatever its class.
 
     Raises:
-        UnnoiseError: it cannot, or it is a class; ``hint`` tells where to get one.
+        UnnoiseError: it cannot, or it is a class; ``hint`` is how to get one.
     """
     if isinstance(value, type) or not callable(value):
         raise UnnoiseError(f"{name} is {description(value)}, which cannot be called", hint)
@@ -193,7 +193,7 @@ def tensor(name: str, value: Any, shape: Sequence[int], rows: Sequence[int] = ()
 
 
 def device(name: str, value: Any, hint: str = "use cpu or cuda") -> torch.device:
-    """A device, or what torch calls by that name; whether it is there is not asked.
+    """A device, or the one that torch knows by that name; whether it exists is not checked.
 
     Raises:
         UnnoiseError: it is neither a device nor text, or nothing is called that.
@@ -209,7 +209,7 @@ def device(name: str, value: Any, hint: str = "use cpu or cuda") -> torch.device
 
 
 def description(value: Any) -> str:
-    """A value as an error names it: plain ones as they are, of others and of long ones the kind alone."""
+    """A value as an error names it: a short plain one as it is, any other by its class or its length."""
     if value is None or isinstance(value, bool | float | str | complex):
         return repr(value if not isinstance(value, str) or len(value) <= 60 else f"{value[:60]}...")
     if type(value) is int:

@@ -56,12 +56,12 @@ class Denoiser(nn.Module):
         network: called as ``network(x, noise_label, cond, edits=(), read=()) -> (output, features)``; may be compiled.
         path: the path that the network was trained on.
         prediction: what its output means.
-        noise_label: how it is told the level: "index", "time" or "log-sigma".
+        noise_label: how it gets the level: "index", "time" or "log-sigma".
 
     Attributes:
-        learned_variance: whether the network also says a fraction of variance, in as many channels again behind the
+        learned_variance: whether the network also predicts a fraction of variance, in as many channels again behind the
             others; its config has a field of this name.
-        self_conditioning: whether it reads what it said a step earlier, in as many channels again behind the state's;
+        self_conditioning: whether it reads its previous estimate, in as many channels again behind the state's;
             likewise.
     """
 
@@ -174,7 +174,7 @@ class Denoiser(nn.Module):
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """(what the prediction is of, fraction of variance) of a raw output, (B, C, ...) each.
 
-        Nichol and Dhariwal 2021 (arXiv 2102.09672), equation 15, as their code has it: the network says v, -1 for the
+        Nichol and Dhariwal 2021 (arXiv 2102.09672), equation 15, as in their code: the network predicts v, -1 for the
         smaller variance and 1 for the larger, and the fraction is (v + 1)/2. None without learned variance.
         """
         if not self.learned_variance:

@@ -41,7 +41,7 @@ NOTHING_AROUND = Around()
 
 @dataclass(frozen=True)
 class Edit:
-    """Frozen data for what to do at named sites of a network during one call; nobody patches a shared module.
+    """Frozen data for what to do at named sites of a network during one call; no shared module is patched.
 
     A network calls ``apply_edits(edits, site, value)`` at each of its sites. A fresh edit is the identity. Edits of the
     same settings are equal, so that calls that share them can be made as one.

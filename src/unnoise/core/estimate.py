@@ -1,4 +1,4 @@
-"""What a denoiser says: the picture and the noise that it believes the state is made of."""
+"""A denoiser's estimate: the picture and the noise that it believes the state is made of."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
     def of(cls, x: Tensor, x0: Tensor, level: NoiseLevel, parts: Mapping[str, Any] | None = None) -> Estimate:
         """The estimate whose x0 is given and whose eps follows from it: ``eps = (x - alpha x0) / sigma``.
 
-        At sigma = 0 nothing can be said of the noise, and eps is zero.
+        At sigma = 0 nothing is known of the noise, and eps is zero.
         """
         if not isinstance(level.sigma, Tensor) and level.sigma == 0:
             return cls(x0, torch.zeros_like(x0), None, parts)

@@ -18,13 +18,13 @@ from unnoise.errors import UnnoiseError
 
 
 class Question(NamedTuple):
-    """What one run wants to know at one level.
+    """What one run asks at one level.
 
     Attributes:
         x: (B, C, ...) state.
         here: its level.
         there: the level that the step goes to.
-        asks: the calls that its guidance wants, by name.
+        asks: the calls that its guidance needs, by name.
     """
 
     x: Tensor

@@ -19,7 +19,7 @@ OWN = "denoiser"  # the name of a run's own network
 
 
 class Ask(NamedTuple):
-    """One call that guidance wants made: plain data, so that a guidance can be typed and sent.
+    """One call that guidance needs: plain data, so that a guidance can be typed and sent.
 
     Attributes:
         cond: what the picture is asked to be in this call.
@@ -58,7 +58,7 @@ class Guidance(ABC):
 
 
 class Memory(NamedTuple):
-    """What a run remembers of its last step: what guidance asked to have kept, and what each call said."""
+    """What a run remembers of its last step: what guidance asked to have kept, and each call's estimate."""
 
     guidance: Any = None
     parts: Parts = {}
@@ -68,7 +68,7 @@ class Call:
     """``denoise(x, here, there) -> Estimate`` for one step of one run.
 
     A solver may call it several times in a step; the memory moves once, at the first call. Each call by name is shown
-    what the same call said in the step before, which is how networks with self-conditioning were trained: a call with
+    the same call's estimate in the step before, which is how networks with self-conditioning were trained: a call with
     the empty prompt is fed a picture of nothing in particular. The fraction of variance is not guided but the first
     part's, the conditional one's where there is one, as in DiT and GLIDE.
     """

@@ -42,7 +42,7 @@ def invert(denoise: Denoise, levels: Sequence[NoiseLevel], x: Tensor, rounds: in
 def _climb(denoise: Denoise, levels: list[NoiseLevel], x: Tensor, rounds: int) -> Iterator[Tensor]:
     for here, there in pairwise(reversed(levels)):  # there is the noisier
         e = denoise(x, here, there)
-        if here.sigma == 0:  # clean data says nothing of its noise: ask a little above it
+        if here.sigma == 0:  # clean data holds nothing of its noise: ask a little above it
             e = Estimate(x / float(here.alpha), denoise(float(there.alpha) * x, there, there).eps)
         guess = there.mix(e.x0, e.eps)
         for _ in range(rounds):
@@ -54,10 +54,10 @@ def _climb(denoise: Denoise, levels: list[NoiseLevel], x: Tensor, rounds: int) -
 
 
 def _again(e: Estimate, x: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
-    """A better guess of the state at ``there``: with what is said of it, Euler's step to ``here`` would end in x.
+    """A better guess of the state at ``there``: with the estimate there, Euler's step to ``here`` would end in x.
 
     Written with eps, in x/alpha, the iteration contracts by (1 - here/there in sigma/alpha) (1 - alpha dx0/dx), below 1
-    wherever x0 follows x less than one to one; pure noise has no x/alpha, but says so little of x0 that x0 will do.
+    wherever x0 follows x less than one to one; pure noise has no x/alpha, but holds so little of x0 that x0 will do.
     """
     if there.alpha == 0:
         return there.mix(e.x0, (x - float(here.alpha) * e.x0) / float(here.sigma))

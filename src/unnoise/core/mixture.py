@@ -28,7 +28,7 @@ CLEAN = NoiseLevel(1.0, 0.0)
 
 
 class _Posterior(NamedTuple):
-    """What a state says of its component: K components, B states, d dimensions."""
+    """What a state reveals about its component: K components, B states, d dimensions."""
 
     weight: Tensor  # (B, K) r_k
     log_prob: Tensor  # (B,) ln p(x) at the level

@@ -87,7 +87,7 @@ def shortened(kind: str, text: str, defaults: Mapping[str, str]) -> str:
 
 
 def read(kind: str, text: str) -> Written:
-    """What the text says, before anything is made of it.
+    """A parsed notation, before anything is made of it.
 
     Raises:
         UnnoiseError: an unknown method or setting, or brackets that do not match.
@@ -151,7 +151,7 @@ def write(method: Any) -> str:
 
 
 def _same(value: Any, default: Any) -> bool:
-    """Whether a setting is its default; True and 1, or 1 and 1.0, are not told apart where a number is wanted."""
+    """Whether a setting is its default; True and 1, or 1 and 1.0, count as equal where it is a number."""
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
         return list(value) == list(default)
     return value is default or (isinstance(value, int | float | str) and value == default)
@@ -177,7 +177,7 @@ class _Reader:
 
     def __init__(self, kind: str, text: str) -> None:
         self.kind, self.text = kind, text
-        self.base = kind.removesuffix("s").title()  # "Guidance": how an annotation says that a method is wanted
+        self.base = kind.removesuffix("s").title()  # "Guidance": how an annotation names a method as its type
         if len(text) > _LONGEST:
             raise UnnoiseError(f"a {self.what} of {len(text)} characters is too long", f"use at most {_LONGEST}")
         self.tokens: list[tuple[str, str]] = []

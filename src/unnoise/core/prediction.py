@@ -1,4 +1,4 @@
-"""What a network is asked to say, as two coefficients."""
+"""What a network predicts, as two coefficients."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Prediction(ABC):
         """(x0, eps) from the network's output and the state x it was given.
 
         Raises:
-            UnnoiseError: the output says nothing that x did not (noise prediction where alpha is 0).
+            UnnoiseError: the output holds nothing that x does not (noise prediction where alpha is 0).
         """
         a, b = self.target(level)
         self.check(level)

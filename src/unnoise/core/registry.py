@@ -1,6 +1,6 @@
 """Names for the things that can be chosen: adding one is adding one file.
 
-A leaf says its name with ``@register("ddim")`` and lies in the folder of its kind (``unnoise/solvers/ddim.py``). The
+A leaf registers itself with ``@register("ddim")`` and lies in its kind's folder (``unnoise/solvers/ddim.py``). The
 index is read from the source text, so listing every method imports neither the methods nor torch; ``find`` imports the
 one file that it needs. Methods of other installed packages stand in the index beside ours: see ``core.packages``.
 """
@@ -84,7 +84,7 @@ def register(name: str, *aliases: str) -> Callable[[_T], _T]:
 
 
 def _kind_of(module: str, attribute: str) -> str:
-    """By where a thing is defined: in a folder of ours, or where an entry point says."""
+    """By where a thing is defined: in a folder of ours, or by an entry point that names it."""
     for kind in KINDS:
         if module.startswith(f"unnoise.{_FOLDERS.get(kind, kind).replace('/', '.')}."):
             return kind
@@ -151,7 +151,7 @@ def faults(kind: str) -> dict[str, str]:
 
 
 def package_of(cls: type) -> str:
-    """The name of the installed package that offers this class; "" for ours, and for what nobody offers."""
+    """The name of the installed package that offers this class; "" for ours, and for what no package offers."""
     target = f"{cls.__module__}:{cls.__qualname__}"
     return next((offer.package for offer in packages.offers() if offer.target == target), "")
 
@@ -201,10 +201,10 @@ def _offered(kind: str) -> tuple[dict[str, Entry], dict[str, str]]:
 
 
 def _read(offer: packages.Offer) -> Entry:
-    """What an offer's source says of it.
+    """The entry of an offer, read from its source.
 
     Raises:
-        ValueError: there is no source, or no method in it where the entry point says.
+        ValueError: there is no source, or no method in it of the entry point's name.
     """
     if not _NAME.fullmatch(offer.name):
         raise ValueError(f"{offer.name!r} is no name")
@@ -226,7 +226,7 @@ def find(kind: str, name: str) -> Any:
     """The class or recipe of that name or alias.
 
     Raises:
-        UnnoiseError: nothing is called that, and the nearest names are told; or another package's cannot be used.
+        UnnoiseError: nothing has that name, and the message lists the nearest; or another package's cannot be used.
     """
     if (checks.text("kind", kind), checks.text("name", name)) in _LIVE:
         return _LIVE[kind, name]

@@ -20,7 +20,7 @@ class Move(NamedTuple):
 
     Attributes:
         x: the state after it.
-        estimate: what the denoiser said at the step's start.
+        estimate: the denoiser's estimate at the step's start.
         state: what the solver must remember for the next step.
         reached: the level that was reached, where it is not the one that was asked for (adaptive solvers).
     """

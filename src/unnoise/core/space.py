@@ -50,7 +50,7 @@ class Space:
         Args:
             size: in pixels: (width, height) of a picture, and so on width first; one number for the same along each
                 axis.
-            multiple: cells come in multiples of this along each axis, as a network says of itself.
+            multiple: cells come in multiples of this along each axis, as a network requires.
 
         Raises:
             UnnoiseError: the size has another number of axes, or is no multiple of what a cell, or ``multiple`` of

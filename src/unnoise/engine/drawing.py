@@ -42,7 +42,7 @@ Life = Generator[Question | Stepped | None, Parts | None, End]  # None: it waits
 
 
 class _MissingAnswer(Exception):
-    """An answer that is not there yet."""
+    """Raised where an answer is not there yet."""
 
     def __init__(self, question: Question) -> None:
         self.question = question
@@ -65,7 +65,7 @@ def suspended(work: Callable[[Evaluate], T]) -> Generator[Question, Parts, T]:
 
 
 def _replayed(answers: list[Parts]) -> Evaluate:
-    """An ``evaluate`` that gives the answers that are known, one after the other, and then asks."""
+    """An ``evaluate`` that gives these answers, one after the other, and then raises the next question."""
     rest = iter(answers)
 
     def evaluate(x: Tensor, here: NoiseLevel, there: NoiseLevel | None, asks: Asks) -> Parts:

@@ -42,7 +42,7 @@ class Engine:
         return self.model.request(prompt, **changes)
 
     def live(self, sources: Mapping[str, Image.Image] | None = None, strict: bool = False) -> Live:
-        """Runs that others may join while they are drawn, which is what a server wants; args as in ``draw``."""
+        """Runs that others may join while they are drawn, which is what a server needs; args as in ``draw``."""
         return Live(self.model, sources, 1 if checks.flag("strict", strict) else self.room)
 
     def draw(
@@ -187,7 +187,7 @@ def _events(live: Live) -> Iterator[Event]:
 
 
 def sound(events: Iterable[Event]) -> Iterator[Event]:
-    """The events, up to one that says that a request has failed, which is raised."""
+    """The events, up to a failed request, whose error is raised."""
     for each in events:
         if isinstance(each, Failed):
             raise each.error

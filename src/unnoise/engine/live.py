@@ -75,7 +75,7 @@ class Live:
         return self._added - 1
 
     def cancel(self, number: int) -> None:
-        """Drops a request before the next call of a network; its next event says that it failed."""
+        """Drops a request before the next call of a network; its next event is a failure."""
         self._dropped.add(number)
 
     def __bool__(self) -> bool:

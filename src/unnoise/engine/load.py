@@ -136,7 +136,7 @@ def drawing_parts(record: Mapping[str, Any]) -> list[str]:
 
 
 def layout_of(record: Mapping[str, Any]) -> Layout | None:
-    """How the vectors of several text towers are joined, where the record says so: its ``layout``."""
+    """How the vectors of several text towers are joined: the record's ``layout``, where it has one."""
     if "layout" not in record:
         return None
     layout: Layout = from_json(Layout, record["layout"], f"{MODEL}: layout")

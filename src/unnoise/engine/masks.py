@@ -33,7 +33,7 @@ def whole(name: str, image: Image.Image) -> Image.Image:
 
 
 def selection(mask: Image.Image) -> np.ndarray:
-    """(H, W) bool: what a mask of any mode says is drawn anew.
+    """(H, W) bool: the pixels that a mask of any mode selects to be drawn anew.
 
     Where its alpha varies, what is painted is drawn anew, in any colour; but if it is painted in black and white
     without colours, light decides. Where its alpha is the same everywhere, light decides: a pixel is drawn anew if the

@@ -100,12 +100,12 @@ class Record(NamedTuple):
 
 
 def about_model(model: Model) -> dict[str, Any]:
-    """What a record says of a model."""
+    """The entry of a record on its model."""
     return {"name": str(model.record.get("name", "")), "sha256": weights_sha256(model.record)}
 
 
 def about_maker(model: Model) -> dict[str, Any]:
-    """What a record says of what draws: bits depend on it."""
+    """The entry of a record on the software and device that draw: bits depend on them."""
     return {
         "unnoise": __version__,
         "torch": torch.__version__,
@@ -180,7 +180,7 @@ def grid_to_png(
     axes: Mapping[str, Sequence[str]],
     cells: Sequence[tuple[Record, Sequence[int]]] | None,
 ) -> bytes:
-    """A PNG file of a grid of pictures, which says of each cell how it was made.
+    """A PNG file of a grid of pictures, with the record of each cell.
 
     Args:
         axes: {setting: its values}, across and then down.

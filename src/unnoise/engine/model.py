@@ -46,7 +46,7 @@ class Model:
             "weak", which guidances may ask for. Each has a device and a precision of its own.
         tokenizers: by the names of the text towers.
         record: the model's record; ``record["defaults"]`` holds default settings of a ``Request``.
-        taught: the words of the captions that it was trained on; None where nobody knows them.
+        taught: the words of the captions that it was trained on; None where they are unknown.
         layout: how the vectors of several towers are joined.
 
     Attributes:
@@ -134,7 +134,7 @@ class Model:
         return request
 
     def check(self, request: Request) -> Request:
-        """The request, with the model's size if it has none, once it is sure that the model can draw it.
+        """The request, with the model's size if it has none, after a check that the model can draw it.
 
         Raises:
             UnnoiseError: it cannot, and which field is why.

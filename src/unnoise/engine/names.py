@@ -68,7 +68,7 @@ MORE = {  # further spellings, read alone
     "spacings": {"uniform": "linspace", "discrete": "linspace", "ddimuniform": "leading",
                  "alignyoursteps11": "align-your-steps", "vpsde": "linspace"},
 }  # fmt: skip
-DEFAULTS = ("automatic", "auto", "default", "native", "")  # a schedule that a tool chose by itself: none is said
+DEFAULTS = ("automatic", "auto", "default", "native", "")  # a schedule that a tool chose by itself: none is named
 TABLES = {"solvers": SOLVERS, "spacings": SPACINGS}
 
 
@@ -95,7 +95,7 @@ def changed(kind: str, method: Any) -> dict[str, Any]:
     """The settings of a method that are not its defaults, as far as it keeps them by name."""
     try:
         usual = vars(find(kind, method.name)())
-    except (TypeError, UnnoiseError):  # it wants a setting, as `custom` does: all that it has was given
+    except (TypeError, UnnoiseError):  # it needs a setting, as `custom` does: none of its own is a default
         return dict(vars(method))
     return {key: value for key, value in vars(method).items() if key not in usual or usual[key] != value}
 

@@ -1,4 +1,4 @@
-"""A request: frozen data that says what one picture is to be.
+"""A request: frozen data that describes one picture.
 
 Its JSON is the record in a picture, what `replay` reads, a cell of a grid, and what a caller sends. A setting is added
 here and nowhere else: the option of the command line, the axis of a grid, the record and its replay follow from the
@@ -185,7 +185,7 @@ class Request:
         return text if scale is None else complete("guidances", text, scaled(scale))
 
     def _start(self) -> dict[str, Any]:
-        """The fields that speak of a picture to start from."""
+        """The fields that need a picture to start from."""
         own = {name: getattr(self, name) for name in ("strength", "mask", "invert", "outpaint")}
         if self.start is None:
             for name in (name for name, value in own.items() if value is not None):
@@ -272,7 +272,7 @@ class Request:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str = "the request") -> Request:
-        """The request that plain values describe, of any format so far; what a record says besides is left.
+        """The request that plain values describe, of any format so far; other entries of a record are ignored.
 
         Raises:
             UnnoiseError: they are of a newer format or no request, or a field cannot be drawn.

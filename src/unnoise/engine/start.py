@@ -144,7 +144,7 @@ class Known(Guidance):
     """Keeps a part of the picture: wherever the mask is 0, x0 is known, and the rest is drawn to go with it.
 
     Replacement (Song et al. 2021, arXiv 2011.13456, appendix I.2; Lugmayr et al. 2022, arXiv 2201.09865, equation 8)
-    said as an estimate: the state keeps its noise and its halves stay consistent, so that every solver can use it. It
+    as an estimate: the state keeps its noise and its halves stay consistent, so that every solver can use it. It
     is an approximation: what is known is seen through noise, so that the rest is drawn to fit a blurred idea of it.
     The solver ``repaint`` mends that by going back and forth.
 

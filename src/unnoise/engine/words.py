@@ -45,7 +45,7 @@ def read_vocabulary(text: str | bytes) -> frozenset[str]:
 
 
 def strange_words(prompt: str, lexicon: Collection[str]) -> list[str]:
-    """The words that are not known, each once, in the prompt's order."""
+    """The prompt's words that are not in the lexicon, each once, in the prompt's order."""
     return [word for word in dict.fromkeys(words_of(prompt)) if word not in lexicon]
 
 

@@ -1,4 +1,4 @@
-"""What was found out about a file or a folder."""
+"""What inspection finds out about a file or a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     Attributes:
         what: in a few words: "an adapter (LoRA) for Stable Diffusion 1".
         format: how it is packed: "safetensors", "GGUF", "JSON", "a folder".
-        facts: more of it, {what: plain value}, in the order in which people should read it.
+        facts: more of it, {what: plain value}, in reading order.
         note: what a person must know before using it; "" if nothing.
         fault: what is wrong with it, where it is damaged, no such file, or would run code; "" if nothing was found.
         mend: how to mend the fault, an imperative.

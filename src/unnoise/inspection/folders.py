@@ -35,7 +35,7 @@ WEBUI = {"Stable-diffusion", "Lora", "VAE", "ESRGAN", "hypernetworks", "VAE-appr
 
 
 def describe_folder(folder: Path, look: Callable[[Path], Answer]) -> Answer:
-    """What a folder is; ``look`` says what a file in it is.
+    """What a folder is; ``look`` describes a file in it.
 
     Raises:
         UnnoiseError: it cannot be read, or a file of weights in it is damaged.
@@ -91,7 +91,7 @@ def our_model(folder: Path) -> Answer:
 
 
 def shards(files: list[Path]) -> Header:
-    """The headers of several files as one, without the digests that tell one of our shards from another."""
+    """The headers of several files as one, without the digests that distinguish one of our shards from another."""
     headers = {file.name: read_header(file) for file in files}
     tensors: dict[str, tuple[str, tuple[int, ...] | None]] = {}
     for file, header in headers.items():  # parts text.a and text.a.b may both have a tensor text.a.b.weight

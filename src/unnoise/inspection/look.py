@@ -86,7 +86,7 @@ def look(path: Path) -> Answer:
     if kind is not None:
         return other(path, kind, head)
     if suffix == ".safetensors":
-        return safetensors(path)  # says how it is damaged
+        return safetensors(path)  # which reports how it is damaged
     raise UnnoiseError(
         f"{path} is of no kind that is known here; it begins with {head[:8]!r}", "check where it is from"
     )
@@ -225,7 +225,7 @@ def text_or_json(path: Path) -> Answer:
 
 
 def decoded(data: bytes) -> str:
-    """Text of a file: UTF-8, or UTF-16 where a mark says so."""
+    """Text of a file: UTF-8, or UTF-16 where a mark shows it."""
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 

@@ -37,7 +37,7 @@ TRAINING = ("pretrained_model_name_or_path", "train_data_dir", "network_module",
 
 
 def describe_text(text: str, path: Path) -> Answer:
-    """What a text file is: by its lines, and where these say nothing by the end of its name."""
+    """What a text file is: by its lines, and where these do not show it, by the end of its name."""
     suffix = path.suffix.lower()
     rows = (suffix in (".yaml", ".yml", ".txt", "") and yaml(text), suffix in (".toml", "") and toml(text))
     for answer in (*rows, json_lines(text), key_list(text), merges(text)):

@@ -41,7 +41,7 @@ def contrastive_training(
     Args:
         captions: what the tokenizer is trained on.
         feed: makes the training's data with it.
-        part: what the pair is called where the folder tells how it was trained.
+        part: the pair's name in the folder's record of how it was trained.
 
     Raises:
         UnnoiseError: the text tower's ids are not the tokenizer's, or ``init`` is another kind of pair.

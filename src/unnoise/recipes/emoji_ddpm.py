@@ -41,7 +41,7 @@ def emoji_ddpm(
         network: its shape.
         autoencoder, text: model folders to take these from; by default ``init``'s, or those that come with the package.
         init: a model folder whose denoiser and text tower the training starts from.
-        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches its output.
         drop: part of the samples whose prompt is dropped.
         bound: weight of the bound that trains the variance, with --network.learned-variance.
         feedback: share of the steps in which the network is shown its own estimate, with --network.self-conditioning.

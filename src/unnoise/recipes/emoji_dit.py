@@ -34,10 +34,10 @@ def emoji_dit(
         network: its shape.
         autoencoder, text: model folders to take these from; by default ``init``'s, or those that come with the package.
         init: a model folder whose denoiser and text tower the training starts from.
-        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches its output.
         drop: part of the samples whose prompt is dropped.
         mean, std: of the logit of the training times.
-        prediction: what the network says: flow (the velocity), noise, data (the picture) or v.
+        prediction: what the network predicts: flow (the velocity), noise, data (the picture) or v.
     """
     return flow_training(
         recipe="emoji-dit",

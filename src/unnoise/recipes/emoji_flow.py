@@ -32,9 +32,9 @@ def emoji_flow(
     Times lean toward noise. What a thing looks like as a whole is settled above t = 0.88, where Esser et al. 2024
     (arXiv 2403.03206), with mean 0 and std 1, put one sample in forty: too few to learn two thousand things by heart.
 
-    Whatever the network says, the loss is the squared error of the velocity (`velocity-weight`), so that predictions
-    are compared under one loss. Predicted noise says nothing where the signal is nil: such a model draws from
-    sigma/alpha = 80 on.
+    Whatever the network predicts, the loss is the squared error of the velocity (`velocity-weight`), so that
+    predictions are compared under one loss. Predicted noise holds nothing where the signal is nil: such a model draws
+    from sigma/alpha = 80 on.
 
     Args:
         data: the picture set.
@@ -42,10 +42,10 @@ def emoji_flow(
         network: its shape.
         autoencoder, text: model folders to take these from; by default ``init``'s, or those that come with the package.
         init: a model folder whose denoiser and text tower the training starts from.
-        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches its output.
         drop: part of the samples whose prompt is dropped.
         mean, std: of the logit of the training times.
-        prediction: what the network says: flow (the velocity), noise, data (the picture) or v.
+        prediction: what the network predicts: flow (the velocity), noise, data (the picture) or v.
         contrast: weight of contrastive flow matching, 0.05 in the paper; 0 for none.
         feedback: share of the steps in which the network is shown its own estimate, with --network.self-conditioning.
         uncertainty: features of a weight of levels that is learnt, 128 in EDM2; 0 for none.

@@ -25,7 +25,7 @@ def emoji_pixels(
 ) -> Training:
     """emoji-flow on the pixels themselves, folded 8 x 8 into channels, with no autoencoder to learn.
 
-    The network says the picture. A cell holds 192 numbers and passes through 128 channels: pictures fit, since they
+    The network predicts the picture. A cell holds 192 numbers and passes through 128 channels: pictures fit, since they
     fill few of their dimensions, and noise, which fills all of them, does not; a velocity holds that noise. Li and He
     2025 (arXiv 2511.13720), section 3.
 
@@ -35,10 +35,10 @@ def emoji_pixels(
         network: its shape.
         text: a model folder to take the text tower from; by default ``init``'s, or the one that comes with the package.
         init: a model folder whose parts the training starts from.
-        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches its output.
         drop: part of the samples whose prompt is dropped.
         mean, std: of the logit of the training times.
-        prediction: what the network says: data (the picture), flow (the velocity), noise or v.
+        prediction: what the network predicts: data (the picture), flow (the velocity), noise or v.
     """
     return flow_training(
         recipe="emoji-pixels",

@@ -1,4 +1,4 @@
-"""What the recipes on the flow's path share: one loss for whatever the network says, and how such a model draws."""
+"""What the recipes on the flow's path share: one loss for whatever the network predicts, and how such a model draws."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def flow_training(
 
 
 def begins_at_noise(prediction: Prediction) -> bool:
-    """Whether a run can begin where the signal is nil: predicted noise says nothing of a picture there."""
+    """Whether a run can begin where the signal is nil: predicted noise holds nothing of a picture there."""
     try:
         prediction.check(Flow().at(1.0))
     except UnnoiseError:

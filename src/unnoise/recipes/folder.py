@@ -55,7 +55,7 @@ def folder(
         init: a model folder whose denoiser and text tower the training starts from, default, or none for from scratch.
         size: of a network from scratch, everything in it following; own is that of init, and small from scratch.
         autoencoder, text: from scratch, model folders to take these from; by default those of the default model.
-        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches what it says.
+        text_rate: factor on the learning rates for the text tower; 0 keeps it fixed and caches its output.
         drop: part of the samples whose prompt is dropped.
     """
     pictures = open_set(data)
@@ -112,7 +112,7 @@ def beginning(folder: Path, size: str) -> tuple[Denoiser, Mapping[str, Any]]:
 
 
 def fresh(size: str, autoencoder: Path | None, text: Path | None) -> Denoiser:
-    """A flow denoiser without weights, as large as the dial says, for these latents and these prompts (or none).
+    """A flow denoiser without weights, as large as the dial sets, for these latents and these prompts (or none).
 
     Raises:
         UnnoiseError: there is no such model, or it lacks that part.

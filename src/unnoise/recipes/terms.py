@@ -80,7 +80,7 @@ def lasting(module: nn.Module) -> dict[str, Any]:
     """What describes a component in hashes that last: without its switches that are off, and without the settings that
     came later and are at their defaults. What did not exist when a training began does not change it.
 
-    A setting that is added to a config says so: ``field(default=0.5, metadata={"added": True})``.
+    A setting that is added to a config is marked: ``field(default=0.5, metadata={"added": True})``.
     """
     config: Any = getattr(module, "network", module).config
     added = {field.name: field.default for field in fields(config) if field.metadata.get("added")}

@@ -102,7 +102,7 @@ def copies(
 
 
 def taught_words(folder: Path) -> frozenset[str] | None:
-    """The words that a model folder has been taught; None where it does not tell."""
+    """The words that a model folder has been taught; None where it has no list of them."""
     record = read_record(folder)
     if WORDS not in record["files"]:
         return None
@@ -110,7 +110,7 @@ def taught_words(folder: Path) -> frozenset[str] | None:
 
 
 def strange_to(vocabulary: frozenset[str] | None, captions: Sequence[Sequence[str]], limit: int = 12) -> list[str]:
-    """A line on the words of captions that a model has never been taught; none where it knows all, or nobody knows.
+    """A line on the words of captions that a model has never been taught; none where it knows all, or has no such list.
 
     Args:
         captions: of each picture, the most frequent strange words first in the line.

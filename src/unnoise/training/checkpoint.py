@@ -100,7 +100,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
 
 
 def match(own: Mapping[str, Mapping[str, Tensor]], stored: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Ensures that a checkpoint holds exactly what is wanted: files, names, shapes and dtypes.
+    """Ensures that a checkpoint holds exactly what its training needs: files, names, shapes and dtypes.
 
     Raises:
         KeyError: something is missing, is not ours, or is of another kind.

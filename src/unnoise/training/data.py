@@ -17,7 +17,7 @@ class TrainData(Protocol):
 
     @property
     def identity(self) -> str:
-        """What tells this data from other data; a training is resumed on the same alone."""
+        """What distinguishes this data from other data; a training is resumed on the same alone."""
 
     def rows(self, step: int, batch: int) -> int:
         """How many rows the step has for ``batch`` samples, from 1 to ``batch``."""

@@ -50,7 +50,7 @@ def plain(identity: Any) -> Any:
 def match(identity: Any, then: Any, lenient: Sequence[str] = ()) -> None:
     """Ensures that a training is the one that a checkpoint began as, as far as that knows.
 
-    A field that did not exist when the checkpoint was written must be at its default, which its dataclass tells.
+    A field that did not exist when the checkpoint was written must be at its default, which its dataclass has.
 
     Args:
         identity: of this training: JSON values, and dataclasses among them.

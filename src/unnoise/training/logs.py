@@ -21,7 +21,7 @@ class Log(Protocol):
     """Where figures go. Anything may raise: a disk is full, a folder deleted."""
 
     def row(self, row: Mapping[str, Any], samples: int, names: Collection[str]) -> None:
-        """Takes the figures of a step, of which those ``names`` go on a board."""
+        """Takes the figures of a step; those in ``names`` go on a board."""
 
     def mark(self, name: str, value: float, samples: int) -> None:
         """Takes a figure that is for a board alone."""
@@ -56,7 +56,7 @@ class Metrics:
 
 
 class Board:
-    """TensorBoard's file, written in place: its own writer has a thread, whose failures nobody could answer for."""
+    """TensorBoard's file, written in place: its own writer has a thread, whose failures could not be handled."""
 
     def __init__(self, folder: Path, start: int) -> None:
         events = extras.load("tensorboard.compat.proto.event_pb2")

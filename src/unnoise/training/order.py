@@ -14,7 +14,7 @@ from unnoise.core.noise import generator
 class Order:
     """The endless order of a data set's items.
 
-    Each epoch is a shuffle of its own in which an item stands as often as its weight says; with equal weights each
+    Each epoch is a shuffle of its own in which an item stands as often as its weight; with equal weights each
     stands there once. A weight's fraction of a time is rounded at random, so that it is kept on average.
 
     Args:

@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
     Attributes:
         coefficients: one for each profile that was kept; they sum to 1.
-        error: |sum - wanted| / |wanted|, in the norm of the inner product.
+        error: |sum - target| / |target|, in the norm of the inner product.
     """
 
     coefficients: tuple[float, ...]
@@ -65,7 +65,7 @@ def inner(a: Profile, b: Profile) -> float:
 
 
 def fit(kept: Sequence[Profile], target: Profile) -> Fit:
-    """The sum of profiles that comes nearest to the one that is wanted: arXiv 2312.02696, algorithm 3.
+    """The sum of profiles that comes nearest to the target: arXiv 2312.02696, algorithm 3.
 
     Least squares among the sums whose coefficients sum to 1, since each profile integrates to 1 and so must the result.
     (The authors' code solves without this and divides by the sum.) Profiles are scaled to norm 1 first, which keeps the
@@ -98,7 +98,7 @@ def restore(trainer: Trainer, paths: Sequence[Path], width: float) -> Fit:
     """Adds to ``trainer.averages`` those of a relative width, as they would stand now had they been kept.
 
     Args:
-        trainer: at the step that is wanted, usually loaded from the last checkpoint.
+        trainer: at the step of the new averages, usually loaded from the last checkpoint.
         paths: checkpoints of the same training; those before the first step or after the trainer's are not used.
         width: between 0 and 0.28.
 

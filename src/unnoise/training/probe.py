@@ -35,9 +35,9 @@ def seconds(device: torch.device, dtype: torch.dtype, patience: float = 10.0, re
 
 
 def fastest_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
-    """The dtype of that name; for "auto" bfloat16 where a timed trial says that it is faster, else float32.
+    """The dtype of that name; for "auto" bfloat16 where a timed trial shows it to be faster, else float32.
 
-    float16 is never taken: on a processor it is ten times slower, and it overflows.
+    float16 is never chosen: on a processor it is ten times slower, and it overflows.
 
     Raises:
         UnnoiseError: another name.

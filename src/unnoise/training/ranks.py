@@ -75,14 +75,14 @@ def written(done: bool, device: torch.device) -> None:
     """Ends what the first process wrote: the others wait for it.
 
     Raises:
-        UnnoiseError: it could not; here in the others, whose own error tells nothing.
+        UnnoiseError: it could not; raised here in the others, which have no error of their own.
     """
     if mean(float(done), device) < 1 and done:
         raise UnnoiseError("another process could not save the training", "see what it reports")
 
 
 def plain(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Components with whole weights, in modules that are nobody's part: made anew from their configs and filled.
+    """Components with whole weights, in modules that share nothing: made anew from their configs and filled.
 
     All processes must call it. Where no tensor is a part, the components come as they are.
     """

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a line on the screen, JSON lines and TensorBoard. None of it can end it."""
+"""The progress of a training: a line on the screen, JSON lines and TensorBoard. None of it can end it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Report:
 
     Args:
         folder: the run's folder.
-        total: samples when done; a training by time tells it anew after each step.
+        total: samples when done; a training by time estimates it anew after each step.
         start: samples done before.
         every: seconds between two lines where the output is no terminal.
         until: when the training will be stopped, by ``time.monotonic``, if it will.
@@ -140,7 +140,7 @@ class Report:
         self._show(step, row)
 
     def _write(self, row: Mapping[str, Any], samples: int, names: Collection[str]) -> None:
-        """A line of the metrics; the figures of ``names`` on the board too."""
+        """A line of the metrics; those figures that are in ``names`` on the board too."""
         self._log(lambda log: log.row(row, samples, names))
 
     def _show(self, step: TrainStep, row: dict[str, Any]) -> None:
@@ -182,7 +182,7 @@ class Report:
 
     @contextmanager
     def beside(self, what: str) -> Iterator[None]:
-        """What is done beside the training: where it fails, that is said once, and the training goes on."""
+        """Work beside the training: a failure is reported once, and the training goes on."""
         try:
             yield
         except Exception as error:

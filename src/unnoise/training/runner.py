@@ -184,7 +184,7 @@ def _loop(training: Training, trainer: Trainer, report: Report, folder: Path, fl
 
 
 def save(trainer: Trainer, report: Report) -> Path | None:
-    """Saves a checkpoint, and what was logged up to it; None where its numbers are not finite, which is said.
+    """Saves a checkpoint, and what was logged up to it; None where its numbers are not finite, which is reported.
 
     Raises:
         UnnoiseError: it cannot be written.
@@ -229,7 +229,7 @@ def watcher(training: Training, trainer: Trainer, report: Report, folder: Path) 
 
 
 def note_step(report: Report, watched: Watcher | None, step: TrainStep) -> None:
-    """Takes note of a step; where it is time for it, looks at pictures kept back and tells what is wrong."""
+    """Takes note of a step; where it is time for it, looks at pictures kept back and reports what is wrong."""
     every = watched.trainer.settings.watch_every if watched is not None else 0
     if watched is None or not (crossed(watched.trainer, every) or watched.trainer.done):
         report.step(step)
@@ -243,7 +243,7 @@ def note_step(report: Report, watched: Watcher | None, step: TrainStep) -> None:
 
 
 def likeness(report: Report, samples: int, figure: tuple[float, float, float, int]) -> None:
-    """Tells what a preview shows of memorisation, and warns where chance alone would seldom show so much."""
+    """Reports what a preview shows of memorisation, and warns where chance alone would seldom show so much."""
     share, low, high, count = figure
     report.mark("likeness", share, samples)
     line = (

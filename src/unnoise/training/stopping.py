@@ -1,4 +1,4 @@
-"""How a training is asked to stop, and how to go on with it."""
+"""How a training receives a request to stop, and how to go on with it."""
 
 from __future__ import annotations
 

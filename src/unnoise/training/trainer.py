@@ -277,7 +277,7 @@ class Trainer:
             self.skipped, self._skipped_in_a_row = int(manifest["skipped"]), int(manifest["skipped_in_a_row"])
             if self.samples != self.step * self.settings.batch:
                 raise KeyError("counters that disagree")
-            self.seconds = float(manifest.get("seconds", 0.0))  # older checkpoints do not tell
+            self.seconds = float(manifest.get("seconds", 0.0))  # older checkpoints have none
             checkpoint.match(self.tensors(), files)
             for name, role in self.roles.items():
                 own = role.module.state_dict()

@@ -122,12 +122,12 @@ def rise(before: Tensor, after: Tensor) -> float:
 
 
 def learnt(before: Tensor, after: Tensor) -> bool:
-    """Whether (n,) losses fell by more than chance does, or by so much that nobody would call it nothing."""
+    """Whether (n,) losses fell by more than chance would explain, or by so much that no one would call it nothing."""
     return rise(before, after) <= -LEARNT or float(after.mean()) <= (1 - TENTH) * float(before.mean())
 
 
 class Word(NamedTuple):
-    """What a training says of itself: ``kind`` of fixed words, and a sentence with the reason and what to try."""
+    """A remark on a training: ``kind`` of fixed words, and a sentence with the reason and what to try."""
 
     kind: str
     text: str
@@ -181,7 +181,7 @@ def _rates(settings: TrainSettings, factor: float) -> str:
 
 
 class Watcher:
-    """The looks of one training, those before it was resumed among them; each kind of word is said once.
+    """The looks of one training, those before it was resumed among them; each kind of remark comes once.
 
     Args:
         trainer: at the sample it goes on from.

@@ -145,7 +145,7 @@ def counted(modules: Mapping[str, set[str]]) -> str:
 
 
 def alpha(modules: Mapping[str, set[str]], roles: set[str], names: str) -> str:
-    """What the file says of its strength."""
+    """The adapter's strength, as far as the file has it."""
     held = sum(1 for found in modules.values() if "alpha" in found)
     whole = {"lokr_w1", "lokr_w2"} <= roles <= {"lokr_w1", "lokr_w2", "alpha"}
     if whole:

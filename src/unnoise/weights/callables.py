@@ -1,6 +1,6 @@
 """Functions and classes that pickles name: which only make tensors and plain values, and which are traps.
 
-What is on neither list belongs to other programs, and nobody can tell from the file what it does.
+What is on neither list belongs to other programs, and the file does not show what it does.
 """
 
 from __future__ import annotations

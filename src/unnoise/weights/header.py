@@ -23,7 +23,7 @@ BITS = {
 
 
 class Header(NamedTuple):
-    """What a file says of its tensors.
+    """The header of a file of tensors.
 
     Attributes:
         tensors: {name: (type, shape)}.

@@ -120,7 +120,7 @@ def kind_of_tensors(tensors: Shapes, metadata: Mapping[str, str]) -> Found:
 
 
 def labels(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a header says of the file in the words of those who made it."""
+    """The labels in a header, in the words of those who made the file."""
     return {what: metadata[key] for key, what in LABELS.items() if metadata.get(key) not in (None, "", "None")}
 
 
@@ -153,7 +153,7 @@ def unet(tensors: Shapes, form: str) -> Found:
 
 
 def details(what: str, tensors: Shapes) -> dict[str, Any]:
-    """What shapes tell of a model whose kind is known."""
+    """What shapes reveal about a model whose kind is known."""
     facts: dict[str, Any] = {}
     if "Flux.1" in what:
         guided = any("guidance_in." in name or "guidance_embedder" in name for name in tensors)

@@ -2,7 +2,7 @@
 
 A folder holds ``model.json`` (its parts under names of their own, each in names of the registry and plain settings),
 safetensors in shards of at most 15 MiB, and text files that belong to a part (``tokenizer.json``). Nothing in it is
-code. Weights are mapped from their files, not read. What their headers can tell is checked at each load; hashes and
+code. Weights are mapped from their files, not read. What their headers show is checked at each load; hashes and
 numbers are ``weights.verify``'s to check.
 """
 
@@ -116,7 +116,7 @@ def save_model(
 
 
 def _write_shards(folder: Path, part: str, module: nn.Module, dtype: torch.dtype) -> dict[str, str]:
-    """Writes the weights of a part; {file: what tells its header from all others}."""
+    """Writes the weights of a part; {file: what distinguishes its header from all others}."""
     weights = {name for name, _ in module.named_parameters()}
     state = {name: (tensor, dtype if name in weights else tensor.dtype) for name, tensor in module.state_dict().items()}
     shards = _shards({name: tensor.numel() * kind.itemsize for name, (tensor, kind) in state.items()})

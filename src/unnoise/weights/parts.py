@@ -47,8 +47,8 @@ def _packages(*things: object) -> dict[str, list[str]]:
 
 
 class Budget(TorchFunctionMode):
-    """Ends the building of a network that wants far more tensors than there are weights for: what a file says of a
-    network is believed only as far as its weights bear it out."""
+    """Ends the building of a network that needs far more tensors than there are weights for: a file's
+    config is believed only as far as its weights bear it out."""
 
     def __init__(self, tensors: int) -> None:
         super().__init__()

@@ -116,7 +116,7 @@ class Machine:
         """Follows one instruction.
 
         Raises:
-            LookupError: it wants what is not there.
+            LookupError: it takes what is not there.
         """
         stack = self.stack
         if op in CONSTANTS:

@@ -70,7 +70,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of an older format as one of today's.
 
-    Format 1 had five names for parts, each of one kind, and said nothing of where the weights of a part lie.
+    Format 1 had five names for parts, each of one kind, and no entry for where the weights of a part lie.
     """
     if record.get("format") != 1:
         return dict(record)

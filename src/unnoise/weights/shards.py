@@ -15,7 +15,7 @@ from unnoise.weights.header import Header, read_header
 from unnoise.weights.parts import build
 from unnoise.weights.record import AGAIN, MODEL, check_file
 
-DIGEST = "sha256"  # the key of a header's metadata that tells one shard from all others: of its numbers
+DIGEST = "sha256"  # the key of a header's metadata that distinguishes one shard from all others: of its numbers
 FLOATS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 WHOLE = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}  # of buffers
 

@@ -178,7 +178,7 @@ def _file(form: str, opened: tuple[Opened, ...], fault: str) -> TorchFile:
 
 
 def _lacking(value: Any, sizes: dict[str, int]) -> str:
-    """Which numbers are not in the zip, though a tensor wants them; "" if none."""
+    """Which numbers are not in the zip, though a tensor needs them; "" if none."""
     for name, tensor in walk(value):
         least = tensor.numbers * ITEM.get(tensor.dtype, 0)
         if sizes.get(tensor.storage, -1) < least or (

@@ -28,7 +28,7 @@ class Verified(NamedTuple):
 
 
 def verify_model(path: Path) -> Verified:
-    """Reads a model folder whole: files are what the record says, weights fit their parts and are finite.
+    """Reads a model folder whole: files have the hashes in the record, weights fit their parts and are finite.
 
     Raises:
         UnnoiseError: they are not, or there is no model; the first fault is named.

@@ -56,7 +56,7 @@ def table(depth: int) -> dict[str, str]:
 
 
 def config_from(values: Mapping[str, Any]) -> CLIPTextConfig:
-    """Our config from their ``config.json``; what it says of other things than the tower's shape is passed over.
+    """Our config from their ``config.json``; entries on other things than the tower's shape are passed over.
 
     Raises:
         UnnoiseError: a value is missing, of the wrong type, or an activation that ours has not.
