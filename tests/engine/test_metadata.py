@@ -8,7 +8,7 @@ import pytest
 
 from unnoise.engine.metadata import Record, infotext, weights_sha256
 from unnoise.engine.request import Request
-from unnoise.engine.words import MAX_NAMED, nearest, read_vocabulary, strange_words, vocabulary, warning, words_of
+from unnoise.engine.words import MAX_WORDS, nearest, read_vocabulary, strange_words, vocabulary, warning, words_of
 from unnoise.errors import UnnoiseError
 
 REQUEST = Request(
@@ -71,7 +71,7 @@ def test_a_note_on_strange_words_compares_only_those_that_it_names(monkeypatch: 
     compared: list[str] = []
     monkeypatch.setattr("unnoise.engine.words.nearest", lambda word, known: compared.append(word) or [])
     note = warning(" ".join(f"word{i}" for i in range(30_000)), {"apple"})
-    assert compared == [f"word{i}" for i in range(MAX_NAMED)]
+    assert compared == [f"word{i}" for i in range(MAX_WORDS)]
     assert "'word11' and 29,988 words more; it draws" in note
 
 

@@ -28,7 +28,7 @@ class Frame(NamedTuple):
     predicted: Image.Image
 
 
-class Drawn(NamedTuple):
+class FinishedPicture(NamedTuple):
     """A finished picture, and its run where that was asked for."""
 
     done: Finished
@@ -41,7 +41,7 @@ def draw(
     sources: Mapping[str, Image.Image],
     strict: bool = False,
     film: bool = False,
-) -> Iterator[Drawn]:
+) -> Iterator[FinishedPicture]:
     """Yields pictures in the order of their requests, with a progress line on the standard error.
 
     Args:
@@ -69,7 +69,7 @@ def draw(
             elif isinstance(event, Finished):
                 done[event.number] = event
             while handed in done:
-                yield Drawn(done.pop(handed), frames.pop(handed))
+                yield FinishedPicture(done.pop(handed), frames.pop(handed))
                 handed += 1
 
 

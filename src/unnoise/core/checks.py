@@ -35,14 +35,14 @@ def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
     """
     expected = f"a whole number, {least} or more" if most == math.inf else f"a whole number from {least} to {most}"
     try:
-        found = operator.index(value) if _is_scalar(value) else None
+        result = operator.index(value) if _is_scalar(value) else None
     except (TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None:
+        result = None
+    if result is None:
         raise UnnoiseError(f"{name} is {description(value)}, which is no whole number", f"give {expected}")
-    if not least <= found <= most:
-        raise UnnoiseError(f"{name} {description(found)} is out of range", f"choose {expected}")
-    return found
+    if not least <= result <= most:
+        raise UnnoiseError(f"{name} {description(result)} is out of range", f"choose {expected}")
+    return result
 
 
 def number(
@@ -64,16 +64,16 @@ def number(
     """
     expected = _number(least, most, above, below)
     try:
-        found = float(value) if _is_scalar(value) else None
+        result = float(value) if _is_scalar(value) else None
     except (ArithmeticError, TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None or math.isnan(found):
+        result = None
+    if result is None or math.isnan(result):
         raise UnnoiseError(f"{name} is {description(value)}, which is no number", f"give {expected}")
     if not (
-        (found > above if least is None else found >= least) and (found < below if most is None else found <= most)
+        (result > above if least is None else result >= least) and (result < below if most is None else result <= most)
     ):
-        raise UnnoiseError(f"{name} {found:g} is out of range", f"choose {expected}")
-    return found
+        raise UnnoiseError(f"{name} {result:g} is out of range", f"choose {expected}")
+    return result
 
 
 def seed(name: str, value: Any, count: int = 1) -> int:

@@ -121,13 +121,13 @@ def _padded(values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[l
     longest = max(value.shape[1] for value in values)
     if all(mask is None for mask in masks) and all(value.shape[1] == longest for value in values):
         return list(values), None
-    padded, seen = [], []
+    padded, padded_masks = [], []
     for value, mask in zip(values, masks, strict=True):
-        known = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device) if mask is None else mask
+        own = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device) if mask is None else mask
         missing = longest - value.shape[1]
         padded.append(F.pad(value, (0, 0, 0, missing)) if missing else value)  # behind the last token
-        seen.append(F.pad(known, (0, missing)) if missing else known)
-    return padded, seen
+        padded_masks.append(F.pad(own, (0, missing)) if missing else own)
+    return padded, padded_masks
 
 
 def _with_zeros(values: Sequence[Tensor | None], conditions: Sequence[Condition]) -> list[Tensor]:

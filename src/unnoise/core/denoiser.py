@@ -30,7 +30,7 @@ NOISE_LABELS: dict[str, Callable[[Scalar, NoiseLevel], Scalar]] = {
 }
 
 
-class Seen(NamedTuple):
+class NetworkInput(NamedTuple):
     """A state as a network sees it.
 
     Attributes:
@@ -99,13 +99,13 @@ class Denoiser(nn.Module):
         Raises:
             UnnoiseError: the prediction cannot be inverted at this level, or ``x`` or ``here`` is no such thing.
         """
-        seen = self.enter(x, here, previous)
-        if isinstance(seen, Estimate):
-            return seen
-        output, features = self.call(seen.scaled, seen.label, cond, edits, read)
-        return self.leave(output, seen, features)
+        network_input = self.enter(x, here, previous)
+        if isinstance(network_input, Estimate):
+            return network_input
+        output, features = self.call(network_input.scaled, network_input.label, cond, edits, read)
+        return self.leave(output, network_input, features)
 
-    def enter(self, x: Tensor, here: NoiseLevel, previous: Estimate | None = None) -> Seen | Estimate:
+    def enter(self, x: Tensor, here: NoiseLevel, previous: Estimate | None = None) -> NetworkInput | Estimate:
         """What the network is shown of a state at a level; for clean data, of which nothing is asked, the estimate.
 
         The first third of ``forward``: rows of several runs, each at a level of its own, enter one by one, share one
@@ -120,12 +120,14 @@ class Denoiser(nn.Module):
         self.prediction.check(own)
         x = x * over(_ratio(own, here), x)
         again = self.fed_back(previous) if self.self_conditioning and previous is not None else None
-        return Seen(x, own, *self.scaled(x, t, own, again))
+        return NetworkInput(x, own, *self.scaled(x, t, own, again))
 
-    def leave(self, output: Tensor, seen: Seen, features: Mapping[str, Tensor] | None = None) -> Estimate:
+    def leave(
+        self, output: Tensor, network_input: NetworkInput, features: Mapping[str, Tensor] | None = None
+    ) -> Estimate:
         """The estimate that the network's raw output stands for, in the precision of the state."""
-        output, fraction = self.split(output.to(seen.x.dtype))
-        x0, eps = self.prediction.decode(output, seen.x, seen.level)
+        output, fraction = self.split(output.to(network_input.x.dtype))
+        x0, eps = self.prediction.decode(output, network_input.x, network_input.level)
         return Estimate(x0, eps, fraction, features or None)
 
     def output(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unnoise.core.condition import Condition
-from unnoise.core.denoiser import Denoiser, Seen
+from unnoise.core.denoiser import Denoiser, NetworkInput
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import OWN, Ask, Asks, Evaluate, Parts
 from unnoise.core.level import NoiseLevel
@@ -39,7 +39,7 @@ class _Item(NamedTuple):
     question: int
     name: str
     ask: Ask
-    seen: Seen
+    network_input: NetworkInput
 
 
 def answer(networks: Mapping[str, Denoiser], questions: Sequence[Question]) -> list[Parts]:
@@ -59,27 +59,27 @@ def answer(networks: Mapping[str, Denoiser], questions: Sequence[Question]) -> l
     for _, number, name in sorted(asks):
         question = questions[number]
         ask = question.asks[name]
-        seen = network_called(networks, ask.network).enter(question.x, question.here, ask.previous)
-        if isinstance(seen, Estimate):
-            parts[number][name] = seen
+        network_input = network_called(networks, ask.network).enter(question.x, question.here, ask.previous)
+        if isinstance(network_input, Estimate):
+            parts[number][name] = network_input
             continue
-        kind = (ask.network, ask.adapters, ask.edits, ask.read, _joinable(ask.cond), seen.x.shape[1:])
-        groups.setdefault(kind, []).append(_Item(number, name, ask, seen))
+        kind = (ask.network, ask.adapters, ask.edits, ask.read, _joinable(ask.cond), network_input.x.shape[1:])
+        groups.setdefault(kind, []).append(_Item(number, name, ask, network_input))
     for items in groups.values():
         denoiser, first = networks[items[0].ask.network], items[0].ask
-        conds = [_rows(each.ask.cond, len(each.seen.x)) for each in items if each.ask.cond is not None]
+        conds = [_rows(each.ask.cond, len(each.network_input.x)) for each in items if each.ask.cond is not None]
         output, features = denoiser.call(
-            _joined([each.seen.scaled for each in items]),
-            torch.cat([each.seen.label for each in items]),
+            _joined([each.network_input.scaled for each in items]),
+            torch.cat([each.network_input.label for each in items]),
             Condition.cat(conds) if conds else None,
             first.edits,
             first.read,
         )
         place = 0
         for each in items:
-            rows = slice(place, place := place + len(each.seen.x))
+            rows = slice(place, place := place + len(each.network_input.x))
             own = {site: value[rows] for site, value in features.items()}
-            parts[each.question][each.name] = denoiser.leave(output[rows], each.seen, own)
+            parts[each.question][each.name] = denoiser.leave(output[rows], each.network_input, own)
     return [{name: estimates[name] for name in q.asks} for q, estimates in zip(questions, parts, strict=True)]
 
 

@@ -129,17 +129,17 @@ class Mixture:
         Bishop 2006, equations 2.81 and 2.82, with weights by how well each component explains the values. This is the
         truth for inpainting.
         """
-        seen = torch.as_tensor(list(coordinates))
+        places = torch.as_tensor(list(coordinates))
         rest = torch.tensor([i for i in range(self.dim) if i not in set(coordinates)])
         cov = self.covariances
-        within = Mixture(self.weights, self.means[:, seen], cov[:, seen][:, :, seen])
+        within = Mixture(self.weights, self.means[:, places], cov[:, places][:, :, places])
         values = values.double()
         weights = within._posterior(values[None], CLEAN).weight[0]
-        across = cov[:, rest][:, :, seen]  # (K, r, s)
+        across = cov[:, rest][:, :, places]  # (K, r, s)
         gain = torch.linalg.solve(within.covariances, across.mT).mT  # (K, r, s) S_ab S_bb^-1
-        means = self.means[:, rest] + torch.einsum("krs,ks->kr", gain, values - self.means[:, seen])
-        left = cov[:, rest][:, :, rest] - gain @ across.mT
-        return Mixture(weights.clamp_min(1e-300), means, (left + left.mT) / 2)
+        means = self.means[:, rest] + torch.einsum("krs,ks->kr", gain, values - self.means[:, places])
+        residual = cov[:, rest][:, :, rest] - gain @ across.mT
+        return Mixture(weights.clamp_min(1e-300), means, (residual + residual.mT) / 2)
 
     def endpoint(self, x: Tensor, here: NoiseLevel, there: NoiseLevel, tolerance: float = 1e-12) -> Tensor:
         """Where the sampling equation dx = x0 d(alpha) + eps d(sigma) leads x: the truth that solvers approach.

@@ -51,15 +51,15 @@ def weights(nodes: Sequence[float], z: float) -> list[float]:
     ``nodes`` are distinct places, 0 the step's start and 1 its end. With z = 0 these are the weights of Adams.
     """
     moments = [math.factorial(k) * phi(k + 1, z) for k in range(len(nodes))]  # of u^k
-    found = []
+    result = []
     for node in nodes:
         basis = [1.0]  # Lagrange's polynomial of this node, the constant first
         for other in nodes:
             if other != node:
                 pairs = zip([0.0, *basis], [*basis, 0.0], strict=True)
                 basis = [(up - other * same) / (node - other) for up, same in pairs]
-        found.append(math.fsum(c * moment for c, moment in zip(basis, moments, strict=True)))
-    return found
+        result.append(math.fsum(c * moment for c, moment in zip(basis, moments, strict=True)))
+    return result
 
 
 def halved(nodes: Sequence[float], z: float) -> list[float]:
@@ -79,8 +79,8 @@ def reach(nodes: Sequence[float], z: float, weigh: Weigh = weights, far: float =
     it the weights grow with the k-1st power of the ratio, and networks are wrong by more than polynomials gain.
     """
     for count in range(len(nodes), 1, -1):
-        found = weigh(nodes[:count], z)
-        if sum(abs(w) for w in found) <= far * (2**count - 1) * abs(sum(found)):
+        factors = weigh(nodes[:count], z)
+        if sum(abs(w) for w in factors) <= far * (2**count - 1) * abs(sum(factors)):
             return count
     return 1
 

@@ -24,7 +24,7 @@ _WORDS = {"true": True, "false": False, "none": None}
 _LONGEST, _DEEPEST = 1000, 8
 
 
-class Written(NamedTuple):
+class Notation(NamedTuple):
     """A method as it was written.
 
     Attributes:
@@ -76,17 +76,17 @@ def shortened(kind: str, text: str, defaults: Mapping[str, str]) -> str:
     'interval(rescale, high=8)'
     """
 
-    def short(written: Written) -> Written:
-        kept = {}
-        for key, value in written.settings.items():
+    def short(notation: Notation) -> Notation:
+        settings = {}
+        for key, value in notation.settings.items():
             if key not in defaults or _value_text(value, {}) != defaults[key]:
-                kept[key] = short(value) if isinstance(value, Written) else value
-        return written._replace(settings=kept)
+                settings[key] = short(value) if isinstance(value, Notation) else value
+        return notation._replace(settings=settings)
 
     return _text(short(read(kind, text)), {})
 
 
-def read(kind: str, text: str) -> Written:
+def read(kind: str, text: str) -> Notation:
     """A parsed notation, before anything is made of it.
 
     Raises:
@@ -95,31 +95,31 @@ def read(kind: str, text: str) -> Written:
     return _Reader(kind, checks.text(kind.removesuffix("s"), text)).read()
 
 
-def _built(written: Written, defaults: Mapping[str, Any]) -> Any:
-    own = {key: _built(v, defaults) if isinstance(v, Written) else v for key, v in written.settings.items()}
-    settings = {key: value for key, value in defaults.items() if key in written.parameters} | own
+def _built(notation: Notation, defaults: Mapping[str, Any]) -> Any:
+    own = {key: _built(v, defaults) if isinstance(v, Notation) else v for key, v in notation.settings.items()}
+    settings = {key: value for key, value in defaults.items() if key in notation.parameters} | own
     try:
-        return written.cls(**settings)
+        return notation.cls(**settings)
     except UnnoiseError as error:
-        raise UnnoiseError(f"{written.name}: {error.what}", error.hint) from None
+        raise UnnoiseError(f"{notation.name}: {error.what}", error.hint) from None
     except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise UnnoiseError(
-            f"{written.name} does not take these settings: {error}", f"it has {_listed(written.parameters)}"
+            f"{notation.name} does not take these settings: {error}", f"it has {_listed(notation.parameters)}"
         ) from None
 
 
-def _text(written: Written, defaults: Mapping[str, str]) -> str:
-    own = {key: _value_text(value, defaults) for key, value in written.settings.items()}
-    own |= {key: value for key, value in defaults.items() if key in written.parameters and key not in own}
+def _text(notation: Notation, defaults: Mapping[str, str]) -> str:
+    own = {key: _value_text(value, defaults) for key, value in notation.settings.items()}
+    own |= {key: value for key, value in defaults.items() if key in notation.parameters and key not in own}
     parts: list[str] = []
-    for place, key in enumerate(written.parameters):  # by place as long as none is left out, then by name
+    for place, key in enumerate(notation.parameters):  # by place as long as none is left out, then by name
         if key in own:
             parts.append(own[key] if place == len(parts) else f"{key}={own[key]}")
-    return f"{written.name}({', '.join(parts)})" if parts else written.name
+    return f"{notation.name}({', '.join(parts)})" if parts else notation.name
 
 
 def _value_text(value: Any, defaults: Mapping[str, str]) -> str:
-    return _text(value, defaults) if isinstance(value, Written) else _written("a setting", value)
+    return _text(value, defaults) if isinstance(value, Notation) else _written("a setting", value)
 
 
 def write(method: Any) -> str:
@@ -183,11 +183,11 @@ class _Reader:
         self.tokens: list[tuple[str, str]] = []
         place = 0
         while place < len(text.rstrip()):
-            found = _TOKEN.match(text, place)
-            if found is None or not found.lastgroup:
+            match = _TOKEN.match(text, place)
+            if match is None or not match.lastgroup:
                 raise self.wrong("a quotation mark stands alone")
-            self.tokens.append((found.lastgroup, found[found.lastgroup].strip()))
-            place = found.end()
+            self.tokens.append((match.lastgroup, match[match.lastgroup].strip()))
+            place = match.end()
 
     @property
     def what(self) -> str:
@@ -198,11 +198,11 @@ class _Reader:
             f"the {self.what} {self.text[:80]!r} cannot be read: {why}", 'write it like "name(setting=1)"'
         )
 
-    def read(self) -> Written:
-        found = self.method(0)
+    def read(self) -> Notation:
+        notation = self.method(0)
         if self.tokens:
             raise self.wrong(f"{self.tokens[0][1]!r} is too much")
-        return found
+        return notation
 
     def take(self, mark: str) -> bool:
         """Whether the next token is this mark; it is then behind us."""
@@ -211,13 +211,13 @@ class _Reader:
             return True
         return False
 
-    def method(self, depth: int) -> Written:
+    def method(self, depth: int) -> Notation:
         if not self.tokens or self.tokens[0][0] == "mark":
             raise self.wrong("a name is missing")
         if depth > _DEEPEST:
             raise self.wrong(f"it is more than {_DEEPEST} deep")
         name = self.tokens.pop(0)[1]
-        method = Written(name, find(self.kind, name), {})
+        method = Notation(name, find(self.kind, name), {})
         parameters, settings = method.parameters, method.settings
         if self.take("("):
             while not self.take(")"):

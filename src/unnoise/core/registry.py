@@ -216,10 +216,10 @@ def _read(offer: packages.Offer) -> Entry:
         raise ValueError(f"the source of {module} cannot be read ({error})") from None
     if nodes is None:
         raise ValueError(f"the source of {module} is not there")
-    found = next((entry for node in nodes if (entry := _entry(node, module)) and entry.attribute == attribute), None)
-    if found is None or found.name != offer.name:
+    match = next((entry for node in nodes if (entry := _entry(node, module)) and entry.attribute == attribute), None)
+    if match is None or match.name != offer.name:
         raise ValueError(f'{module} has no {attribute} with @register("{offer.name}")')
-    return found._replace(package=offer.package)
+    return match._replace(package=offer.package)
 
 
 def find(kind: str, name: str) -> Any:

@@ -218,18 +218,18 @@ def rows_of(captions: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     A prompt is never cut, since its author can shorten it. Captions of other tools are often longer than a tower reads.
     """
     short = [tokenizer.cut(caption) for caption in captions]
-    cut = [(caption, part) for caption, part in zip(captions, short, strict=True) if part != caption]
-    if cut:
-        within = sum(not between_words(caption, len(part)) for caption, part in cut)
+    cuts = [(caption, part) for caption, part in zip(captions, short, strict=True) if part != caption]
+    if cuts:
+        within = sum(not between_words(caption, len(part)) for caption, part in cuts)
         log.warning(
             "%d of %d captions are longer than the %d tokens that the text tower reads; their ends are cut off, "
             "%d after a word or tag and %d inside of one; the first is read as %r",
-            len(cut),
+            len(cuts),
             len(captions),
             tokenizer.room,
-            len(cut) - within,
+            len(cuts) - within,
             within,
-            cut[0][1],
+            cuts[0][1],
         )
     return tokenizer(short)
 

@@ -186,8 +186,8 @@ def read_subset(root: Path, toml: Path, settings: Mapping[str, Any], aside: Quar
     files = {place: path for place, path in files_in(root, folder, aside) if path not in mine}
     texts = [place for place in files if place.lower().endswith(ending)]
     others = [place for place in files if ending_of(place) in ENDINGS and place not in {*texts}]
-    spoken = {*texts, *others}
-    names = [place for place in files if place not in spoken and is_picture(place, files[place], aside)]
+    text_files = {*texts, *others}
+    names = [place for place in files if place not in text_files and is_picture(place, files[place], aside)]
     keys = {key for place in names for key in (Path(place).name, Path(place).stem)}
     for key in [key for key in records or () if key not in keys]:
         aside.add(f"{settings['metadata_file']}: {key}", LeftOut("no picture", "there is none of that name"))

@@ -106,12 +106,12 @@ def without_doubles(pictures: list[str], crowded: list[str], name: str, aside: Q
     samples: dict[str, list[str]] = defaultdict(list)
     for member in dict.fromkeys(crowded):
         samples[sample_of(member)].append(member)
-    gone: set[str] = set()
+    doubles: set[str] = set()
     for stem, several in [*((stem, each) for stem, each in stems.items() if len(each) > 1), *samples.items()]:
-        if not gone.issuperset(several):
+        if not doubles.issuperset(several):
             aside.add(f"{name}#{stem}", LeftOut("several pictures", f"the sample holds {', '.join(several)}"))
-        gone.update(several)
-    return [member for member in pictures if member not in gone]
+        doubles.update(several)
+    return [member for member in pictures if member not in doubles]
 
 
 def other_views(pictures: list[str], used: dict[str, str]) -> set[str]:

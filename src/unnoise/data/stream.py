@@ -27,7 +27,7 @@ PATIENCE = 3  # passes without a picture that can be used
 Collate = Callable[[Tensor, Sequence[Sequence[str]], Draws], Batch]
 
 
-class Held(NamedTuple):
+class BufferItem(NamedTuple):
     """A picture in the buffer: the shard that it is from, its number there, and its bytes with its captions."""
 
     shard: int
@@ -104,42 +104,42 @@ class TarStream:
             ValueError: it names pictures that are not there.
         """
         places = [(int(shard), int(number)) for shard, number in state["buffer"] if shard >= 0]
-        found: dict[tuple[int, int], Held] = {}
+        entries: dict[tuple[int, int], BufferItem] = {}
         for shard in sorted({shard for shard, _ in places}):
             numbers = {number for of, number in places if of == shard}
-            for held in itertools.islice(self._read(shard), max(numbers) + 1):
-                if held.number in numbers:
-                    found[shard, held.number] = held
-        if len(found) < len(set(places)):
+            for entry in itertools.islice(self._read(shard), max(numbers) + 1):
+                if entry.number in numbers:
+                    entries[shard, entry.number] = entry
+        if len(entries) < len(set(places)):
             raise ValueError("the tars lack pictures that were in the buffer")
         self._step, self._rows = step - 1, []
-        self._go(state["position"], [found[each] for each in places])
+        self._go(state["position"], [entries[each] for each in places])
         self._before = self._position()
 
-    def _go(self, position: Tensor, held: list[Held]) -> None:
+    def _go(self, position: Tensor, entries: list[BufferItem]) -> None:
         self._pass, self._place, self._number, self._picks = (int(count) for count in position)
-        self._held, self._source = held, self._coming()
+        self._entries, self._source = entries, self._coming()
 
     def _position(self) -> dict[str, Tensor]:
         buffer = torch.full((self.buffer, 2), -1)
-        for row, held in enumerate(self._held):
-            buffer[row] = torch.tensor([held.shard, held.number])
+        for row, entry in enumerate(self._entries):
+            buffer[row] = torch.tensor([entry.shard, entry.number])
         return {"position": torch.tensor([self._pass, self._place, self._number, self._picks]), "buffer": buffer}
 
-    def _read(self, shard: int) -> Iterator[Held]:
+    def _read(self, shard: int) -> Iterator[BufferItem]:
         """The pictures of a shard from its first on."""
         items = read_tar(self.shards[shard], self.shards[shard].name, Quarantine()).items
-        return (Held(shard, number, item) for number, item in enumerate(items))
+        return (BufferItem(shard, number, item) for number, item in enumerate(items))
 
-    def _coming(self) -> Iterator[Held]:
+    def _coming(self) -> Iterator[BufferItem]:
         """All pictures from where the stream is, without an end, as long as a pass has any."""
         empty = self._number == 0 and self._place == 0
         while True:
             order = torch.randperm(len(self.shards), generator=generator("shards", self.seed, self._pass)).tolist()
             while self._place < len(order):
-                for held in itertools.islice(self._read(order[self._place]), self._number, None):
-                    self._number, empty = held.number + 1, False
-                    yield held
+                for entry in itertools.islice(self._read(order[self._place]), self._number, None):
+                    self._number, empty = entry.number + 1, False
+                    yield entry
                 self._place, self._number = self._place + 1, 0
             if empty:
                 return
@@ -151,20 +151,20 @@ class TarStream:
 
         failures, began = 0, self._pass
         while failures <= self.buffer or self._pass <= began + PATIENCE:
-            self._held += itertools.islice(self._source, self.buffer - len(self._held))
-            if not self._held:
+            self._entries += itertools.islice(self._source, self.buffer - len(self._entries))
+            if not self._entries:
                 break
             pick = generator("taken", self.seed, self._picks)
-            place = int(torch.randint(len(self._held), (), generator=pick))
+            place = int(torch.randint(len(self._entries), (), generator=pick))
             self._picks += 1
-            held, self._held[place] = self._held[place], self._held[-1]
-            self._held.pop()
+            entry, self._entries[place] = self._entries[place], self._entries[-1]
+            self._entries.pop()
             try:
-                picture = self.squarer(held.item.data).picture
+                picture = self.squarer(entry.item.data).picture
             except LeftOut:
                 failures += 1
                 continue
-            return torch.from_numpy(np.array(picture)).permute(2, 0, 1), held.item.captions
+            return torch.from_numpy(np.array(picture)).permute(2, 0, 1), entry.item.captions
         raise UnnoiseError(
             "no picture in the tars can be used", "see `unnoise data folder` for what is wrong with them"
         )

@@ -171,11 +171,11 @@ class Tokenizer:
     def _row(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
         """(ids with start, end and padding; spans of the prompt's own) of a prompt that the model can read."""
         check_length(checks.text("prompt", prompt))
-        found = self._encoded(prompt)
-        if (count := len(found.ids)) > self.room:
+        encoding = self._encoded(prompt)
+        if (count := len(encoding.ids)) > self.room:
             raise UnnoiseError(f"the prompt has {count} tokens, the model reads {self.room}", "use fewer words")
         start = [] if self.start is None else [self.start]
-        return [*start, *found.ids, self.end, *[self.pad] * (self.room - count)], found.offsets
+        return [*start, *encoding.ids, self.end, *[self.pad] * (self.room - count)], encoding.offsets
 
     def read(self, prompt: str) -> Tokens:
         """A prompt's row of ids, and where they stand in it, cut into tokens once.

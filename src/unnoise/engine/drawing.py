@@ -152,7 +152,7 @@ class Drawing:
     def _inverted(self, start: Start) -> Generator[Question | Stepped | None, Parts | None, Start]:
         """The start with the state that it is led back to: found by the first of all that begin there."""
         key = "inverted", replace(self.request, prompt="", negative="", seed=0)
-        while not isinstance(found := self.remembered.get(key), Start):
+        while not isinstance(entry := self.remembered.get(key), Start):
             if key in self.remembered:
                 yield None
                 continue
@@ -162,7 +162,7 @@ class Drawing:
             finally:
                 if self.remembered.get(key) is None:  # it failed, or was cancelled
                     self.remembered.pop(key, None)
-        return found
+        return entry
 
     def _climbed(self, start: Start) -> Generator[Question, Parts, Start]:
         """The start with the state from which a plain run of Euler with its own words would lead back to it.

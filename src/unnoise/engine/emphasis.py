@@ -133,16 +133,16 @@ def read(tokenizer: Tokenizer, prompt: str, weights: bool = True, typed: bool = 
         return Reading(text, tokenizer.read(text).ids, None)
     pieces = parse(prompt, typed)
     text = "".join(piece for piece, _ in pieces)
-    found = tokenizer.read(text)
+    tokens = tokenizer.read(text)
     if all(weight == 1 for _, weight in pieces):
-        return Reading(text, found.ids, None)
+        return Reading(text, tokens.ids, None)
     each = [weight for piece, weight in pieces for _ in piece]
-    row = torch.ones(len(found.ids))
-    for place, (start, stop) in enumerate(found.spans, found.first):
+    row = torch.ones(len(tokens.ids))
+    for place, (start, stop) in enumerate(tokens.spans, tokens.first):
         inked = [i for i in range(start, stop) if not text[i].isspace()] or list(range(start, stop))
         own = {each[i] for i in inked}
         row[place] = own.pop() if len(own) == 1 else fmean(each[i] for i in inked)
-    return Reading(text, found.ids, None if bool((row == 1).all()) else row)
+    return Reading(text, tokens.ids, None if bool((row == 1).all()) else row)
 
 
 @torch.inference_mode()

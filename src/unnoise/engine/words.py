@@ -11,7 +11,7 @@ from unnoise.errors import UnnoiseError
 from unnoise.text import clean
 
 WORDS = "words.json"  # a file of a model folder: all words of the captions it was trained on, in alphabetical order
-MAX_NAMED = 12  # strange words of all prompts that a note names
+MAX_WORDS = 12  # strange words of all prompts that a note names
 
 
 def words_of(text: str) -> list[str]:
@@ -59,7 +59,7 @@ def warning(prompt: str, lexicon: Collection[str]) -> str:
     strange = strange_words(prompt, lexicon)
     if not strange:
         return ""
-    near = {word: ", ".join(nearest(word, lexicon)) for word in strange[:MAX_NAMED]}
+    near = {word: ", ".join(nearest(word, lexicon)) for word in strange[:MAX_WORDS]}
     names = ", ".join(f"{word!r}" + (f" (nearest: {words})" if words else "") for word, words in near.items())
-    more = f" and {len(strange) - MAX_NAMED:,} words more" if len(strange) > MAX_NAMED else ""
+    more = f" and {len(strange) - MAX_WORDS:,} words more" if len(strange) > MAX_WORDS else ""
     return f"note: the model has never been taught {names}{more}; it draws what it makes of the rest"

@@ -86,18 +86,18 @@ def transformers_config(value: Any, path: Path) -> Answer | None:
 
 def shards(value: Any, path: Path) -> Answer | None:
     """The index of a model in several files: which of them are missing."""
-    found = value.get("weight_map") if isinstance(value, dict) else None
-    if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
+    places = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         return None
-    files = sorted(set(found.values()))
-    tensors = {str(name)[:MAX_NAME]: ("?", None) for name in found}
+    files = sorted(set(places.values()))
+    tensors = {str(name)[:MAX_NAME]: ("?", None) for name in places}
     outside = [file for file in files if Path(file).name != file or file in ("", ".", "..")]
     missing = [file for file in files if file not in outside and not (path.parent / file).is_file()]
     metadata = value.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     kind = kind_of_tensors(tensors, {})
     facts = {
-        "tensors": len(found),
+        "tensors": len(places),
         "shards": len(files),
         "bytes of all shards": total,
         "missing": names(missing) or "none",
@@ -172,15 +172,15 @@ def tensor_list(value: Any, path: Path) -> Answer | None:
     if isinstance(value, list) and len(value) >= 2 and all(isinstance(name, str) for name in value):
         tensors: dict[str, Any] = {name[:MAX_NAME]: ("?", None) for name in value}
     else:
-        held = value.get("keys", value) if isinstance(value, dict) else None
-        if not isinstance(held, dict) or not held:
+        entries = value.get("keys", value) if isinstance(value, dict) else None
+        if not isinstance(entries, dict) or not entries:
             return None
-        held = {k: v for k, v in held.items() if k != "__metadata__"}
-        if not held or not all(isinstance(v, dict) and isinstance(v.get("shape"), list) for v in held.values()):
+        entries = {k: v for k, v in entries.items() if k != "__metadata__"}
+        if not entries or not all(isinstance(v, dict) and isinstance(v.get("shape"), list) for v in entries.values()):
             return None
-        if any(type(n) is not int or not 0 <= n < 2**53 for v in held.values() for n in v["shape"][:16]):
+        if any(type(n) is not int or not 0 <= n < 2**53 for v in entries.values() for n in v["shape"][:16]):
             return None
-        tensors = {k[:MAX_NAME]: (dtype_of(v.get("dtype")), tuple(v["shape"][:16])) for k, v in held.items()}
+        tensors = {k[:MAX_NAME]: (dtype_of(v.get("dtype")), tuple(v["shape"][:16])) for k, v in entries.items()}
     return listed(tensors, JSON)
 
 
@@ -209,9 +209,9 @@ ROWS: tuple[Callable[[Any, Path], Answer | None], ...] = (
 
 def describe(value: Any, path: Path) -> Answer:
     """What a JSON file is, by its value; ``path`` is where it lies, for files that belong beside it."""
-    found = next((answer for row in ROWS if (answer := row(value, path)) is not None), None)
-    if found is not None:
-        return found
+    match = next((answer for row in ROWS if (answer := row(value, path)) is not None), None)
+    if match is not None:
+        return match
     if isinstance(value, dict):
         return Answer("JSON of no kind that is known here", JSON, {"keys": names(value)})
     facts = {"entries": len(value)} if isinstance(value, list) else {}

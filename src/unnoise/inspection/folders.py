@@ -147,14 +147,14 @@ def peft(folder: Path) -> Answer:
     if not file.is_file():
         return settings._replace(what="an adapter as PEFT saves it, without weights", format=FOLDER)
     header = read_header(file)
-    found = kind_of_tensors(header.tensors, header.metadata)
+    finding = kind_of_tensors(header.tensors, header.metadata)
     scale = settings.facts.get("scale")
     strength = {} if scale is None else {"alpha": f"by its settings; its scale is {scale:g}"}
     return Answer(
-        f"{found.what}, as PEFT saves it",
+        f"{finding.what}, as PEFT saves it",
         FOLDER,
-        {**found.facts, **settings.facts, **strength},
-        found.note,
+        {**finding.facts, **settings.facts, **strength},
+        finding.note,
         header=header,
     )
 
@@ -185,10 +185,10 @@ def mixed(folder: Path, files: list[str], num_folders: int, look: Callable[[Path
     facts: dict[str, Any] = {"files": len(files), "folders": num_folders}
     if tensors and (len(tensors) == 1 or all(re.search(r"-\d+-of-\d+\.safetensors$", name) for name in tensors)):
         whole = shards([folder / name for name in tensors[:1000]])
-        found = kind_of_tensors(whole.tensors, whole.metadata)
+        finding = kind_of_tensors(whole.tensors, whole.metadata)
         if CONFIG in files:
             facts |= dict(describe(record_of(folder / CONFIG), folder / CONFIG).facts)
-        return Answer(found.what, FOLDER, {**facts, **found.facts}, found.note, header=whole)
+        return Answer(finding.what, FOLDER, {**facts, **finding.facts}, finding.note, header=whole)
     if weights:
         for name in weights[:LOOKED_AT]:
             try:

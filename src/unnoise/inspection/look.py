@@ -18,7 +18,7 @@ from unnoise.inspection.texts import describe_text
 from unnoise.weights.gguf import read_gguf
 from unnoise.weights.header import Header, read_header
 from unnoise.weights.kinds import kind_of_tensors
-from unnoise.weights.shapes import Found
+from unnoise.weights.shapes import Finding
 from unnoise.weights.torch_files import TorchFile, read_pickle, read_zip
 
 MAX_TEXT, MAX_PLAIN = 2**23, 2**21  # bytes that are read of JSON, of which a tokenizer has three megabytes, and of text
@@ -112,20 +112,20 @@ def safetensors(path: Path) -> Answer:
     return of_tensors(kind_of_tensors(header.tensors, header.metadata), "safetensors", header)
 
 
-def of_tensors(found: Found, form: str, header: Header) -> Answer:
+def of_tensors(finding: Finding, form: str, header: Header) -> Answer:
     """The answer for a file of tensors."""
-    if found.what == "unknown":
-        return Answer("weights of no model that is known here", form, found.facts, found.note, header=header)
-    return Answer(found.what, form, found.facts, found.note, header=header)
+    if finding.what == "unknown":
+        return Answer("weights of no model that is known here", form, finding.facts, finding.note, header=header)
+    return Answer(finding.what, form, finding.facts, finding.note, header=header)
 
 
 def gguf(path: Path) -> Answer:
     """The answer for a GGUF file."""
     header = read_gguf(path)
     labels = {k: v for k, v in header.metadata.items() if k in ("GGUF version", "general.architecture", "general.name")}
-    found = kind_of_tensors(header.tensors, {})
-    facts = labels | dict(found.facts)
-    return of_tensors(found._replace(facts=facts, note="this program reads no GGUF weights yet"), "GGUF", header)
+    finding = kind_of_tensors(header.tensors, {})
+    facts = labels | dict(finding.facts)
+    return of_tensors(finding._replace(facts=facts, note="this program reads no GGUF weights yet"), "GGUF", header)
 
 
 def bare_pickle(path: Path) -> Answer | None:
@@ -151,7 +151,7 @@ def zipped(path: Path) -> Answer:
 def pickled(path: Path, file: TorchFile) -> Answer:
     """The answer for a file with pickles, none of which is opened."""
     header = Header(file.tensors, {}, path.stat().st_size)
-    found, facts = what_is_pickled(file)
+    finding, facts = what_is_pickled(file)
     if file.places and set(file.places) != {"cpu"}:
         facts["saved on"] = ", ".join(file.places[:8])
     if file.foreign:
@@ -169,12 +169,12 @@ def pickled(path: Path, file: TorchFile) -> Answer:
         return Answer(
             "a pickle that runs code", file.form, facts, "", fault, "do not open it with any program", evidence
         )
-    note = f"{found.note}; {OTHERWISE}" if found.note else OTHERWISE
+    note = f"{finding.note}; {OTHERWISE}" if finding.note else OTHERWISE
     mend = "download it again, or ask for the same weights as safetensors"
-    return Answer(found.what, file.form, facts, note, file.fault, mend, header if file.tensors else None)
+    return Answer(finding.what, file.form, facts, note, file.fault, mend, header if file.tensors else None)
 
 
-def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
+def what_is_pickled(file: TorchFile) -> tuple[Finding, dict[str, Any]]:
     """What the tensors in a file with pickles are, and what else people should know of it."""
     if file.listed:
         what = f"a list of {len(file.tensors):,} tensors without names"
@@ -182,11 +182,11 @@ def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
         if old:
             text = all(n == 768 or n <= 128 for _, shape in file.tensors.values() for n in (shape or ())[:2])
             part = "its text encoder" if text else "its U-Net"
-            return Found(f"{what}: an adapter (LoRA) of cloneofsimo's first format, the part for {part}"), {}
-        return Found(what), {}
+            return Finding(f"{what}: an adapter (LoRA) of cloneofsimo's first format, the part for {part}"), {}
+        return Finding(what), {}
     if not file.tensors:
         empty = not file.top
-        return Found("a pickle without tensors" + (": an empty dictionary" if empty and not file.fault else "")), {
+        return Finding("a pickle without tensors" + (": an empty dictionary" if empty and not file.fault else "")), {
             "holds": ", ".join(file.top[:12]) or "nothing"
         }
     parts = {
@@ -195,16 +195,16 @@ def what_is_pickled(file: TorchFile) -> tuple[Found, dict[str, Any]]:
     }
     inner = next((key for key in INNER if len(parts.get(key, {})) > 1), None)
     tensors = parts[inner] if inner else file.tensors
-    found = kind_of_tensors(tensors, {})
-    facts: dict[str, Any] = dict(found.facts)
+    finding = kind_of_tensors(tensors, {})
+    facts: dict[str, Any] = dict(finding.facts)
     nested = inner is None and len(file.tensors) > 1 and not set(file.top) & set(file.tensors) and len(file.top) < 50
     if inner or nested:
         facts["holds"] = ", ".join(file.top[:20])
     if nested and any("optim" in key for key in file.top):
-        return Found("a training checkpoint of a model that is not known here, nested in dictionaries"), facts
-    if found.what == "unknown":
-        return Found("weights of no model that is known here"), facts
-    return found, facts
+        return Finding("a training checkpoint of a model that is not known here, nested in dictionaries"), facts
+    if finding.what == "unknown":
+        return Finding("weights of no model that is known here"), facts
+    return finding, facts
 
 
 def text_or_json(path: Path) -> Answer:
@@ -239,8 +239,8 @@ def other(path: Path, kind: Kind, head: bytes) -> Answer:
             return Answer("gzip", "gzip", {}, "", "it is damaged", "download it again")
         if b"bpe_simple_vocab" in inner[:200]:
             return Answer("the merges of CLIP's tokenizer, as OpenAI published them", "gzip", {})
-        held = kind_of(inner)
-        facts["holds"] = held.name if held else "text" if is_text(inner) else "something that is not known here"
+        content = kind_of(inner)
+        facts["holds"] = content.name if content else "text" if is_text(inner) else "something that is not known here"
     if "SentencePiece" in kind.name:
         facts["entries"] = pieces(read(path, MAX_TEXT))
     article = "" if kind.name.startswith(("a ", "an ")) else "an " if kind.name in ("icon", "SVG", "OpenEXR") else "a "

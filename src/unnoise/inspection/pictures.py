@@ -66,21 +66,21 @@ def with_texts(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
         texts = texts_at(path)
     except UnnoiseError:
         return answer
-    found = what_texts_say(texts)
+    reading = what_texts_say(texts)
     facts, notes = dict(answer.facts), [answer.note] if answer.note else []
     ours = bool({"unnoise", "unnoise-grid"} & set(texts))
-    if found is None:
+    if reading is None:
         return answer._replace(facts={**facts, "made by": f"{OURS}, or says why not"}) if ours else answer
-    facts["made by"] = OURS if ours else found.tool
+    facts["made by"] = OURS if ours else reading.tool
     for name in FIELDS:
-        value = getattr(found, name)
+        value = getattr(reading, name)
         if value not in (None, ""):
             facts[LABELS.get(name, name)] = f"{value[0]} x {value[1]}" if name == "size" else value
-    if found.size is not None and found.size != size:
+    if reading.size is not None and reading.size != size:
         notes.append("its words tell another size than the picture has: it was scaled or cut since")
-    if found.left_out and not ours:
-        facts["also in it"] = ", ".join(list(found.left_out)[:12])
-    return answer._replace(facts=facts, note="; ".join([*notes, *found.notes]))
+    if reading.left_out and not ours:
+        facts["also in it"] = ", ".join(list(reading.left_out)[:12])
+    return answer._replace(facts=facts, note="; ".join([*notes, *reading.notes]))
 
 
 def png_blocks(path: Path, length: int) -> Iterator[Block]:
@@ -112,8 +112,8 @@ def jpeg_blocks(path: Path, length: int) -> Iterator[Block]:
                 at += 1 if head[1] == 0xFF else 2
                 continue
             size = struct.unpack(">H", head[2:4])[0]
-            held = {b"Exif": b"eXIf", b"http": b"XMP ", b"ICC_": b"iCCP"}.get(head[4:8])
-            kind = held if held and head[1] in (0xE1, 0xE2) else b"tEXt" if head[1] == 0xFE else bytes(head[1:2])
+            chunk = {b"Exif": b"eXIf", b"http": b"XMP ", b"ICC_": b"iCCP"}.get(head[4:8])
+            kind = chunk if chunk and head[1] in (0xE1, 0xE2) else b"tEXt" if head[1] == 0xFE else bytes(head[1:2])
             yield Block(kind, at + 4, size - 2)
             if head[1] == 0xDA:
                 return

@@ -133,11 +133,11 @@ def json_lines(text: str) -> Answer | None:
 
 def key_list(text: str) -> Answer | None:
     """A list of tensors: lines of a name and a shape."""
-    found = LIST.findall(text) if len(LIST.findall(text[:65_536])) >= 3 else []
-    if 3 * len(found) < text.count("\n") or not found:
+    rows = LIST.findall(text) if len(LIST.findall(text[:65_536])) >= 3 else []
+    if 3 * len(rows) < text.count("\n") or not rows:
         return None
     tensors = {
-        name[:MAX_NAME]: ("?", tuple(int(n[:15]) for n in re.findall(r"\d+", shape)[:16])) for name, shape in found
+        name[:MAX_NAME]: ("?", tuple(int(n[:15]) for n in re.findall(r"\d+", shape)[:16])) for name, shape in rows
     }
     return listed(tensors, "text")
 

@@ -96,8 +96,8 @@ class ERSDE(Solver):
         """The weights of the pictures in the whole step, newest first."""
         phi, before = (s * self._per_sigma(s) for s in (end, places[0]))
         units = [tuple((float(i == j), place) for i, place in enumerate(places)) for j in range(len(places))]
-        found = [self._change(unit, end) if len(places) > 1 else 0.0 for unit in units]
-        return [1 - phi / before + found[0], *found[1:]]
+        factors = [self._change(unit, end) if len(places) > 1 else 0.0 for unit in units]
+        return [1 - phi / before + factors[0], *factors[1:]]
 
     def _change(self, points: tuple[tuple[Any, float], ...], end: float) -> Any:
         """What the line or parabola through the pictures adds to the newest, integrated over the step."""

@@ -31,8 +31,8 @@ class LinearQuadratic(Spacing):
         half = max(1, num_steps // 2)
         bend = 1 - self.threshold * num_steps / half
 
-        def gone(i: int) -> float:
+        def progress(i: int) -> float:
             past = max(0, i - half) / max(1, num_steps - half)
             return self.threshold * i / half + bend * past * past
 
-        return along_times(path, [1 - gone(i) for i in range(num_steps)])
+        return along_times(path, [1 - progress(i) for i in range(num_steps)])

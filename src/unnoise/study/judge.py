@@ -102,11 +102,11 @@ def examine(judge: Judge, pictures: PictureSet, candidates: Candidates, captions
         for attribute, other in swaps(pictures.captions[item][0])
         if not candidates.is_own(item, other)
     ]
-    caught: dict[str, list[bool]] = {}
+    verdicts: dict[str, list[bool]] = {}
     wrong = judge.captions([other for _, _, other in exchanges]) if exchanges else torch.empty(0, captions.shape[1])
     for (row, attribute, _), vector in zip(exchanges, wrong, strict=True):
         own = captions[items[row]] @ looks[row]
-        caught.setdefault(attribute, []).append(bool(own > vector @ looks[row]))
-    every = [each for values in caught.values() for each in values]
-    shares = {attribute: sum(values) / len(values) for attribute, values in sorted(caught.items())}
+        verdicts.setdefault(attribute, []).append(bool(own > vector @ looks[row]))
+    every = [each for values in verdicts.values() for each in values]
+    shares = {attribute: sum(values) / len(values) for attribute, values in sorted(verdicts.items())}
     return Exam(len(items), float(right.double().mean()), len(every), sum(every) / len(every) if every else 1.0, shares)

@@ -173,9 +173,9 @@ class Lab:
             return {"shares": torch.tensor([exam.first, exam.caught], dtype=torch.float64)}
 
         key = {"judge": self.judged_by(), "set": self.pictures.sha256, "exam": self.candidates.digest()}
-        right, caught = self.recall(key, compute)["shares"].tolist()
-        passed = "passed" if right >= FIRST and caught >= CAUGHT else "FAILED"
-        return f"{passed} its exam: {right:.1%} of real pictures, {caught:.1%} of swapped captions"
+        right, swaps = self.recall(key, compute)["shares"].tolist()
+        passed = "passed" if right >= FIRST and swaps >= CAUGHT else "FAILED"
+        return f"{passed} its exam: {right:.1%} of real pictures, {swaps:.1%} of swapped captions"
 
     def settings_line(self) -> str:
         """The settings of all drawings that a study does not change, in a line."""

@@ -99,7 +99,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         raise UnnoiseError(f"{path} cannot be read ({error})", "use an older checkpoint") from None
 
 
-def match(own: Mapping[str, Mapping[str, Tensor]], stored: Mapping[str, Mapping[str, Tensor]]) -> None:
+def match(own: Mapping[str, Mapping[str, Tensor]], content: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Ensures that a checkpoint holds exactly what its training needs: files, names, shapes and dtypes.
 
     Raises:
@@ -109,9 +109,9 @@ def match(own: Mapping[str, Mapping[str, Tensor]], stored: Mapping[str, Mapping[
     def kinds(files: Mapping[str, Mapping[str, Tensor]]) -> set[tuple[str, str, str]]:
         return {(f, n, f"{t.dtype} {tuple(t.shape)}") for f, named in files.items() for n, t in named.items()}
 
-    differing = kinds(own) ^ kinds(stored)
-    if differing or own.keys() != stored.keys():
-        names = {f"{file}: {name}" for file, name, _ in differing} or own.keys() ^ stored.keys()
+    differing = kinds(own) ^ kinds(content)
+    if differing or own.keys() != content.keys():
+        names = {f"{file}: {name}" for file, name, _ in differing} or own.keys() ^ content.keys()
         raise KeyError(f"tensors that differ in {', '.join(sorted(names)[:3])}")
 
 

@@ -64,7 +64,7 @@ def inner(a: Profile, b: Profile) -> float:
     return shape * math.pow(a.steps / b.steps, b.gamma) / b.steps
 
 
-def fit(kept: Sequence[Profile], target: Profile) -> Fit:
+def fit(profiles: Sequence[Profile], target: Profile) -> Fit:
     """The sum of profiles that comes nearest to the target: arXiv 2312.02696, algorithm 3.
 
     Least squares among the sums whose coefficients sum to 1, since each profile integrates to 1 and so must the result.
@@ -74,16 +74,16 @@ def fit(kept: Sequence[Profile], target: Profile) -> Fit:
     Raises:
         UnnoiseError: there is no profile to fit with.
     """
-    if not kept:
+    if not profiles:
         raise UnnoiseError(
             "there are no averages to make another from", "keep checkpoints that were saved after a step"
         )
-    sizes = [math.sqrt(inner(p, p)) for p in (*kept, target)]
-    n = len(kept)
+    sizes = [math.sqrt(inner(p, p)) for p in (*profiles, target)]
+    n = len(profiles)
     system = torch.zeros(n + 1, n + 1, dtype=torch.float64)  # the last row and column are the constraint's multiplier
     right = torch.zeros(n + 1, 1, dtype=torch.float64)
-    for i, p in enumerate(kept):
-        for j, q in enumerate(kept):
+    for i, p in enumerate(profiles):
+        for j, q in enumerate(profiles):
             system[i, j] = inner(p, q) / (sizes[i] * sizes[j])
         right[i, 0] = inner(p, target) / (sizes[i] * sizes[n])
         system[i, n] = system[n, i] = sizes[n] / sizes[i]
@@ -109,8 +109,8 @@ def restore(trainer: Trainer, paths: Sequence[Path], width: float) -> Fit:
     widths = trainer.settings.averages
     steps = {path: int(checkpoint.verify(path)["step"]) for path in paths}
     used = [path for path in paths if 0 < steps[path] <= trainer.step] if widths else []
-    kept = [Profile(steps[path], gamma_of(each)) for path in used for each in widths]
-    nearest = fit(kept, Profile(trainer.step, gamma_of(width)))
+    profiles = [Profile(steps[path], gamma_of(each)) for path in used for each in widths]
+    nearest = fit(profiles, Profile(trainer.step, gamma_of(width)))
     names = [name for name, role in trainer.roles.items() if role.averaged]
     sums: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     shares = iter(nearest.coefficients)

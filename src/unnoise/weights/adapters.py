@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from unnoise.weights.shapes import Found, Shapes, size, sizes
+from unnoise.weights.shapes import Finding, Shapes, size, sizes
 
 # a name is its module, a mark, and the part that the tensor plays for the module; it is looked for in the name's end
 ROLE = re.compile(
@@ -77,12 +77,12 @@ def modules_of(tensors: Shapes) -> dict[str, set[str]]:
     return {}  # a table of alphas is no adapter
 
 
-def as_adapter(tensors: Shapes, metadata: Mapping[str, str]) -> Found | None:
+def as_adapter(tensors: Shapes, metadata: Mapping[str, str]) -> Finding | None:
     """What kind of adapter these tensors are; None if they are none."""
     modules = modules_of(tensors)
     if not modules:
         return None
-    roles = {role for found in modules.values() for role in found}
+    roles = {role for each in modules.values() for role in each}
     kinds = [name for name, marks in ALGORITHMS if any(role.startswith(marks) for role in roles)]
     names = whose(tensors)
     broken = [n for n in tensors if n.startswith("lora_unet_unet_") or re.search(r"\w_lora_(down|up)\.weight$", n)]
@@ -104,7 +104,7 @@ def as_adapter(tensors: Shapes, metadata: Mapping[str, str]) -> Found | None:
         note = "more algorithms than one adapter has: names of several were thrown together"
     elif set(kinds) & {"LoKr", "LoHa"} and any("qkv" in module for module in modules):
         note = "what it adds to fused layers of query, key and value must be multiplied out before it is split"
-    return Found(f"an adapter ({what}) for {base}" if base else f"an adapter ({what})", facts, note)
+    return Finding(f"an adapter ({what}) for {base}" if base else f"an adapter ({what})", facts, note)
 
 
 def whose(tensors: Shapes) -> str:
@@ -146,15 +146,15 @@ def counted(modules: Mapping[str, set[str]]) -> str:
 
 def alpha(modules: Mapping[str, set[str]], roles: set[str], names: str) -> str:
     """The adapter's strength, as far as the file has it."""
-    held = sum(1 for found in modules.values() if "alpha" in found)
+    scales = sum(1 for each in modules.values() if "alpha" in each)
     whole = {"lokr_w1", "lokr_w2"} <= roles <= {"lokr_w1", "lokr_w2", "alpha"}
     if whole:
         return "not used: both factors of the products are whole"
-    if held == 0 and names == "PEFT's":
+    if scales == 0 and names == "PEFT's":
         return "in adapter_config.json beside it: lora_alpha / r is its scale"
-    if held == 0:
+    if scales == 0:
         return "none, so its scale is 1"
-    return "with each module" if held == len(modules) else f"with {held:,} of {len(modules):,} modules"
+    return "with each module" if scales == len(modules) else f"with {scales:,} of {len(modules):,} modules"
 
 
 def halves(modules: Mapping[str, set[str]]) -> str:
@@ -166,7 +166,7 @@ def halves(modules: Mapping[str, set[str]]) -> str:
     )
 
 
-def as_inversion(tensors: Shapes) -> Found | None:
+def as_inversion(tensors: Shapes) -> Finding | None:
     """What kind of textual inversion these tensors are: nothing but a few vectors as wide as a text encoder is."""
     shapes = [shape for _, shape in tensors.values()]
     if not 1 <= len(shapes) <= 64 or any(shape is None or not 1 <= len(shape) <= 2 for shape in shapes):
@@ -186,7 +186,7 @@ def as_inversion(tensors: Shapes) -> Found | None:
         ),
         "names": inversion_names(set(tensors)),
     }
-    return Found("a textual inversion" + (f" for {base}" if base else ""), facts)
+    return Finding("a textual inversion" + (f" for {base}" if base else ""), facts)
 
 
 def inversion_names(names: set[str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnoise.weights.adapters import as_adapter, as_inversion, modules_of
-from unnoise.weights.shapes import Found, Shapes, size
+from unnoise.weights.shapes import Finding, Shapes, size
 
 ROOT = r"^(?:model\.diffusion_model\.|model\.model\.|diffusion_model\.|unet\.|transformer\.|net\.|model\.)?"
 CROSS = r"attn2\.to_k\.weight$"
@@ -96,10 +96,10 @@ LABELS = {  # what trainers write of themselves: {key: what it is}
 }  # fmt: skip
 
 
-def kind_of_tensors(tensors: Shapes, metadata: Mapping[str, str]) -> Found:
+def kind_of_tensors(tensors: Shapes, metadata: Mapping[str, str]) -> Finding:
     """What these tensors are; "unknown" where nothing fits."""
     if not tensors:
-        return Found("no tensors: an empty file of weights", {}, "download it again, or name another file")
+        return Finding("no tensors: an empty file of weights", {}, "download it again, or name another file")
     step = -(-len(tensors) // MAX_TENSORS)
     if step > 1:
         some = kind_of_tensors(dict(itertools.islice(tensors.items(), 0, None, step)), metadata)
@@ -107,15 +107,15 @@ def kind_of_tensors(tensors: Shapes, metadata: Mapping[str, str]) -> Found:
     length = sum(map(len, tensors))
     text = "\n".join(list(tensors)[:: 1 + length // MAX_TEXT])
     stray = len(modules_of(tensors))
-    found = as_model(tensors, text) if 20 * stray < len(tensors) or not stray else None
-    if found is not None and stray:
-        found = found._replace(note=f"{stray} modules of an adapter lie in it too, left over from a merge")
-    found = found or as_adapter(tensors, metadata) or as_inversion(tensors) or as_model(tensors, text)
-    if found is None:
-        return Found("unknown", labels(metadata))
+    finding = as_model(tensors, text) if 20 * stray < len(tensors) or not stray else None
+    if finding is not None and stray:
+        finding = finding._replace(note=f"{stray} modules of an adapter lie in it too, left over from a merge")
+    finding = finding or as_adapter(tensors, metadata) or as_inversion(tensors) or as_model(tensors, text)
+    if finding is None:
+        return Finding("unknown", labels(metadata))
     packed = [how for how, pattern in QUANTISED if re.search(pattern, text, re.M)]
-    return found._replace(
-        facts={**found.facts, **({"packed": ", ".join(packed)} if packed else {}), **labels(metadata)}
+    return finding._replace(
+        facts={**finding.facts, **({"packed": ", ".join(packed)} if packed else {}), **labels(metadata)}
     )
 
 
@@ -124,21 +124,21 @@ def labels(metadata: Mapping[str, str]) -> dict[str, str]:
     return {what: metadata[key] for key, what in LABELS.items() if metadata.get(key) not in (None, "", "None")}
 
 
-def as_model(tensors: Shapes, text: str) -> Found | None:
+def as_model(tensors: Shapes, text: str) -> Finding | None:
     """What model or part of one these tensors are; None if none is known that bears these names."""
     matches = ((what, patterns) for what, patterns in MODELS if all(re.search(p, text, re.M) for p in patterns))
     first = next(matches, None)
     if first is not None and not first[0].startswith(("an autoencoder, original", "a CLIP", "CLIP")):
-        return Found(first[0], details(first[0], tensors))
+        return Finding(first[0], details(first[0], tensors))
     whole = re.search(r"^cond_stage_model\.", text, re.M) is not None
     if re.search(r"(^|\.)input_blocks\.\d+\.\d+\.", text, re.M):
         return unet(tensors, "one file" if whole else "the U-Net alone, original names")
     if re.search(r"(^|\.)down_blocks\.0\.", text, re.M) and re.search(r"(^|\.)time_embedding\.", text, re.M):
         return unet(tensors, "the U-Net alone, diffusers' names")
-    return Found(first[0], details(first[0], tensors)) if first is not None else None
+    return Finding(first[0], details(first[0], tensors)) if first is not None else None
 
 
-def unet(tensors: Shapes, form: str) -> Found:
+def unet(tensors: Shapes, form: str) -> Finding:
     """Which of the U-Nets of Stable Diffusion it is, by the width of its prompts, and what it takes in."""
     width = size(tensors, CROSS, -1)
     what = UNETS.get(width or 0, "a U-Net of the Stable Diffusion kind")
@@ -149,7 +149,7 @@ def unet(tensors: Shapes, form: str) -> Found:
         facts["prediction"] = "v (marked in it)"
     if any(name.rpartition(".")[2].startswith("edm_") for name in tensors):
         facts["prediction"] = "EDM's (marked in it)"
-    return Found(f"{what}{uses.get(channels or 4, '')}, {form}", facts)
+    return Finding(f"{what}{uses.get(channels or 4, '')}, {form}", facts)
 
 
 def details(what: str, tensors: Shapes) -> dict[str, Any]:
@@ -169,9 +169,9 @@ def details(what: str, tensors: Shapes) -> dict[str, Any]:
         facts["latent channels"] = depth
     if "TAESD" in what:
         halves = {"decoder": r"decoder\.", "encoder": r"encoder\."}
-        held = [half for half, pattern in halves.items() if any(re.search(pattern, name) for name in tensors)]
+        names = [half for half, pattern in halves.items() if any(re.search(pattern, name) for name in tensors)]
         first = size(tensors, r"^0\.weight$", 1)  # an encoder begins with a picture's three channels
-        facts["half"] = " and ".join(held) or ("encoder" if first == 3 else "decoder")
+        facts["half"] = " and ".join(names) or ("encoder" if first == 3 else "decoder")
         latent = size(tensors, r"^1\.weight$|decoder\.1\.weight$", 1)
         if facts["half"] == "decoder" and latent:
             facts["latent channels"] = latent

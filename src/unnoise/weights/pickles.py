@@ -45,7 +45,7 @@ class Pairs(list[Any]):
     """The entries of a dictionary, a key and a value each."""
 
 
-class Opened(NamedTuple):
+class Disassembly(NamedTuple):
     """What a pickle would do and make.
 
     Attributes:
@@ -241,7 +241,7 @@ def as_tensor(name: str, arguments: Any) -> Any:
     return Tensor(dtype, shape, str(key)[:80], numbers, str(place)[:20])
 
 
-def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: int = 2) -> Opened:
+def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: int = 2) -> Disassembly:
     """What a pickle that begins at ``start`` would do and make. Nothing is run and nothing is imported.
 
     Args:
@@ -279,4 +279,4 @@ def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: in
         if below.called and not below.fault:
             inner = True
             called.update(dict.fromkeys(below.called))
-    return Opened(machine.value, tuple(called), fault, inner, end, steps)
+    return Disassembly(machine.value, tuple(called), fault, inner, end, steps)

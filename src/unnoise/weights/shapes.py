@@ -10,7 +10,7 @@ Shapes = Mapping[str, tuple[str, tuple[int, ...] | None]]  # {name: (type, shape
 MAX_NAME = 1024  # characters of a tensor's name
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """What a set of tensors is.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import read
-from unnoise.weights.pickles import MAX_BYTES, MAX_NODES, Call, Opened, Pairs, Tensor, disassemble
+from unnoise.weights.pickles import MAX_BYTES, MAX_NODES, Call, Disassembly, Pairs, Tensor, disassemble
 from unnoise.weights.shapes import MAX_NAME, Shapes
 
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch wrote first, before it used zips
@@ -51,7 +51,7 @@ class TorchFile(NamedTuple):
     top: tuple[str, ...]
     listed: bool
     places: tuple[str, ...]
-    opened: tuple[Opened, ...]
+    opened: tuple[Disassembly, ...]
     fault: str
 
     @property
@@ -77,7 +77,7 @@ def read_pickle(path: Path) -> TorchFile:
         rest = path.stat().st_size - opened.end
         fault = opened.fault or (f"{rest:,} bytes follow its end" if rest else "")
         return _file("a pickle", (opened,), fault)
-    pickles: list[Opened] = []
+    pickles: list[Disassembly] = []
     at = 0
     for _ in range(5):  # the magic number, the version, the machine, what was saved, the names of its storages
         pickles.append(disassemble(data, at))
@@ -165,7 +165,7 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(place), inner) for place, inner in enumerate(value))
 
 
-def _file(form: str, opened: tuple[Opened, ...], fault: str) -> TorchFile:
+def _file(form: str, opened: tuple[Disassembly, ...], fault: str) -> TorchFile:
     value = opened[0].value
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     places: dict[str, None] = {}
