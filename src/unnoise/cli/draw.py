@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 
 
 class FinishedPicture(NamedTuple):
-    """A finished picture, and its run where that was asked for."""
+    """A finished picture, with the frames of its run where a film is wanted."""
 
     done: Finished
     frames: list[Frame]
@@ -88,7 +88,7 @@ def look(event: Stepped) -> Frame:
 
 
 def films(frames: Sequence[Frame], out: Path, stem: str, strip: bool, gif: bool) -> dict[str, str]:
-    """Writes a run's film strip and moving picture where they were asked for; {what: path}."""
+    """Writes a run's film strip and moving picture, each where its option is on; {option: path}."""
     from unnoise.study import film
 
     paths = {}

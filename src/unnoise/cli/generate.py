@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from unnoise.cli.job import Job
     from unnoise.engine.request import Request
 
-SHOWN = 16  # pictures that a terminal is shown
+SHOWN = 16  # pictures at most in the terminal
 
 
 @with_request_options
@@ -173,7 +173,7 @@ def common(job: Job, first: Request, prompts: int) -> dict[str, Any]:
 
 
 def list_entries(entries: list[dict[str, Any]]) -> None:
-    """Prints where pictures lie, and what they are nearest to."""
+    """Prints the paths of pictures, and the training pictures nearest to each."""
     from unnoise.cli.nearest import lines
 
     for each in entries:

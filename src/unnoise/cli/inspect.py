@@ -65,7 +65,7 @@ def verified(file: Path) -> Answer:
 
 
 def summary(answer: Answer, depth: int) -> dict[str, Any]:
-    """All that is shown, as plain values."""
+    """The whole answer, as plain values."""
     record: dict[str, Any] = {"kind": answer.what, "format": answer.format, "facts": dict(answer.facts)}
     record |= {"note": answer.note, "fault": answer.fault, "mend": answer.mend}
     if (header := answer.header) is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unnoise.engine.request import Request
     from unnoise.study.nearest import Index
 
-Result = tuple["Image.Image", dict[str, Any]]  # a picture, and what is printed of it: its path, its seed and the rest
+Result = tuple["Image.Image", dict[str, Any]]  # a picture, and its printed entry: path, seed and the rest
 
 
 def check_prompts(engine: Engine, prompts: Sequence[Prompt], others: Sequence[Prompt], weights: bool) -> None:
@@ -60,9 +60,9 @@ class Job:
     """One call of the verb, its options checked.
 
     Attributes:
-        engine: what draws.
-        settings: fields of a request, as they were given.
-        sources: pictures that runs start from, and masks, by what identifies them.
+        engine: the one that draws.
+        settings: fields of a request, as the options set them.
+        sources: pictures that runs start from, and masks, by their SHA-256.
         out: the folder for files.
         metadata: write into each PNG how it was made.
         strict: draw each picture alone.

@@ -79,7 +79,7 @@ class Example:
         return self.values
 
     def literal(self, option: bool) -> bool:
-        """Whether brackets are text: where it was asked for, or where they are in the prompt that is taken."""
+        """Whether brackets are text: by the option, or by the file where the prompt comes from it."""
         return option or (self.like.literal and "prompt" in self.values)
 
     def fit(self, engine: Engine, negative: str, weights: bool) -> str:
@@ -105,10 +105,10 @@ class Example:
         return negative
 
     def report(self, request: Request, cfg_scale: float | None) -> list[str]:
-        """The lines that say who made the picture, what is taken from it and what is left out.
+        """The lines on the picture's tool, the settings from it and those left out.
 
         Args:
-            request: what is drawn.
+            request: the first to be drawn.
             cfg_scale: the option, if it was given.
 
         Raises:
@@ -179,7 +179,7 @@ def summary(reading: Reading) -> str:
 
 
 def foreign(path: Path) -> UnnoiseError | None:
-    """For a picture of another tool, why it cannot be made again, and how to draw one like it; None for any other."""
+    """The error on replaying another tool's picture, with the command that draws one like it; None for any other."""
     from unnoise.engine.readers.read import read_settings
 
     try:

@@ -116,9 +116,9 @@ def columns(number: int) -> Iterator[None]:
 
 
 def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
-    """The function with its signature, that only takes its arguments: its output must not be captured.
+    """A function of the same signature that only collects its arguments: its output must not be captured.
 
-    Called, it gets them as they are meant: see ``cli.meant``.
+    What it returns calls the function, with the arguments as they are meant: see ``cli.meant``.
     """
     import functools
     import inspect

@@ -1,4 +1,4 @@
-"""What was typed, as it is meant: ``~`` is somebody's home, and text is UTF-8 whatever the locale says."""
+"""Arguments as the user means them: ``~`` is a home folder, and text is UTF-8 whatever the locale."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from unnoise.files import expanded
 
 
 def meant(value: Any, name: str) -> Any:
-    """The value of an option, and all that lies in it, as it is meant.
+    """The value of an option, and all that lies in it, as the user means it.
 
     Args:
         value: as it was parsed: a text, a path, another plain value, or a tuple or dataclass of them.
-        name: the parameter's, for what is wrong with it.
+        name: the parameter's, for error messages.
 
     Raises:
-        UnnoiseError: a path in the home of somebody who is not known, or a text that is not UTF-8.
+        UnnoiseError: a path in the home of an unknown user, or a text that is not UTF-8.
     """
     if isinstance(value, Path):
         return nameable(expanded(value))
@@ -37,7 +37,7 @@ def meant(value: Any, name: str) -> Any:
 
 
 def text(value: str, name: str, encode: Callable[[str], bytes] = os.fsencode) -> str:
-    """A text of the command line. Python decodes it by the locale; terminals send UTF-8 whatever that says.
+    """A text of the command line. Python decodes it by the locale; terminals send UTF-8 whatever that is.
 
     Raises:
         UnnoiseError: it is text in neither.

@@ -1,4 +1,4 @@
-"""Which prompts are drawn: the one on the command line, or those of a file, one a line."""
+"""The prompts to draw: the one on the command line, or those of a file, one a line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(prompt: str | None, file: Path | None) -> list[Prompt]:
-    """The prompts that were asked for, in their order; never none.
+    """The prompts to draw, in their order; at least one.
 
     Raises:
         UnnoiseError: there is none, or both a prompt and a file, or a file that cannot be read or has no prompts.

@@ -1,4 +1,4 @@
-"""``unnoise replay``: makes a picture again from what it carries, and says whether it is the same."""
+"""``unnoise replay``: makes a picture again from its record, and reports whether it is the same."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def check_sources(picture: Path, record: Record, start: Path | None, mask: Path 
 
 
 def sources(record: Record, start: Path | None, mask: Path | None) -> dict[str, Image.Image]:
-    """The pictures that a picture was drawn from, by what identifies them."""
+    """The start and mask that a picture was drawn from, by their SHA-256."""
     from unnoise.data.square import open_picture, open_unchanged
     from unnoise.engine.engine import sources_of
 

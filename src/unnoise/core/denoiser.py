@@ -36,7 +36,7 @@ class NetworkInput(NamedTuple):
     Attributes:
         x: (B, C, ...) the state, rescaled onto the network's own path.
         level: its level there.
-        scaled: (B, C or 2 C, ...) what the network is shown, in its own precision.
+        scaled: (B, C or 2 C, ...) the network's input, in its own precision.
         label: (B,) float32 noise label.
     """
 
@@ -106,7 +106,7 @@ class Denoiser(nn.Module):
         return self.leave(output, network_input, features)
 
     def enter(self, x: Tensor, here: NoiseLevel, previous: Estimate | None = None) -> NetworkInput | Estimate:
-        """What the network is shown of a state at a level; for clean data, of which nothing is asked, the estimate.
+        """The network's input for a state at a level; for clean data, which needs no call, the estimate.
 
         The first third of ``forward``: rows of several runs, each at a level of its own, enter one by one, share one
         call of the network, and leave one by one. Args are those of ``forward``.
@@ -185,7 +185,7 @@ class Denoiser(nn.Module):
         return mean, (v + 1) / 2
 
     def fed_back(self, estimate: Estimate) -> Tensor:
-        """What a network with self-conditioning is shown of an earlier estimate, shape of the state.
+        """The input of a network with self-conditioning from an earlier estimate, in the state's shape.
 
         The picture, or the noise where that is what the network predicts: a picture that is computed from predicted
         noise is divided by alpha, and so without bounds near pure noise. The setting "auto" of the authors' code

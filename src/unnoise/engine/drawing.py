@@ -84,7 +84,7 @@ class Drawing:
         number: which of the requests.
         request: it, complete.
         model: what draws.
-        sources: pictures by what identifies them.
+        sources: pictures by their SHA-256.
         remembered: what requests share, such as conditions and starts, by keys.
     """
 

@@ -59,7 +59,7 @@ class Engine:
 
         Args:
             requests: all of them are checked before the first is begun.
-            sources: pictures that requests start from, and masks, by what identifies them; see ``source``.
+            sources: pictures that requests start from, and masks, by their SHA-256; see ``source``.
             strict: draw one after the other, so that a picture's bits depend on its own request alone.
 
         Raises:

@@ -31,7 +31,7 @@ class Admitted(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """A step was taken. Its pictures are decoded when they are looked at; a step that nobody looks at costs nothing.
+    """A step was taken. Its pictures are decoded when they are looked at; a step that is not looked at costs nothing.
 
     Attributes:
         number, request: as of ``Admitted``.

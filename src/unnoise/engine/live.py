@@ -50,7 +50,7 @@ class Live:
 
     Args:
         model: what draws.
-        sources: pictures that requests start from, and masks, by what identifies them.
+        sources: pictures that requests start from, and masks, by their SHA-256.
         room: how many are drawn at a time; the others wait their turn.
     """
 
@@ -83,7 +83,7 @@ class Live:
         return bool(self._waiting or self._alive)
 
     def tick(self) -> list[Event]:
-        """Answers what every run waits for, in one call of a network for each kind of rows; gives what came of it."""
+        """Answers what every run waits for, in one call of a network for each kind of rows; returns the events."""
         check_threads(self.model.device)
         events = self._drop()
         with torch.inference_mode():

@@ -45,7 +45,7 @@ def weights_sha256(record: Mapping[str, Any]) -> str:
 
 
 class Record(NamedTuple):
-    """What a picture carries: its request, where it was drawn among others, and by what.
+    """The record in a picture: its request, its place in a batch, and the model and software that drew it.
 
     Attributes:
         request: it, complete.

@@ -230,7 +230,7 @@ class Request:
 
     @property
     def margins(self) -> Margins | None:
-        """What the start grows by; None for a picture of the size that was asked for."""
+        """The margins that the start grows by; None for a picture of the request's own size."""
         from unnoise.engine.outpaint import margins
 
         return None if self.outpaint is None else margins(self.outpaint)

@@ -20,10 +20,10 @@ from unnoise.weights.kinds import kind_of_tensors
 FOLDER = "a folder"
 MAX_ENTRIES = 10_000
 MAX_RECORD = 2**20  # bytes of a record that is read
-LOOKED_AT = 12  # files whose kinds are shown one by one
+LOOKED_AT = 12  # files whose kinds are listed one by one
 MODEL, RUN, SET = "model.json", "run.json", "manifest.json"  # as their writers have them, which import torch
 PIPELINE, PEFT, CONFIG = "model_index.json", "adapter_config.json", "config.json"
-SETTINGS, MAX_PARTS = ("dtype", "path", "prediction", "noise_label"), 40  # of a part, and parts, that are shown
+SETTINGS, MAX_PARTS = ("dtype", "path", "prediction", "noise_label"), 40  # of a part, and the number of parts listed
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = (".txt", ".caption", ".cap")

@@ -1,4 +1,4 @@
-"""Pictures: format, size, colours, the blocks that carry words, and what these say of how the picture was made.
+"""Pictures: format, size, colours, the blocks that carry words, and the record in these of how the picture was made.
 
 No pixel is decoded, but where a picture without words may hide some in them (``engine.readers``).
 """
@@ -21,7 +21,7 @@ COMPONENTS = {1: "grey", 3: "colour", 4: "CMYK"}
 CARRY = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"acTL", b"caBX", b"EXIF", b"XMP ", b"ICCP", b"ANIM"}
 FIELDS = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta")
 OURS = "unnoise; `unnoise replay` makes it again"
-LABELS = {"size": "drawn at", "cfg_scale": "cfg scale"}  # fields that are shown by another name
+LABELS = {"size": "drawn at", "cfg_scale": "cfg scale"}  # fields whose label is not their name
 
 
 class Block(NamedTuple):
@@ -61,7 +61,7 @@ def describe_picture(path: Path, name: str) -> Answer:
 
 
 def with_texts(path: Path, answer: Answer, size: tuple[int, int]) -> Answer:
-    """The answer with what the picture's words say of how it was made."""
+    """The answer with the picture's own record of how it was made."""
     try:
         texts = texts_at(path)
     except UnnoiseError:

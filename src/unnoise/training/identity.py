@@ -54,7 +54,7 @@ def match(identity: Any, then: Any, lenient: Sequence[str] = ()) -> None:
 
     Args:
         identity: of this training: JSON values, and dataclasses among them.
-        then: what the checkpoint holds of it, JSON values.
+        then: the identity in the checkpoint, JSON values.
         lenient: names that may differ.
 
     Raises:
