@@ -52,7 +52,7 @@ def test_one_command_writes_table_plots_and_sheets(
     assert str(tmp_path) not in page, "a name, and no path"
     assert "- command: `unnoise eval tiny tiny --prompts" in page
     assert re.search(r"- weights: tiny ([0-9a-f]{16}), tiny \(2\) \1\n", page), "which weights they are"
-    assert "- settings of tiny (2): steps 2, solver " in page
+    assert "- settings of tiny (2): size 128x128, steps 2, solver " in page
     assert re.search(rf"- judge: {eyes.name}, weights [0-9a-f]{{16}}, FAILED its exam", page)
     pictures = open_set(shapes)
     said = [pictures.captions[item][0] for item in choose_prompts(pictures, "validation", 3).items]

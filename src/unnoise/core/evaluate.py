@@ -70,7 +70,7 @@ def answer(networks: Mapping[str, Denoiser], questions: Sequence[Question]) -> l
         conds = [_rows(each.ask.cond, len(each.network_input.x)) for each in items if each.ask.cond is not None]
         output, features = denoiser.call(
             _joined([each.network_input.scaled for each in items]),
-            torch.cat([each.network_input.label for each in items]),
+            torch.cat([each.network_input.label.expand(len(each.network_input.x)) for each in items]),
             Condition.cat(conds) if conds else None,
             first.edits,
             first.read,

@@ -266,5 +266,6 @@ class Lab:
 
 def settings_line(request: Any) -> str:
     """How a request is drawn, whatever its prompt and seed, in a line."""
-    names = [each.name for each in fields(request) if each.name not in ("prompt", "seed")]
-    return ", ".join(f"{name} {value}" for name in names if (value := getattr(request, name)) not in (None, (), ""))
+    values = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in ("prompt", "seed")}
+    values["size"] = "x".join(map(str, values["size"] or ()))
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, (), ""))
