@@ -19,7 +19,7 @@ MAX_LEFT_OUT = 200  # names of unused values; a hostile file has more
 MAX_SHOWN = 200  # characters of a value that are kept to be shown
 EXTRA = re.compile(r"<(lora|lyco|hypernet):([^<>:]{1,200})(?::([^<>]{0,200}))?>")
 MAX_DIGITS = 300  # of a whole number in JSON; a longer one is infinite
-MAX_STEPS, MAX_SCALE = 10_000, 100.0  # as ``Settings`` has them, which imports torch
+MAX_STEPS, MAX_SCALE = 10_000, 100.0  # as ``Request`` has them
 
 
 @dataclass(frozen=True)
