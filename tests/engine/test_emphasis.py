@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from drawing import draw
 from tiny import tokenizer
 from unnoise.encoders.tokenizer import MAX_CHARACTERS
-from unnoise.engine.emphasis import parse, plain, read
+from unnoise.engine.emphasis import parse, read
 from unnoise.engine.engine import Engine
 from unnoise.engine.request import RULES
 from unnoise.errors import UnnoiseError
@@ -45,6 +45,11 @@ PARSED = {
     "(red:-.5)": [("red", -0.5)],
     "": [],
 }
+
+
+def plain(prompt: str, typed: bool = False) -> str:
+    """The prompt without its weights."""
+    return "".join(text for text, _ in parse(prompt, typed))
 
 
 @pytest.mark.parametrize("prompt", PARSED)

@@ -17,12 +17,12 @@ TYPES = {"int": int, "float": float, "str": str}
 
 def request_fields() -> dict[str, Mapping[str, Any]]:
     """{field: its metadata} of those that are options, in their order; ``kind`` is what is typed."""
-    found: dict[str, Mapping[str, Any]] = {}
+    options: dict[str, Mapping[str, Any]] = {}
     for name, each in Request.__dataclass_fields__.items():
         if "help" in each.metadata:
             kind = Path if each.metadata["picture"] else each.metadata.get("kind", TYPES.get(str(each.type), str))
-            found[name] = {**each.metadata, "kind": kind}
-    return found
+            options[name] = {**each.metadata, "kind": kind}
+    return options
 
 
 def with_request_options(function: Callable[..., None]) -> Callable[..., None]:

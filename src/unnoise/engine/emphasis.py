@@ -96,11 +96,6 @@ def tidied(pieces: Sequence[Piece]) -> list[Piece]:
     return result
 
 
-def plain(prompt: str, typed: bool = False) -> str:
-    """The prompt without its weights: what the tokenizer reads."""
-    return "".join(text for text, _ in parse(prompt, typed))
-
-
 class Reading(NamedTuple):
     """What a tower reads of a prompt.
 

@@ -45,11 +45,6 @@ class Start(NamedTuple):
     pixels: Tensor | None = None
     share: Tensor | None = None
 
-    @property
-    def draws_all(self) -> bool:
-        """Whether there is a mask, and it keeps nothing."""
-        return self.share is not None and bool((self.share > 0).all())
-
     def put_back(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) decoded pictures in [-1, 1] with the pixels that stay in them.
 

@@ -132,10 +132,10 @@ class DiT(Network):
         zero(self.modulation, self.leave)
 
     def sites(self) -> tuple[str, ...]:
-        found: list[str] = []
+        names: list[str] = []
         for number, block in enumerate(self.blocks):
-            found += block.sites(f"blocks.{number}")  # type: ignore[operator]
-        return tuple(found)
+            names += block.sites(f"blocks.{number}")  # type: ignore[operator]
+        return tuple(names)
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """(N, D) positions of a grid of tokens; at the trained size those that are kept with the weights."""

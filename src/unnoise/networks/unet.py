@@ -167,14 +167,14 @@ class UNet(Network):
 
     def sites(self) -> tuple[str, ...]:
         prompted = self.config.text_width > 0
-        found = [f"down.{number}" for number in range(len(self.down))]
-        found += Attention.sites("down.cross") if prompted else ()
+        names = [f"down.{number}" for number in range(len(self.down))]
+        names += Attention.sites("down.cross") if prompted else ()
         for number, block in enumerate(self.mid):
-            found += block.sites(f"mid.{number}")  # type: ignore[operator]
+            names += block.sites(f"mid.{number}")  # type: ignore[operator]
         for number in range(len(self.up)):
-            found += (f"up.{number}.backbone", f"up.{number}.skip", f"up.{number}")
-        found += Attention.sites("up.cross") if prompted else ()
-        return tuple(found)
+            names += (f"up.{number}.backbone", f"up.{number}.skip", f"up.{number}")
+        names += Attention.sites("up.cross") if prompted else ()
+        return tuple(names)
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """(N, D) positions of the cells at half size: the learned ones, resampled to another size than the trained.

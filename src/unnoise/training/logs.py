@@ -45,7 +45,7 @@ class Metrics:
         self.file.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
 
     def mark(self, name: str, value: float, samples: int) -> None:
-        pass
+        """Figures that belong to no step have files of their own; a line here is a step."""
 
     def flush(self) -> None:
         self.file.flush()
