@@ -79,7 +79,7 @@ def test_each_field_says_how_its_rows_are_joined() -> None:
     assert mixed.concat is not None
     assert not mixed.concat[0].any()
     assert mixed.concat[1].all()
-    for lacking in ("tokens", "pooled", "class_id", "other_tokens"):
+    for lacking in ("tokens", "pooled", "class_id", "numbers", "scale", "other_tokens"):
         value = torch.ones(1, 2, 3) if "tokens" in lacking else torch.ones(1)
         with pytest.raises(ValueError, match=f"only some have {lacking}"):
             Condition.cat([Condition(concat=tokens), Condition(concat=tokens, **{lacking: value})])
@@ -88,6 +88,21 @@ def test_each_field_says_how_its_rows_are_joined() -> None:
     with pytest.raises(ValueError, match="no number of rows"):
         Condition.cat([Condition(concat=tokens), Condition()])
     assert all(field.metadata["join"] in ("pad", "mask", "stack", "zeros") for field in fields(Condition))
+
+
+def test_numbers_of_a_condition_are_never_rounded() -> None:
+    """1023 and 7.3 are none of bfloat16's numbers."""
+    sizes, scale = torch.tensor([[1023.0, 511.0]]), torch.tensor([7.3])
+    cond = Condition(torch.full((1, 2, 3), 7.3), numbers=sizes, scale=scale).to("cpu", torch.bfloat16)
+    assert cond.numbers is not None
+    assert cond.scale is not None
+    assert cond.tokens is not None
+    assert torch.equal(cond.numbers, sizes)
+    assert torch.equal(cond.scale, scale)
+    assert cond.tokens.dtype == torch.bfloat16
+    assert cond.to(device="meta").numbers.device.type == "meta"  # type: ignore[union-attr]
+    joined = Condition.cat([cond, cond])
+    assert torch.equal(joined.rows(slice(1, 2)).numbers, sizes)  # type: ignore[arg-type]
 
 
 def test_a_fresh_edit_is_the_identity_and_sites_match() -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def _joined_by(rule: str, mask: str = "") -> dict[str, str]:
-    """The metadata of a field: how ``Condition.cat`` joins its rows.
+def _joined_by(rule: str, mask: str = "", exact: bool = False) -> dict[str, Any]:
+    """The metadata of a field: how ``Condition.cat`` joins its rows, and whether it is ever rounded.
 
     Args:
         rule: "stack": every condition has it, in one shape. "zeros": rows that lack it get zeros. "pad": every
             condition has it, with (B, L, D) vectors of which the shorter rows are padded with zeros. "mask": joined
             along with the field that it masks.
         mask: the (B, L) bool field that is False where a row is padded; made where there is none.
+        exact: whether ``Condition.to`` leaves its dtype: a number such as 1024 is none that bfloat16 may round.
     """
-    return {"join": rule, "mask": mask}
+    return {"join": rule, "mask": mask, "exact": exact}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Condition:
         class_id: (B,) int64.
         concat: (B, C', ...) channels that are joined to the state; zeros where a row has none, which is how Brooks et
             al. 2022 (arXiv 2211.09800, section 3.2.1) train without a picture.
+        numbers: (B, K) float32, what a network was told of its pictures in training: Stable Diffusion XL's height and
+            width, crop and target size in pixels (Podell et al. 2023, arXiv 2307.01952, section 2.2), in the order of
+            the model's layout. Never rounded.
+        scale: (B,) float32, the guidance scale that a distilled network is to draw as if with. Never rounded.
         other_tokens: (B, M, D) another encoded prompt, which edits such as NAG's look at; networks do not.
         other_mask: (B, M) bool, as ``token_mask``.
     """
@@ -42,6 +48,8 @@ class Condition:
     pooled: Tensor | None = field(default=None, metadata=_joined_by("stack"))
     class_id: Tensor | None = field(default=None, metadata=_joined_by("stack"))
     concat: Tensor | None = field(default=None, metadata=_joined_by("zeros"))
+    numbers: Tensor | None = field(default=None, metadata=_joined_by("stack", exact=True))
+    scale: Tensor | None = field(default=None, metadata=_joined_by("stack", exact=True))
     other_tokens: Tensor | None = field(default=None, metadata=_joined_by("pad", mask="other_mask"))
     other_mask: Tensor | None = field(default=None, metadata=_joined_by("mask"))
 
@@ -55,12 +63,14 @@ class Condition:
         return next((len(v) for v in (getattr(self, f.name) for f in fields(self)) if v is not None), 0)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:
-        """The same condition elsewhere; only floating-point fields change their dtype."""
-
-        def change(value: Tensor) -> Tensor:
-            return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-
-        return self._map(change)
+        """The same condition elsewhere; only floating-point fields that may be rounded change their dtype."""
+        moved: dict[str, Tensor] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None:
+                rounded = value.is_floating_point() and not each.metadata["exact"]
+                moved[each.name] = value.to(device=device, dtype=dtype if rounded else None)
+        return Condition(**moved)
 
     def rows(self, index: Tensor | slice) -> Condition:
         """A part of the batch."""
