@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from unnoise.core.condition import Condition
 from unnoise.core.registry import register
+from unnoise.errors import UnnoiseError
 from unnoise.kernels.attention import attend
 
 
@@ -22,6 +23,14 @@ class CLIPTextConfig:
         width, depth, heads, hidden: of the transformer; hidden is the width inside its MLPs.
         activation: "quick_gelu", as OpenAI's CLIP has it, or "gelu".
         end: the id that ends a prompt; the prompt's vector is read at the first one.
+        layer: whose output the tokens' vectors are, counted from the end of the whole tower: 1 is the last block.
+        final_norm: whether these vectors pass the last norm; the prompt's vector always does.
+        projection: width of a linear map of the prompt's vector, without a bias; 0 for none.
+        masked: whether the condition says which tokens are real. Published Stable Diffusion networks attend to all.
+        pad: the id that fills up rows; None for the vocabulary's own.
+        chunks: the rows that a long prompt may be cut into, each read by itself.
+        cut: blocks at the end that the weights leave out, beside the ``depth`` that are there; ``layer`` counts them.
+            A tower without its end has no vector for a prompt.
     """
 
     vocabulary: int = 2048
@@ -32,6 +41,13 @@ class CLIPTextConfig:
     hidden: int = 1024
     activation: str = "quick_gelu"
     end: int = 1
+    layer: int = 1
+    final_norm: bool = True
+    projection: int = 0
+    masked: bool = True
+    pad: int | None = None
+    chunks: int = 1
+    cut: int = 0
 
     @classmethod
     def tiny(cls) -> CLIPTextConfig:
@@ -78,8 +94,9 @@ class Block(nn.Module):
 class CLIPText(nn.Module):
     """CLIP's text tower: a causal transformer over tokens, one vector a token and one a prompt.
 
-    Radford et al. 2021 (arXiv 2103.00020), section 2.4. Equal to the tower of the transformers library under the key
-    table of ``weights.families.clip``.
+    Radford et al. 2021 (arXiv 2103.00020), section 2.4; with ``layer``, ``final_norm`` and ``projection`` also the
+    towers of OpenCLIP as Stable Diffusion 2 and XL read them. Equal to ``CLIPTextModel`` and
+    ``CLIPTextModelWithProjection`` of the transformers library.
     """
 
     Config = CLIPTextConfig
@@ -93,16 +110,47 @@ class CLIPText(nn.Module):
         self.position = nn.Parameter(torch.empty(config.length, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
+        self.projection = nn.Linear(config.width, config.projection, bias=False) if config.projection else None
         nn.init.normal_(self.token.weight, std=0.02)
         nn.init.normal_(self.position, std=0.01)
+        self.blocks_before(config.layer)
 
-    def forward(self, ids: Tensor) -> Condition:  # (B, L) int64
-        """The condition of a row of ids: ``tokens`` (B, L, D), ``token_mask`` (B, L), ``pooled`` (B, D)."""
-        last = (ids == self.config.end).int().argmax(dim=1)  # (B,) the first end
-        mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]  # (B, L)
+    def blocks_before(self, layer: int | None) -> int:
+        """How many blocks are run for the tokens' vectors of a layer, which is counted as the config's.
+
+        Raises:
+            UnnoiseError: the tower has no such layer.
+        """
+        depth, cut = self.config.depth, self.config.cut
+        layer = self.config.layer if layer is None else layer
+        if not cut < layer <= depth + cut:
+            which = f"the {depth + cut} from the end" if not cut else f"those from {cut + 1} to {depth + cut}"
+            raise UnnoiseError(f"the text tower has no layer {layer}, counted from its end", f"choose one of {which}")
+        return depth + cut - layer + 1
+
+    def forward(self, ids: Tensor, layer: int | None = None) -> Condition:  # (B, L) int64
+        """The condition of a row of ids: ``tokens`` (B, L, D), ``token_mask`` (B, L), ``pooled`` (B, D or projection).
+
+        Args:
+            ids: start, prompt, end and padding; at most ``length`` of them.
+            layer: whose output the tokens' vectors are, counted from the end; None for the config's.
+
+        Raises:
+            UnnoiseError: the tower has no such layer.
+        """
+        config, count = self.config, self.blocks_before(layer)
+        last = (ids == config.end).int().argmax(dim=1)  # (B,) the first end
         x = self.token(ids) + self.position[: ids.shape[1]]  # (B, L, D)
-        for block in self.blocks:
+        for block in self.blocks[:count]:
             x = block(x)
-        x = self.norm(x)  # (B, L, D)
-        pooled = x[torch.arange(len(x), device=x.device), last]  # (B, D)
-        return Condition(tokens=x, token_mask=mask, pooled=pooled)
+        tokens = self.norm(x) if config.final_norm else x  # (B, L, D)
+        pooled = None
+        if not config.cut:
+            for block in self.blocks[count:]:
+                x = block(x)
+            rows = torch.arange(len(x), device=x.device)
+            whole = tokens if config.final_norm and count == config.depth else self.norm(x)  # (B, L, D)
+            pooled = whole[rows, last]  # (B, D)
+            pooled = pooled if self.projection is None else self.projection(pooled)  # (B, projection)
+        mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None] if config.masked else None  # (B, L)
+        return Condition(tokens=tokens, token_mask=mask, pooled=pooled)

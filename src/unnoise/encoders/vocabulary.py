@@ -6,10 +6,13 @@ once for each kind, so that no file brings rules of its own.
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from json import dumps
 from math import isfinite
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
@@ -203,3 +206,23 @@ def of_merges(vocabulary: str, merges: str) -> str:
     json = dumps({"model": {"type": "BPE", "vocab": table, "merges": lines}}, ensure_ascii=False)
     read(json)
     return json
+
+
+CLIP_FILE = Path(__file__).with_name("vocabularies") / "clip.txt.gz"  # OpenAI's bpe_simple_vocab_16e6.txt.gz
+CLIP_MERGES = 49152 - 256 - 2  # as ``SimpleTokenizer`` of OpenAI's CLIP takes them; the file has more
+PRINTED = (*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1))
+
+
+@cache
+def clip_json() -> str:
+    """The tokenizer.json of OpenAI's CLIP, which comes with the package: 49,408 tokens.
+
+    In the order of the ids: the bytes as letters, those that are printed first; the same at the end of a word; the
+    merges; start and end.
+    """
+    lines = gzip.decompress(CLIP_FILE.read_bytes()).decode("utf-8").split("\n")
+    merges = lines[1 : CLIP_MERGES + 1]
+    letters = [*map(chr, PRINTED), *(chr(256 + place) for place in range(256 - len(PRINTED)))]
+    tokens = [*letters, *(letter + WORD_END for letter in letters), *(merge.replace(" ", "") for merge in merges)]
+    table = {token: place for place, token in enumerate([*tokens, KINDS["clip"].start, KINDS["clip"].end])}
+    return dumps({"model": {"type": "BPE", "vocab": table, "merges": merges}}, ensure_ascii=False)
