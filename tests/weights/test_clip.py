@@ -9,7 +9,8 @@ import torch
 
 from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
 from unnoise.errors import UnnoiseError
-from unnoise.weights.families import clip
+from unnoise.weights.keys import state_to_ours, state_to_theirs
+from unnoise.weights.names import clip
 
 SHAPES = {
     "small": {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4},
@@ -30,9 +31,16 @@ def pair(activation: str, end: int, **shape: int) -> tuple[Any, CLIPText]:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    ours = CLIPText(clip.config_from(config.to_dict())).eval()
-    ours.load_state_dict(clip.from_transformers(theirs.state_dict(), ours.config.depth))
+    ours = CLIPText(clip.from_config(config.to_dict())).eval()
+    ours.load_state_dict(read(theirs.state_dict(), ours.config.depth))
     return theirs, ours
+
+
+def read(state: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
+    """Our weights out of a file of transformers' names, for a tower of so many blocks."""
+    named = {clip.tidied(name, "transformers"): tensor for name, tensor in state.items()}
+    rows = clip.table(CLIPTextConfig(depth=depth), "transformers")
+    return state_to_ours(rows, named, clip.IGNORED["transformers"])
 
 
 def rows(config: CLIPTextConfig, padding: int) -> torch.Tensor:
@@ -67,49 +75,42 @@ def test_reads_older_configs() -> None:
             assert torch.allclose(ours(ids).pooled, theirs(input_ids=ids).pooler_output, rtol=0, atol=1e-5)
 
 
-def test_round_trip_is_exact() -> None:
-    theirs, ours = pair("gelu", 50)
-    state = theirs.state_dict()
-    back = clip.to_transformers(ours.state_dict(), 2)
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[name], state[name]) for name in state)
-    again = clip.from_transformers(back, 2)
-    assert again.keys() == ours.state_dict().keys()
-
-
-def test_the_table_is_a_bijection() -> None:
-    table = clip.table(12)
-    assert len(set(table.values())) == len(table) == 4 + 12 * 16
-    assert table.keys() == CLIPText(CLIPTextConfig(depth=12, width=8, heads=2, hidden=8)).state_dict().keys()
-
-
 def test_published_names_are_read() -> None:
-    """Files on hubs have a prefix, and older ones hold the positions' numbers."""
+    """Files on hubs have a prefix, which transformers 5 leaves out, and older ones hold the positions' numbers."""
     theirs, ours = pair("gelu", 50)
-    published = {f"text_model.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    bare = {name.removeprefix(clip.PREFIX): tensor for name, tensor in theirs.state_dict().items()}
+    published = {clip.PREFIX + name: tensor for name, tensor in bare.items()}
     published["text_model.embeddings.position_ids"] = torch.arange(20)[None]
-    found = clip.from_transformers(published, 2)
-    assert all(torch.equal(found[name], tensor) for name, tensor in ours.state_dict().items())
+    for state in (bare, published):
+        found = read(state, 2)
+        assert found.keys() == ours.state_dict().keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in ours.state_dict().items())
 
 
 def test_strange_and_missing_names_are_refused() -> None:
-    state = pair("gelu", 50)[0].state_dict()
+    theirs, ours = pair("gelu", 50)
+    state = theirs.state_dict()
+    last = next(name for name in state if name.endswith("final_layer_norm.bias"))
     with pytest.raises(UnnoiseError, match=r"unknown weight 'vision_model\.x'"):
-        clip.from_transformers({**state, "vision_model.x": torch.zeros(1)}, 2)
-    with pytest.raises(UnnoiseError, match=r"lacks the weight 'final_layer_norm\.bias'"):
-        clip.from_transformers({n: t for n, t in state.items() if n != "final_layer_norm.bias"}, 2)
+        read({**state, "vision_model.x": torch.zeros(1)}, 2)
+    with pytest.raises(UnnoiseError, match=r"weight 'text_model\.final_layer_norm\.bias' is missing"):
+        read({n: t for n, t in state.items() if n != last}, 2)
     with pytest.raises(UnnoiseError, match="unknown weight"):
-        clip.from_transformers(state, 1)
-    with pytest.raises(UnnoiseError, match="lacks the weight"):
-        clip.from_transformers(state, 3)
+        read(state, 1)
+    with pytest.raises(UnnoiseError, match="is missing"):
+        read(state, 3)
+    with pytest.raises(UnnoiseError, match=r"lacks the weight 'blocks\.2"):
+        state_to_theirs(clip.table(CLIPTextConfig(depth=3), "transformers"), ours.state_dict())
 
 
 def test_configs_of_the_wrong_kind_are_refused() -> None:
     values = dict.fromkeys(clip.CONFIG, 8) | {"hidden_act": "gelu"}
-    assert clip.config_from(values).width == 8
-    with pytest.raises(UnnoiseError, match="no hidden_act"):
-        clip.config_from({n: v for n, v in values.items() if n != "hidden_act"})
+    assert clip.from_config(values).width == 8
     with pytest.raises(UnnoiseError, match="width"):
-        clip.config_from({**values, "hidden_size": "8"})
+        clip.from_config({**values, "hidden_size": "8"})
     with pytest.raises(UnnoiseError, match="activation 'relu'"):
-        clip.config_from({**values, "hidden_act": "relu"})
+        clip.from_config({**values, "hidden_act": "relu"})
+    with pytest.raises(UnnoiseError, match="model_type 't5'"):
+        clip.from_config({**values, "model_type": "t5"})
+    with pytest.raises(UnnoiseError, match="layer_norm_eps"):
+        clip.from_config({**values, "layer_norm_eps": 1e-6})

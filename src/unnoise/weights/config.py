@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from unnoise.errors import UnnoiseError
@@ -56,3 +57,19 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint in (int, float, str, bool) and type(value) is hint:
         return value
     raise wrong
+
+
+def check_only(values: Mapping[str, Any], only: Mapping[str, tuple[tuple[Any, ...], str]], where: str) -> None:
+    """Ensures that others' settings which ours have no field for have values that ours can stand for.
+
+    Args:
+        values: another program's settings; those that are absent have its defaults, which ours share.
+        only: {setting: (its good values, what any other would mean)}; of a list, each element is looked at.
+
+    Raises:
+        UnnoiseError: a setting has another value; named with what it means.
+    """
+    for name, (good, meaning) in only.items():
+        value = values.get(name, good[0])
+        if any(each not in good for each in (value if isinstance(value, list | tuple) else [value])):
+            raise UnnoiseError(f"{where} has {name} {value!r}: {meaning}", "use a model without that")

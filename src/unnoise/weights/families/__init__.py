@@ -1,1 +1,1 @@
-"""Key tables: published names of weights, and ours."""
+"""Families of published models: how to recognise each, and the parts that it is made of."""
