@@ -140,7 +140,8 @@ def test_verbs(args: list[str], said: str, here: Path, capsys: Said) -> None:
     assert said in complaint(capsys, *args)
 
 
-GIVEN = {verb: ["x"] for verb in ("generate", "replay", "nearest", "noise", "inspect", "data folder")} | {
+WANTING = ("generate", "replay", "nearest", "noise", "inspect", "data folder", "models add", "models remove")
+GIVEN = {verb: ["x"] for verb in WANTING} | {
     "train": ["emoji-flow"],
     "average": ["x", "--width", "0.1", "--out", "y"],
 }

@@ -46,6 +46,10 @@ VERBS = {
     "study": Verb("unnoise.cli.study:study", "study a model, and write table, curves and sheet"),
     "search": Verb("unnoise.cli.search:search", "search for the noise levels that few steps should visit"),
     "inspect": Verb("unnoise.cli.inspect:inspect", "describe any file or folder, without loading it"),
+    "models": Verb("unnoise.cli.models:models", "list the models on this machine, whoever made them"),
+    "models add": Verb("unnoise.cli.models:add", "read the headers of a folder of models, and remember where they lie"),
+    "models scan": Verb("unnoise.cli.models:scan", "read the folders of the list again where they changed"),
+    "models remove": Verb("unnoise.cli.models:remove", "take a folder's models off the list; files stay"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),
     "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
 }
@@ -53,7 +57,7 @@ VERBS = {
 
 def usage() -> str:
     """The overview."""
-    rows = "\n".join(f"  {name:<12} {verb.summary}" for name, verb in VERBS.items())
+    rows = "\n".join(f"  {name:<13} {verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: unnoise VERB ...\n\nPictures from noise, whole and in the open.\n\nverbs:\n"
         f"{rows}\n\n  unnoise VERB --help lists its options; unnoise --version prints the version.\n\n"

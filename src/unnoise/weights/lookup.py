@@ -1,0 +1,153 @@
+"""Models by name: from what a user types to a file or folder, by the list of models and the hub."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from unnoise.errors import UnnoiseError
+from unnoise.weights.entry import Entry
+from unnoise.weights.index import read_index
+from unnoise.weights.roles import AUTOENCODER, BROKEN, CHECKPOINT, PICKLE, TEXT, TINY, UNDECIDED
+
+MIN_HASH = 6  # digits of a hash that name a model
+SHOWN = 6  # models that an error names
+SAME_SPACE = {"sd1": ("sd1", "sd2"), "sd2": ("sd1", "sd2"), "sdxl-refiner": ("sdxl",)}  # whose autoencoders will do
+
+
+def matches(name: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that a name means: one, or several of that very name.
+
+    A name is the model's, its file's with or without the ending, the end of its path, ten digits of a hash, or the
+    beginning of one model's name. Letters may be large or small if that leaves no doubt.
+
+    Raises:
+        UnnoiseError: none has it, or it is the beginning of several names.
+    """
+    entries = list(entries)
+    for fold in (str, str.lower):
+        wanted = fold(name)
+        for names in (own_names, path_names):
+            if found := [entry for entry in entries if wanted in map(fold, names(entry))]:
+                return found
+    digits = name.lower().removeprefix("~")
+    if re.fullmatch(rf"[0-9a-f]{{{MIN_HASH},64}}", digits):
+        found = [e for e in entries if e.sha256.startswith(digits) or e.quick.startswith(digits)]
+        if found:
+            return found
+    found = [entry for entry in entries if entry.name.lower().startswith(name.lower())] if name else []
+    if len({entry.name for entry in found}) > 1:
+        raise UnnoiseError(f"{name!r} begins the names of several models: {listed(found)}", "type more of the name")
+    if not found:
+        raise UnnoiseError(f"no model is called {name!r}", near(name, entries))
+    return found
+
+
+def own_names(entry: Entry) -> set[str]:
+    """What an entry is called: its name, and its file's."""
+    return {entry.name, os.path.basename(entry.path)} | (
+        {Path(entry.path).stem} if entry.format not in ("unnoise", "diffusers") else set()
+    )
+
+
+def path_names(entry: Entry) -> set[str]:
+    """Ends of its path with a folder or more, as other programs call models: SDXL/a.safetensors."""
+    parts = Path(entry.path).parts[1:]
+    ends = {"/".join(parts[-count:]) for count in range(2, min(len(parts), 6) + 1)}
+    return ends | {end.removesuffix(".safetensors") for end in ends}
+
+
+def listed(entries: Iterable[Entry]) -> str:
+    """Some entries in words, with what tells them apart."""
+    entries = list(entries)
+    texts = [f"{entry.name} ({entry.kind}, {entry.short()}, {entry.path})" for entry in entries[:SHOWN]]
+    return ", ".join(texts) + (f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else "")
+
+
+def near(name: str, entries: Iterable[Entry]) -> str:
+    """A hint with names that are like a wrong one."""
+    names = {entry.name.lower(): entry.name for entry in entries}
+    if not names:
+        return "add folders of models: `unnoise models add FOLDER`"
+    close = difflib.get_close_matches(name.lower(), names, 3, 0.5)
+    close += [each for each in names if name.lower() in each and each not in close and len(name) > 2][:3]
+    text = f"did you mean {' or '.join(names[each] for each in close[:3])}? " if close else ""
+    return f"{text}`unnoise models` lists them"
+
+
+def find(name: str, kind: str | None = None) -> Path:
+    """The file or folder of the listed model that a name means.
+
+    Args:
+        name: as ``matches`` takes it.
+        kind: the only kind that will do, one of ``roles.KINDS``; None takes every kind, and of several models of one
+            name a checkpoint before others.
+
+    Raises:
+        UnnoiseError: none or several are called so, it is broken, a pickle, or no longer there.
+    """
+    entries = list(read_index().entries.values())
+    found = matches(name, [entry for entry in entries if kind in (None, entry.kind)])
+    sound = [entry for entry in found if entry.kind not in (BROKEN, PICKLE)]
+    if not sound:
+        refuse(found[0])
+    whole = [entry for entry in sound if entry.kind == CHECKPOINT] or sound
+    if len({entry.quick or entry.path for entry in whole}) > 1:  # copies of one file are no doubt
+        raise UnnoiseError(f"several models are called {name!r}: {listed(whole)}", "type its path or its hash")
+    path = next((Path(entry.path) for entry in whole if os.path.exists(entry.path)), None)
+    if path is None:
+        raise UnnoiseError(f"{whole[0].path} is gone", "run `unnoise models scan`, or mount its disk")
+    return path
+
+
+def refuse(entry: Entry) -> None:
+    """Raises what is to be said of a model that cannot be used.
+
+    Raises:
+        UnnoiseError: always.
+    """
+    if entry.kind == PICKLE:
+        mend = f"`unnoise convert {entry.path} --out {Path(entry.path).with_suffix('.safetensors')}`"
+        raise UnnoiseError(f"{entry.path} is a pickle, which is never opened here", f"rewrite it first: {mend}")
+    raise UnnoiseError(f"the model {entry.name} at {entry.path} is broken: {entry.fault}", "download it again")
+
+
+def parts_for(family: str, part: str) -> list[Path]:
+    """Listed files and folders that hold a part for a model of a family, the best first; empty if none is known.
+
+    Files of that part alone come before checkpoints of the family that have it inside. An autoencoder is taken only
+    if its own config, its model or its name says whose it is; one that says nothing is taken last, and for SD 1 and 2
+    alone.
+
+    Args:
+        family: "sd1", "sd2", "sdxl", "sdxl-refiner" and so on.
+        part: "text.clip-l", "text.clip-h", "text.clip-g", "autoencoder", "decoder" and so on.
+    """
+    spaces = SAME_SPACE.get(family, (family,))
+    ranks: list[tuple[int, str, str]] = []
+    for entry in read_index().entries.values():
+        kind = {AUTOENCODER: "autoencoder", TINY: "decoder", TEXT: f"text.{entry.family}"}.get(entry.kind)
+        if kind == part and kind.startswith("text."):
+            rank = 0
+        elif kind == part and entry.family in spaces:
+            rank = 0 if entry.family == family else 1
+        elif kind == part and entry.family == UNDECIDED and "sd1" in spaces:
+            rank = 2
+        elif entry.kind == CHECKPOINT and part in entry.parts and entry.family == family:
+            rank = 3
+        else:
+            continue
+        if os.path.exists(entry.path):
+            ranks.append((rank, entry.name.lower(), entry.path))
+    return [Path(path) for _, _, path in sorted(ranks)]
+
+
+def hint_for(family: str, part: str) -> str:
+    """How to give a model a part that it lacks: an imperative, with the path of a listed one if there is any."""
+    found = parts_for(family, part)
+    if found:
+        return f"add --part {part}={found[0]}"
+    return f"add --part {part}=PATH, or the folder that has it by `unnoise models add FOLDER`"
