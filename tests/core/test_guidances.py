@@ -11,12 +11,15 @@ from torch import Tensor
 
 from laws.guidances import CONDS, guide, world
 from laws.world import draw, red
+from unnoise.core.condition import Condition
 from unnoise.core.estimate import Estimate
 from unnoise.core.guidance import Guidance, Parts
 from unnoise.core.level import NoiseLevel
 from unnoise.errors import UnnoiseError
 from unnoise.guidances.cfg import CFG
+from unnoise.guidances.embedded import Embedded
 from unnoise.guidances.interval import Interval
+from unnoise.guidances.nag import NAG
 from unnoise.guidances.rescale import Rescale
 
 HERE = NoiseLevel(0.5, 0.5)
@@ -58,6 +61,25 @@ class RescaleOfTheNoise(Rescale):
 def test_rescale_is_of_x0() -> None:
     rescale_is_of_x0(Rescale)
     red(rescale_is_of_x0, RescaleOfTheNoise)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_embedded_tells_the_network_the_scale(rows: int) -> None:
+    """One call with the prompt; other guidances wrap it, and NAG edits it as it does a plain call."""
+    tokens, other = torch.ones(rows, 2, 4), torch.zeros(rows, 5, 4)
+    conds = {"cond": Condition(tokens=tokens, pooled=tokens[:, 0]), "uncond": Condition(tokens=other)}
+    for guidance in (Embedded(8.25), Rescale(Embedded(8.25), 0.7), NAG(Embedded(8.25)), Interval(Embedded(8.25))):
+        asks = guidance.asks(conds, HERE)
+        assert len(asks) == 1
+        (ask,) = asks.values()
+        assert ask.cond is not None
+        assert ask.cond.scale is not None
+        assert ask.cond.scale.tolist() == [8.25] * rows
+        assert ask.cond.scale.dtype == torch.float32
+        assert ask.cond.tokens is tokens
+        assert bool(ask.edits) == isinstance(guidance, NAG)
+    assert Embedded().asks({"cond": None}, HERE)["cond"].cond is not None
+    assert conds["cond"].scale is None
 
 
 def test_an_empty_interval_is_refused() -> None:

@@ -70,6 +70,12 @@ def test_autoguidance_is_typed_and_asks_a_part_by_name() -> None:
         strong.generate(PROMPT, guidance="autoguidance")
 
 
+def test_a_scale_for_the_network_is_refused_where_it_reads_none() -> None:
+    for guidance in ("embedded(4)", "rescale(embedded(4))"):
+        with pytest.raises(UnnoiseError, match="network takes no scale"):
+            Engine(model()).generate(PROMPT, guidance=guidance)
+
+
 def test_towers_lie_one_after_the_other_or_side_by_side() -> None:
     towers = {"a": Tower(tower(24, 32, 1), tiny.tokenizer(32)), "b": Tower(tower(8, 20, 2), tiny.tokenizer(20))}
     a, b = (each.network(each.tokenizer([PROMPT])) for each in towers.values())

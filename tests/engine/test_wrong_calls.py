@@ -425,7 +425,8 @@ def test_a_spacing_refuses_what_is_no_number_of_steps(name: str, steps: Any) -> 
 @pytest.mark.parametrize("name", index("spacings"))
 def test_a_spacing_takes_any_spelling_of_its_steps(name: str) -> None:
     """200 steps of a thousand levels: products of eight bits would wrap."""
-    spacing = find("spacings", name)(**({"times": [1 - i / 200 for i in range(200)]} if name == "custom" else {}))
+    settings = {"custom": {"times": [1 - i / 200 for i in range(200)]}, "lcm": {"original": 200}}
+    spacing = find("spacings", name)(**settings.get(name, {}))
     path = find("paths", "ve" if name == "align-your-steps" else "vp")()
     plain = spacing.levels(path, 200, (4, 16, 16))
     assert spacing.levels(path, np.uint8(200), (4, 16, 16)) == plain

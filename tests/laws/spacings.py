@@ -27,7 +27,8 @@ SETTINGS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # for those that
         lambda n: {"sigmas": [9.0 * 0.7**i for i in range(n)]},
     ],
     "shifted": [lambda n: {}, lambda n: {"shift": 0.5}],
-    "leading": [lambda n: {}, lambda n: {"offset": 0}],
+    "leading": [lambda n: {}, lambda n: {"offset": 0}, lambda n: {"end": "first"}],
+    "lcm": [lambda n: {"original": max(n, 50)}, lambda n: {"original": 100 * math.ceil(n / 100)}],
     "poly-exponential": [lambda n: {}, lambda n: {"rho": 2.5}],
     "align-your-steps": [lambda n: {}, lambda n: {"knots": "sdxl"}, lambda n: {"knots": "mixture"}],
     "resolution-shifted": [lambda n: {}, lambda n: {"rule": "sd3"}],
@@ -54,12 +55,31 @@ def has_one_level_more_than_steps(make: Make) -> None:
         assert all(type(part) is float for level in levels for part in level), "a plan is made of Python floats"
 
 
+def falls(path: Path, n: int, levels: list[NoiseLevel]) -> None:
+    sigmas = [float(level.sigma_hat) for level in levels]
+    assert all(a > b for a, b in itertools.pairwise(sigmas)), (path, n, sigmas)
+
+
+def stops_short(make: Make) -> bool:
+    """Whether the setting ends a run at a level that networks were trained at, and not at data."""
+    return getattr(make(8), "end", "data") == "first"
+
+
+@only(lambda make: not stops_short(make))
 def falls_to_exact_data(make: Make) -> None:
     for path, n, levels in runs(make):
-        sigmas = [float(level.sigma_hat) for level in levels]
-        assert all(a > b for a, b in itertools.pairwise(sigmas)), (path, n, sigmas)
+        falls(path, n, levels)
         assert tuple(levels[-1]) == tuple(path.at(0.0))
         assert levels[-1].sigma == 0
+
+
+@only(stops_short)
+def falls_to_the_first_level(make: Make) -> None:
+    """The cleanest of a table; where a path has none, the cleanest of as many as tables have."""
+    for path, n, levels in runs(make):
+        falls(path, n, levels)
+        assert tuple(levels[-1]) == tuple(path.at(1 / (path.num_levels or 1000)))
+        assert levels[-1].sigma > 0
 
 
 def starts_at_the_top(make: Make) -> None:
@@ -93,7 +113,7 @@ def keeps_its_word_for_many_steps(make: Make) -> None:
         try:
             levels = make(n).levels(table, n, SHAPE)
         except UnnoiseError:
-            assert n > 1000 or make(n).name == "custom"
+            assert n > (999 if stops_short(make) else 1000) or make(n).name == "custom"
             continue
         assert len(levels) == n + 1
         assert all(a.sigma_hat > b.sigma_hat for a, b in itertools.pairwise(levels))
@@ -144,6 +164,7 @@ def beta_is_of_the_timestep(kind: Callable[..., Spacing]) -> None:
 LAWS = [
     has_one_level_more_than_steps,
     falls_to_exact_data,
+    falls_to_the_first_level,
     starts_at_the_top,
     keeps_to_the_path,
     refuses_a_run_of_no_steps,

@@ -25,6 +25,7 @@ from unnoise.solvers.unipc import Memory, Promise, UniPC
 from unnoise.spacings.beta import Beta
 from unnoise.spacings.beta_sigma import BetaSigma
 from unnoise.spacings.karras import Karras
+from unnoise.spacings.leading import Leading
 from unnoise.spacings.trailing import Trailing
 
 
@@ -38,6 +39,8 @@ class StopsAtSigmaMin(Karras):
 
 def test_noise_that_is_left_at_the_end() -> None:
     red(spacings.falls_to_exact_data, lambda n: StopsAtSigmaMin())
+    red(spacings.falls_to_the_first_level, lambda n: Leading(end="data"))
+    spacings.falls_to_the_first_level(lambda n: Leading(end="first"))
 
 
 class StretchedToTerminal(Trailing):

@@ -18,7 +18,8 @@ class Spacing(ABC):
 
     @abstractmethod
     def levels(self, path: Path, num_steps: int, shape: Sequence[int] | None = None) -> list[NoiseLevel]:
-        """``num_steps + 1`` levels from the noisiest to the last, as Python floats; the last is data, sigma = 0.
+        """``num_steps + 1`` levels from the noisiest to the last, as Python floats; the last is data, sigma = 0,
+        unless a setting of the spacing ends the run short of that.
 
         ``shape`` is the state's shape, for spacings that depend on the size of the picture.
 

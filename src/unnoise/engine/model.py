@@ -27,6 +27,7 @@ from unnoise.engine.settings import size_of
 from unnoise.engine.start import Start
 from unnoise.engine.words import warning
 from unnoise.errors import UnnoiseError
+from unnoise.guidances.embedded import Embedded
 from unnoise.kernels.forked import check_threads
 from unnoise.pictures import to_bytes, to_images
 
@@ -153,7 +154,9 @@ class Model:
             raise UnnoiseError(f"read: {error.what}", error.hint) from None
         steer: Guidance | None = request.steer()
         while steer is not None:
-            network_called(self.denoisers, getattr(steer, "network", OWN))
+            asked = network_called(self.denoisers, getattr(steer, "network", OWN))
+            if isinstance(steer, Embedded) and not getattr(asked.network.config, "guidance_width", 0):
+                raise UnnoiseError("guidance embedded: the model's network takes no scale", "use cfg, which all take")
             steer = getattr(steer, "inner", None)
         return request
 

@@ -61,8 +61,8 @@ SPACINGS = {
     "sgm-uniform": "SGM Uniform",
     "simple": "Simple",
 }
-ALONE = {"solvers": ("edm", "repaint"), "spacings": ("beta-sigma", "curve", "custom", "resolution-shifted", "shifted",
-                                                     "trailing")}  # fmt: skip  # ours, written as CUSTOM
+ALONE = {"solvers": ("edm", "repaint"), "spacings": ("beta-sigma", "curve", "custom", "lcm", "resolution-shifted",
+                                                     "shifted", "trailing")}  # fmt: skip  # ours, written as CUSTOM
 MORE = {  # further spellings, read alone
     "solvers": {"lmsd": "lms", "dpm2ancestral": "dpm-2-a", "dpm2sa": "dpmpp-2s-a", "kdpm2a": "dpm-2-a"},
     "spacings": {"uniform": "linspace", "discrete": "linspace", "ddimuniform": "leading",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -25,17 +26,24 @@ def edited(
 
     Args:
         mark: what the names begin with.
-        only: the one condition whose calls are edited; all if left out.
+        only: the one condition whose calls are edited, at whatever guidance scale; all if left out.
     """
 
     def change(ask: Ask) -> bool:
-        return ask.network == OWN and (only is _ANY or ask.cond is only)
+        return ask.network == OWN and (only is _ANY or same_prompt(ask.cond, only))
 
     asks: Asks = inner.asks(conds, here)
     return {
         f"{mark} {name}" if change(ask) else name: ask._replace(edits=(*ask.edits, edit)) if change(ask) else ask
         for name, ask in asks.items()
     }
+
+
+def same_prompt(one: Condition | None, other: Condition | None) -> bool:
+    """Whether two conditions hold the very same values, but for the guidance scale."""
+    if one is None or other is None:
+        return one is other
+    return all(getattr(one, f.name) is getattr(other, f.name) for f in fields(one) if f.name != "scale")
 
 
 def combined(
