@@ -163,15 +163,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     from safetensors.torch import save_file
 
     try:
-        save_file(
-            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()},
-            path,
-            dict(metadata) if metadata else None,
-        )
+        save_file(_apart(tensors), path, dict(metadata) if metadata else None)
         path.chmod(0o644)  # the library makes files that only their owner can read
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as the library writes them; those in order, with a storage of their own, are not copied."""
+    apart, places = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in places or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        places.add(storage.data_ptr())
+        apart[name] = tensor
+    return apart
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from training.toy import ToyData, equal, state, trainer
 from unnoise.errors import UnnoiseError
-from unnoise.files import alone
+from unnoise.files import _apart, alone
 from unnoise.training import checkpoint
 
 
@@ -213,3 +215,38 @@ def test_another_machine_is_said(key: str, tmp_path: Path) -> None:
     (warning,) = other.warnings
     assert warning.startswith(f"{key} is another, it began with ")
     assert warning.endswith("the bits may differ from an unbroken run")
+
+
+def test_a_checkpoint_is_never_in_memory_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tensors are looked at one by one; the control holds them all."""
+    tensors = {f"t{number}": torch.full((1000,), float(number)) for number in range(9)}
+    path = checkpoint.write(tmp_path, 1, {}, {"net": tensors})
+    living: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most, get = [0], checkpoint.Saved.__getitem__
+
+    def counted(self: checkpoint.Saved, name: str) -> Tensor:
+        tensor = get(self, name)
+        living.add(tensor)
+        gc.collect()
+        most.append(len(living))
+        return tensor
+
+    monkeypatch.setattr(checkpoint.Saved, "__getitem__", counted)
+    assert checkpoint.healthy(path)
+    assert len(most) == 1 + len(tensors)
+    assert max(most) <= 2
+    everything = dict(checkpoint.read(path)[1]["net"])
+    assert max(most) == len(tensors), "control"
+    assert all(torch.equal(everything[name], tensor) for name, tensor in tensors.items())
+    with pytest.raises(KeyError):
+        checkpoint.read(path)[1]["net"]["t9"]
+
+
+def test_only_what_must_be_is_copied_to_be_written() -> None:
+    plain, turned, other = torch.zeros(2, 3), torch.zeros(3, 2).mT, torch.ones(4)
+    written = _apart({"plain": plain, "turned": turned, "other": other, "again": other, "part": torch.zeros(8)[:2]})
+    assert written["plain"].data_ptr() == plain.data_ptr()
+    assert written["other"].data_ptr() == other.data_ptr()
+    assert written["again"].data_ptr() != other.data_ptr()
+    assert all(t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes for t in written.values())
+    assert torch.equal(written["turned"], turned)

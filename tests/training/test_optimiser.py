@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from training.toy import Net
+from unnoise.training import optimiser as optimisers
 from unnoise.training.averages import PowerAverage, gamma_of, swapped
-from unnoise.training.optimiser import Optimiser, orthogonalise, wants_muon
+from unnoise.training.optimiser import Optimiser, orthogonalise, together, wants_muon
 from unnoise.training.settings import TrainSettings
 
 STEPS = 25
@@ -223,3 +224,25 @@ def test_a_module_has_its_averages_weights_for_a_while() -> None:
     assert all(torch.equal(a, b) for a, b in zip(other.tensors.values(), average.tensors.values(), strict=True))
     with pytest.raises(KeyError, match="average differs in"):
         other.load({"enter.weight": torch.ones(4, 3)})
+
+
+def test_few_or_many_at_once_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit: all pieces share one clip."""
+    whole, pieces = twins(Plain)
+    settings = TrainSettings(samples=1, matrix_rate=0, clip=1.0)
+    for module, numbers in ((whole, 2**24), (pieces, 20)):
+        monkeypatch.setattr(optimisers, "AT_A_TIME", numbers)
+        optimiser = Optimiser(module, settings)
+        for step in range(3):
+            gradients(module, step, 10.0)
+            optimiser.step(1.0)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), pieces.parameters(), strict=True))
+    groups = list(together(dict(pieces.named_parameters()), 20))
+    assert len(groups) > 4
+    assert [name for names in groups for name in names] == [name for name, _ in pieces.named_parameters()]
+    sizes = [sum(pieces.get_parameter(name).numel() for name in names) for names in groups]
+    assert all(size <= 20 or len(names) == 1 for size, names in zip(sizes, groups, strict=True))
+    assert list(together({}, 20)) == []
+    gradients(whole, 5, 10.0)
+    norms = [sum(float(whole.get_parameter(n).grad.norm()) ** 2 for n in names) ** 0.5 for names in groups]  # type: ignore[union-attr]
+    assert len({round(norm, 3) for norm in norms}) > 1, "pieces of their own would be clipped otherwise"

@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
@@ -90,11 +89,37 @@ def verify(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """(manifest, tensors by file), verified. Tensors are on the CPU."""
+class Saved(Mapping[str, Tensor]):
+    """The tensors of a file by name, each read when it is asked for: memory need not hold them twice.
+
+    Raises:
+        SafetensorError, OSError: it is no whole file of tensors.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with safe_open(file, "pt") as opened:
+            self.names = frozenset(opened.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        with safe_open(self.file, "pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+            return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Saved]]:
+    """(manifest, tensors by file), verified. Tensors are on the CPU, and are read as they are asked for."""
     manifest = verify(path)
     try:
-        return manifest, {name.removesuffix(".safetensors"): load_file(path / name) for name in manifest["files"]}
+        return manifest, {name.removesuffix(".safetensors"): Saved(path / name) for name in manifest["files"]}
     except (SafetensorError, OSError) as error:
         raise UnnoiseError(f"{path} cannot be read ({error})", "use an older checkpoint") from None
 
@@ -152,5 +177,5 @@ def healthy(path: Path) -> bool:
         _, files = read(path)
     except UnnoiseError:
         return False
-    tensors = [t for named in files.values() for t in named.values() if t.is_floating_point()]
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
+    tensors = (t for named in files.values() for t in named.values())
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())

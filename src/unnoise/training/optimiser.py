@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from unnoise.training import ranks
 from unnoise.training.settings import TrainSettings
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+AT_A_TIME = 2**24  # numbers that AdamW updates together: a step needs little memory beside gradients and moments
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, half: bool = False) -> Tensor:
@@ -28,6 +29,20 @@ def orthogonalise(matrices: Tensor, steps: int = 5, half: bool = False) -> Tenso
         gram = x @ x.mT  # (n, short, short)
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if tall else x).to(matrices.dtype)
+
+
+def together(tensors: Mapping[str, Tensor], numbers: int) -> Iterator[list[str]]:
+    """Names, in their order, of tensors that hold so many numbers together at most; a larger one comes alone."""
+    names: list[str] = []
+    size = 0
+    for name, tensor in tensors.items():
+        if names and size + tensor.numel() > numbers:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += tensor.numel()
+    if names:
+        yield names
 
 
 def wants_muon(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
@@ -81,22 +96,24 @@ class Optimiser:
         names = [n for n, p in self.others.items() if p.grad is not None]
         if not names:
             return
-        params: list[Tensor] = [self.others[n] for n in names]
-        grads = [p.grad for p in params if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        clipped = torch._foreach_mul(grads, (self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
-        first, second = [self.first[n] for n in names], [self.second[n] for n in names]
-        torch._foreach_lerp_(first, clipped, 1 - self.betas[0])
-        torch._foreach_mul_(second, self.betas[1])
-        torch._foreach_addcmul_(second, clipped, clipped, 1 - self.betas[1])
+        grads = {n: p.grad for n in names if (p := self.others[n]).grad is not None}
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads.values()))))
+        clip = (self.settings.clip / (norm + 1e-6)).clamp(max=1.0)
         correct1, correct2 = (1 - beta**self.steps for beta in self.betas)
-        below = torch._foreach_sqrt(second)
-        torch._foreach_div_(below, correct2**0.5)
-        torch._foreach_add_(below, self.eps)
-        decayed = [p for p in params if p.ndim >= 2]
-        if decayed:
-            torch._foreach_mul_(decayed, 1 - rate * self.settings.weight_decay)
-        torch._foreach_addcdiv_(params, first, below, -rate / correct1)
+        for some in together(grads, AT_A_TIME):
+            params: list[Tensor] = [self.others[n] for n in some]
+            clipped = torch._foreach_mul([grads[n] for n in some], clip)
+            first, second = [self.first[n] for n in some], [self.second[n] for n in some]
+            torch._foreach_lerp_(first, clipped, 1 - self.betas[0])
+            torch._foreach_mul_(second, self.betas[1])
+            torch._foreach_addcmul_(second, clipped, clipped, 1 - self.betas[1])
+            below = torch._foreach_sqrt(second)
+            torch._foreach_div_(below, correct2**0.5)
+            torch._foreach_add_(below, self.eps)
+            decayed = [p for p in params if p.ndim >= 2]
+            if decayed:
+                torch._foreach_mul_(decayed, 1 - rate * self.settings.weight_decay)
+            torch._foreach_addcdiv_(params, first, below, -rate / correct1)
 
     def _muon(self, rate: float) -> None:
         for (rows, columns), all_names in self._shapes.items():

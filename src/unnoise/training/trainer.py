@@ -143,6 +143,7 @@ class Trainer:
             self.whole = False
             for name in phase.trains:
                 self.optimisers[name].step(factor)
+                self.roles[name].module.zero_grad(set_to_none=True)  # their memory is needed to save and to look
         self.whole = False
         self.step += 1
         self.samples += self.settings.batch
