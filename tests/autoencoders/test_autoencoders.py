@@ -69,6 +69,18 @@ def normalises_its_latents(name: str) -> None:
     assert not {"latent_mean", "latent_std"} & dict(autoencoder.named_parameters()).keys()
 
 
+def scales_its_latents_as_published(name: str) -> None:
+    """The shift and scale of its config are taken out on the way in and put back on the way out."""
+    autoencoder = make(name)
+    shift, scale, x = autoencoder.config.shift, autoencoder.config.scale, pictures()
+    assert shift != 0
+    assert scale != 1
+    raw, found = autoencoder.encode_raw(x), autoencoder.encode(x)
+    assert torch.allclose(found.mean, (raw.mean - shift) * scale, atol=1e-6)
+    assert torch.allclose(found.std, raw.std * scale, atol=1e-6)
+    assert torch.allclose(autoencoder.decode(found.mean), autoencoder.decode_raw(raw.mean), atol=1e-5)
+
+
 def takes_rows_alone(name: str) -> None:
     autoencoder = make(name)
     x = pictures(3)
@@ -105,12 +117,23 @@ def keeps_every_distance(name: str) -> None:
 
 
 LAWS = [shapes_are_as_its_space_says, refuses_other_sizes, takes_rows_alone, stays_finite]
-LEARNT = [is_much_smaller, normalises_its_latents]
+LEARNT = [is_much_smaller]
+MEASURED = [normalises_its_latents]
+PUBLISHED = [scales_its_latents_as_published]
 EXACT = [keeps_every_distance]
+
+
+def laws(kind: Any) -> list[Callable[[str], None]]:
+    """The laws of an autoencoder of that kind."""
+    if kind.exact:
+        return [*LAWS, *EXACT]
+    return [*LAWS, *LEARNT, *(PUBLISHED if hasattr(kind.Config, "scale") else MEASURED)]
+
+
 CASES = [
     pytest.param(law, name, id=f"{name}: {law.__name__}")
     for name in index("autoencoders")
-    for law in [*LAWS, *(EXACT if find("autoencoders", name).exact else LEARNT)]
+    for law in laws(find("autoencoders", name))
 ]
 
 

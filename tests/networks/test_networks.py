@@ -24,6 +24,7 @@ ROWS, WORDS, LENGTH = 3, 5, 12
 # its terms' size, some 40 layers hand that on, and their roundings add up as a root: 4e-7, and a few times that at the
 # worst of thousands of numbers. A fault is off by 1e-3 or more.
 NEAR = 1e-5
+EXTRA = ("added_width", "guidance_width")  # fields of configs of networks that read numbers, and a scale
 TINY = 100_000  # weights, at most
 
 
@@ -34,14 +35,21 @@ class Call(NamedTuple):
 
 
 def call(network: nn.Module, rows: int = ROWS, cells: tuple[int, int] | None = None) -> Call:
-    """A call of a network, at its own size or another; row i's prompt has WORDS + i tokens, the others are masked."""
+    """A call of a network, at its own size or another; row i's prompt has WORDS + i tokens, the others are masked.
+
+    With numbers and a scale for networks that read them.
+    """
     noise = torch.Generator().manual_seed(1)
     c: Any = network.config
     x = torch.randn(rows, c.channels_in, *(cells or (c.size, c.size)), generator=noise)
     tokens = torch.randn(rows, LENGTH, c.text_width, generator=noise)
     mask = torch.arange(LENGTH) < WORDS + torch.arange(rows)[:, None]
     pooled = torch.randn(rows, c.text_width, generator=noise)
-    return Call(x, torch.linspace(100, 900, rows), Condition(tokens, mask, pooled))
+    added, guided = (getattr(c, name, 0) for name in EXTRA)
+    numbers = torch.rand(rows, (added - c.text_width) // 256, generator=noise) * 1024 if added else None
+    scale = torch.linspace(1.5, 7.5, rows) if guided else None
+    cond = Condition(tokens, mask, pooled, numbers=numbers, scale=scale)
+    return Call(x, torch.linspace(100, 900, rows), cond)
 
 
 @cache
@@ -108,7 +116,7 @@ def answers_rows_alone(name: str) -> None:
 
 
 def hears_everything(name: str) -> None:
-    """State, level, tokens and pooled vector all matter; what is masked does not."""
+    """State, level and all that it reads of a condition matter; what is masked does not."""
     x, label, cond = call(network(name))
     assert cond.tokens is not None
     assert cond.pooled is not None
@@ -120,6 +128,10 @@ def hears_everything(name: str) -> None:
         "tokens": (x, label, replace(cond, tokens=cond.tokens + 0.1)),
         "pooled": (x, label, replace(cond, pooled=cond.pooled + 0.1)),
     }
+    if cond.numbers is not None:
+        others["numbers"] = (x, label, replace(cond, numbers=cond.numbers + 50))
+    if cond.scale is not None:
+        others["scale"] = (x, label, replace(cond, scale=cond.scale + 0.5))
     for what, changed in others.items():
         assert (answer(name, *changed) - plain).abs().max() > 1e-4 * plain.abs().max(), what
     noise = torch.where(cond.token_mask[..., None], cond.tokens, 7.0)
@@ -195,7 +207,8 @@ def traces_whole(name: str) -> None:
 
 def works_without_prompt(name: str) -> None:
     cls = find("networks", name)
-    bare = lively(cls(replace(cls.Config.tiny(), text_width=0)))
+    config = cls.Config.tiny()
+    bare = lively(cls(replace(config, **dict.fromkeys(["text_width", *(n for n in EXTRA if hasattr(config, n))], 0))))
     x, label, cond = call(bare)
     output, _ = bare(x, label)
     assert output.shape == x.shape
@@ -244,9 +257,9 @@ def joins_prompts_of_other_lengths(name: str) -> None:
     """Conditions of unlike lengths, without masks, in one call: each row as alone."""
     x, label, cond = call(network(name))
     assert cond.tokens is not None
-    assert cond.pooled is not None
     alone = [
-        Condition(cond.tokens[row : row + 1, : 4 + 3 * row], None, cond.pooled[row : row + 1]) for row in range(ROWS)
+        replace(cond.rows(slice(row, row + 1)), tokens=cond.tokens[row : row + 1, : 4 + 3 * row], token_mask=None)
+        for row in range(ROWS)
     ]
     joined = answer(name, x, label, Condition.cat(alone))
     for row, each in enumerate(alone):

@@ -30,10 +30,10 @@ class Around(NamedTuple):
     look: Look | None = None
 
     def grid(self, count: int) -> tuple[int, ...]:
-        """The cells along each axis of a map of ``count`` cells, in the state's proportions."""
+        """The cells along each axis of a map of ``count`` cells: the state's, divided by one number and rounded up."""
         cells = self.cells or (math.isqrt(count),) * 2
-        shrink = round((math.prod(cells) / count) ** (1 / len(cells)))
-        return tuple(each // shrink for each in cells)
+        grids = (tuple(-(-each // shrink) for each in cells) for shrink in range(1, max(cells) + 1))
+        return next(grid for grid in grids if math.prod(grid) == count)
 
 
 NOTHING_AROUND = Around()

@@ -38,6 +38,20 @@ def without_padding(cond: Condition | None) -> Condition | None:
     return replace(cond, tokens=cond.tokens[:, :used], token_mask=cond.token_mask[:, :used])
 
 
+def required(cond: Condition | None, name: str) -> Tensor:
+    """A field of a condition that a network cannot do without.
+
+    Raises:
+        UnnoiseError: the condition lacks it.
+    """
+    value: Tensor | None = getattr(cond, name, None)
+    if value is None:
+        raise UnnoiseError(
+            f"the network reads {name!r} of its condition, which has none", f"give Condition({name}=...)"
+        )
+    return value
+
+
 def zero(*layers: nn.Module) -> None:
     """Sets weights and biases of layers to 0, so that what they add to a sum begins as nothing."""
     for layer in layers:
@@ -87,7 +101,8 @@ class Network(nn.Module):
     Attributes:
         multiple: cells along each axis of a state come in multiples of this.
         time: the level's sinusoid of 256 numbers to a vector of ``embedding`` numbers (``level_layers``).
-        pooled: the prompt's pooled vector to as many; only with a ``text_width``.
+        pooled: the prompt's pooled vector to as many; only with a ``text_width``. A network that knows its pictures by
+            more, or by other sinusoids, has an ``embed`` of its own.
     """
 
     multiple: int = 1
@@ -134,8 +149,8 @@ class Network(nn.Module):
             noise_label, cond, edits, read: as the network is called with.
 
         Returns:
-            (e, cond, inside): (B, E) level and pooled prompt in one, after its activation; the condition whose tokens
-            are attended to, None without a prompt; what to do at each site.
+            (e, cond, inside): (B, E) what ``embed`` says, after its activation; the condition whose tokens are attended
+            to, None without a prompt; what to do at each site.
 
         Raises:
             UnnoiseError: it has no such site, or does not take states of that size.
@@ -147,19 +162,23 @@ class Network(nn.Module):
             cond = without_padding(cond)
         inside = Inside(edits, read, cond, cells)
         prompt = cond if cond is not None and cond.tokens is not None and self.config.text_width > 0 else None
-        e = self.time(sinusoid(noise_label, 256).to(x.dtype))  # (B, E)
-        if prompt is not None and prompt.pooled is not None:
-            e = e + self.pooled(prompt.pooled)
-        return F.silu(e), prompt, inside
+        return F.silu(self.embed(noise_label, prompt, x.dtype)), prompt, inside
+
+    def embed(self, noise_label: Tensor, cond: Condition | None, dtype: torch.dtype) -> Tensor:
+        """(B, E) what all blocks know of a picture as a whole: its level and its prompt's pooled vector, in one."""
+        e: Tensor = self.time(sinusoid(noise_label, 256).to(dtype))  # (B, E)
+        if cond is not None and cond.pooled is not None:
+            e = e + self.pooled(cond.pooled)
+        return e
 
 
-def level_layers(embedding: int) -> nn.Sequential:
-    """The layers that make a level's sinusoid of 256 numbers the vector that blocks read."""
-    return nn.Sequential(nn.Linear(256, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+def level_layers(embedding: int, width: int = 256) -> nn.Sequential:
+    """The layers that make a sinusoid of ``width`` numbers, such as a level's, the vector that blocks read."""
+    return nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normed queries and keys, over itself or over a context.
+    """Multi-head attention over itself or over a context, with normed queries and keys where the network wants them.
 
     Dehghani et al. 2023 (arXiv 2302.05442), section 2, for the norms: they keep logits bounded at high learning rates.
     Passes its map (B, heads, N, L) at ``site``, the queries (B, heads, N, d) that meet the keys at ``site.query``, and
@@ -169,9 +188,10 @@ class Attention(nn.Module):
         width: of x.
         heads: number of heads.
         context: width of the context; None attends to x itself.
+        normed: whether queries and keys are.
     """
 
-    def __init__(self, width: int, heads: int, context: int | None = None) -> None:
+    def __init__(self, width: int, heads: int, context: int | None = None, normed: bool = True) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"a width of {width} does not divide among {heads} heads")
@@ -181,8 +201,8 @@ class Attention(nn.Module):
         self.value = nn.Linear(context or width, width, bias=False)
         self.out = nn.Linear(width, width)
         zero(self.out)
-        self.query_norm = RMSNorm(width // heads)
-        self.key_norm = RMSNorm(width // heads)
+        self.query_norm = RMSNorm(width // heads) if normed else None
+        self.key_norm = RMSNorm(width // heads) if normed else None
 
     @staticmethod
     def sites(site: str) -> tuple[str, ...]:
