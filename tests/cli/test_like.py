@@ -64,7 +64,7 @@ def test_what_is_not_given_is_taken(say: Say, tmp_path: Path) -> None:
         f"{tmp_path}/other.png: made by AUTOMATIC1111 or a tool that writes as it does",
         '  taken: prompt "red apple", negative "blue heart", seed 11, steps 3, cfg-scale 4.5, solver dpmpp-2m, '
         "spacing karras",
-        "  left out: Model some, Clip skip 2, size 512 x 512, here it is the model's",
+        "  left out: Model some, size 512 x 512, here it is the model's, Clip skip 2",
         "  other tools draw other noise: the same seed gives another picture",
     ]
     plain = ("--steps", 3, "--solver", "dpmpp-2m", "--spacing", "karras", "--cfg-scale", 4.5, "--seed", 11)
@@ -89,7 +89,7 @@ def test_options_win(say: Say, tmp_path: Path) -> None:
 
 def test_a_start_takes_the_strength(say: Say, tmp_path: Path) -> None:
     path = written(tmp_path, LINES + ", Denoising strength: 0.35")
-    assert "left out: Model some, Clip skip 2, size 512 x 512" in say("generate", "--like", path)[2]
+    assert "left out: Model some, size 512 x 512" in say("generate", "--like", path)[2]
     assert "strength 0.35, of a start picture" in say("generate", "--like", path)[2]
     assert say("generate", "--like", path, "--start", path)[0] == 0
     assert record_in(tmp_path)["strength"] == 0.35

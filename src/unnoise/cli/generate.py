@@ -119,7 +119,7 @@ def generate(
 
     engine = load_engine(model, device, dtype, threads, compiled)
     if example is not None:
-        settings["negative"] = example.fit(engine, settings["negative"], not literal)
+        settings |= example.fit(engine, settings["negative"], not literal)
     others = [Prompt(settings["negative"], "--negative"), Prompt(settings["invert"] or "", "--invert")]
     check_prompts(engine, all_prompts, others, not literal)
     index = training_pictures(model) if nearest else None

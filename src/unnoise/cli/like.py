@@ -82,14 +82,17 @@ class Example:
         """Whether brackets are text: by the option, or by the file where the prompt comes from it."""
         return option or (self.like.literal and "prompt" in self.values)
 
-    def fit(self, engine: Engine, negative: str, weights: bool) -> str:
-        """The negative prompt, left out where it is the file's and longer than the model reads.
+    def fit(self, engine: Engine, negative: str, weights: bool) -> dict[str, Any]:
+        """{field: value} of what is drawn with in place of the file's settings that the model has no use for.
+
+        These are a negative prompt that is longer than it reads, and a layer of CLIP, where the text tower is another.
 
         Raises:
             UnnoiseError: the prompt is the file's, and too long.
         """
         from unnoise.engine.metadata import weights_sha256
 
+        instead: dict[str, Any] = {"negative": negative}
         if self.like.weights_sha256 not in (None, weights_sha256(engine.model.record)):
             self.left_out["model"] = "other weights; name theirs with --model"
         for name in ("prompt", "negative"):
@@ -101,8 +104,12 @@ class Example:
                     raise UnnoiseError(what, "give a shorter one of your own before --like") from None
                 self.left_out[name] = error.what.replace("the prompt has ", "", 1)
                 del self.values[name]
-                negative = ""
-        return negative
+                instead[name] = ""
+        clip = any(tower.tokenizer.kind == "clip" for tower in engine.model.conditioner.towers.values())
+        if "clip_skip" in self.values and not clip and self.like.weights_sha256 is None:
+            self.left_out["Clip skip"] = str(self.values.pop("clip_skip"))
+            instead["clip_skip"] = None
+        return instead
 
     def report(self, request: Request, cfg_scale: float | None) -> list[str]:
         """The lines on the picture's tool, the settings from it and those left out.

@@ -125,7 +125,8 @@ class Runs(NamedTuple):
         from unnoise.core.guidance import bind
 
         prompts = list(self.prompts[rows])
-        conds = {"cond": self.model.encode(prompts), "uncond": self.model.encode([""]).repeat(len(prompts))}
+        empty = self.model.encode([""], negative=True).repeat(len(prompts))
+        conds = {"cond": self.model.encode(prompts), "uncond": empty}
         return bind(self.request.steer(), batched(self.model.denoiser), conds)
 
     def noise(self, rows: slice = slice(None), fresh: bool = False) -> NoiseSource:

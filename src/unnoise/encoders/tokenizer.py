@@ -168,14 +168,27 @@ class Tokenizer:
             kept = kept[:-1]
         return kept
 
-    def _row(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """(ids with start, end and padding; spans of the prompt's own) of a prompt that the model can read."""
+    def pieces(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(``ids``, ``spans``) of a prompt of any number of tokens, cut into them once.
+
+        Raises:
+            UnnoiseError: it is no Unicode text, or has too many characters.
+        """
         check_length(checks.text("prompt", prompt))
         encoding = self._encoded(prompt)
-        if (count := len(encoding.ids)) > self.room:
-            raise UnnoiseError(f"the prompt has {count} tokens, the model reads {self.room}", "use fewer words")
+        return encoding.ids, encoding.offsets
+
+    def row(self, ids: Sequence[int]) -> list[int]:
+        """A prompt's own ids, at most ``room`` of them, with start, end and padding."""
         start = [] if self.start is None else [self.start]
-        return [*start, *encoding.ids, self.end, *[self.pad] * (self.room - count)], encoding.offsets
+        return [*start, *ids, self.end, *[self.pad] * (self.room - len(ids))]
+
+    def _row(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids with start, end and padding; spans of the prompt's own) of a prompt that the model can read."""
+        ids, spans = self.pieces(prompt)
+        if len(ids) > self.room:
+            raise UnnoiseError(f"the prompt has {len(ids)} tokens, the model reads {self.room}", "use fewer words")
+        return self.row(ids), spans
 
     def read(self, prompt: str) -> Tokens:
         """A prompt's row of ids, and where they stand in it, cut into tokens once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -126,10 +126,12 @@ class Drawing:
             self.remembered[key] = make()
         return self.remembered[key]  # type: ignore[return-value]
 
-    def _cond(self, prompt: str) -> Condition:
+    def _cond(self, prompt: str, negative: bool = False) -> Condition:
         """The condition of a prompt, one row."""
-        key = "cond", prompt, self.request.weights, self.request.rules < 2
-        return self._once(key, lambda: self.model.encode([prompt], self.request.weights, self.request.rules))
+        request, size = self.request, self._size
+        key = "cond", prompt, request.weights, request.rules < 2, size, request.clip_skip, negative
+        more: dict[str, Any] = {"size": size, "clip_skip": request.clip_skip, "negative": negative}
+        return self._once(key, lambda: self.model.encode([prompt], request.weights, request.rules, **more))
 
     def _start(self) -> Start | None:
         """What the run starts from; None for noise."""
@@ -198,7 +200,7 @@ class Drawing:
             steer = Known(steer, start.x0, start.mask) if start.mask is not None else steer
         conds: dict[str, Condition | None] = {
             "cond": self._cond(request.prompt),
-            "uncond": self._cond(request.negative),
+            "uncond": self._cond(request.negative, negative=True),
         }
         run = Run(x, levels[0], 0, solver.start(levels))
         while run.index < len(levels) - 1:

@@ -30,7 +30,9 @@ from unnoise.text import clean
 
 MORE = 1.1  # what a pair of round brackets without a number is worth
 HEAVIEST = 10.0
+NEAR_COMMA = 20  # tokens behind the last comma of a row, which a cut there moves to the next
 Piece = tuple[str, float]
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _SIGNS = re.compile(r"\\[()\[\]\\]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|[()\[\]]|[^\\()\[\]:]+|[\\:]")
 
 
@@ -101,8 +103,8 @@ class Reading(NamedTuple):
 
     Attributes:
         text: the prompt without its brackets.
-        ids: (length,) int64, start, end and padding included.
-        weights: (length,) float32, of each id; None where all are 1.
+        ids: (chunks * length,) int64, row after row; start, end and padding of each row included.
+        weights: (chunks * length,) float32, of each id; None where all are 1.
     """
 
     text: str
@@ -110,46 +112,137 @@ class Reading(NamedTuple):
     weights: Tensor | None
 
 
-def read(tokenizer: Tokenizer, prompt: str, weights: bool = True, typed: bool = False) -> Reading:
+def read(tokenizer: Tokenizer, prompt: str, weights: bool = True, typed: bool = False, chunks: int = 1) -> Reading:
     """The prompt's ids and their weights, parsed and cut into tokens once.
 
     Tokens are those of the whole text, so that brackets inside of a word do not cut it. One that lies on both sides of
     a bracket has the mean of its characters' weights; the space before a word is no part of it. Start and ends have 1.
 
     Args:
-        weights: whether brackets weigh words; else they are text.
+        weights: whether brackets weigh words, and ``BREAK`` begins a new row; else both are text.
         typed: take all blanks as they were typed, as rules 1 do.
+        chunks: the rows that a prompt may be cut into; with one row, BREAK is a word like any other.
 
     Raises:
         UnnoiseError: the prompt is longer than the tower reads, or no text, or a weight draws nothing.
     """
-    if not weights:
-        text = prompt if typed else clean(checks.text("prompt", prompt))
-        return Reading(text, tokenizer.read(text).ids, None)
-    pieces = parse(prompt, typed)
-    text = "".join(piece for piece, _ in pieces)
-    tokens = tokenizer.read(text)
+    if weights:
+        pieces = parse(prompt, typed)
+    else:
+        pieces = [(prompt if typed else clean(checks.text("prompt", prompt)), 1.0)]
+    parts = sections(pieces) if weights and chunks > 1 else [pieces]
+    texts = ["".join(piece for piece, _ in part) for part in parts]
+    rows: list[int] = []
+    weighed: list[float] = []
+    for text, part in zip(texts, parts, strict=True):
+        ids, spans = tokenizer.pieces(text)
+        own = of_spans(text, part, spans)
+        for place in cuts(ids, tokenizer) if chunks > 1 else [slice(0, None)]:
+            rows += tokenizer.row(ids[place])
+            after = tokenizer.length - tokenizer.first - len(ids[place])
+            weighed += [*[1.0] * tokenizer.first, *own[place], *[1.0] * after]
+    if len(rows) > chunks * tokenizer.length:
+        refuse(texts, tokenizer, chunks, len(rows) // tokenizer.length)
+    row = torch.tensor(weighed)
+    return Reading(" ".join(texts), torch.tensor(rows, dtype=torch.int64), None if bool((row == 1).all()) else row)
+
+
+def refuse(texts: Sequence[str], tokenizer: Tokenizer, chunks: int, rows: int) -> None:
+    """Says how much too long a prompt is."""
+    if len(texts) > 1:
+        what = f"the prompt takes {rows} rows of {tokenizer.room} tokens, the model reads {chunks}"
+        raise UnnoiseError(what, "use fewer words, or fewer BREAKs")
+    count, most = tokenizer.count(texts[0]), chunks * tokenizer.room
+    raise UnnoiseError(f"the prompt has {count} tokens, the model reads {most}", "use fewer words")
+
+
+def of_spans(text: str, pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list[float]:
+    """The weight of each token, which stands for the characters of a span of the text that the pieces make."""
     if all(weight == 1 for _, weight in pieces):
-        return Reading(text, tokens.ids, None)
+        return [1.0] * len(spans)
     each = [weight for piece, weight in pieces for _ in piece]
-    row = torch.ones(len(tokens.ids))
-    for place, (start, stop) in enumerate(tokens.spans, tokens.first):
+    found = []
+    for start, stop in spans:
         inked = [i for i in range(start, stop) if not text[i].isspace()] or list(range(start, stop))
         own = {each[i] for i in inked}
-        row[place] = own.pop() if len(own) == 1 else fmean(each[i] for i in inked)
-    return Reading(text, tokens.ids, None if bool((row == 1).all()) else row)
+        found.append(own.pop() if len(own) == 1 else fmean(each[i] for i in inked))
+    return found
+
+
+def sections(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """The pieces between the BREAKs, as AUTOMATIC1111's web interface has them: in upper case, between other words.
+
+    One at the end begins nothing; two in a row, or one at the beginning, leave a row empty.
+
+    >>> sections([("a red apple BREAK ", 1.0), ("blue", 1.3)])
+    [[('a red apple', 1.0)], [('blue', 1.3)]]
+    """
+    parts: list[list[Piece]] = [[]]
+    for text, weight in pieces:
+        first, *others = _BREAK.split(text)
+        parts[-1] += [(first, weight)] if first else []
+        parts += [[(other, weight)] if other else [] for other in others]
+    return parts[:-1] if len(parts) > 1 and not parts[-1] else parts
+
+
+def cuts(ids: Sequence[int], tokenizer: Tokenizer) -> list[slice]:
+    """Where a long prompt is cut into rows: each as full as can be, or up to its last comma if few tokens follow that.
+
+    As AUTOMATIC1111's web interface does it, by whose rule a prompt makes the same rows there.
+    """
+    if len(ids) <= tokenizer.room:
+        return [slice(0, len(ids))]
+    comma = tokenizer.ids(",")
+    found, begin, last = [], 0, -1  # the last comma of the row
+    for place, each in enumerate(ids):
+        full = place - begin == tokenizer.room
+        if full and [each] != comma and last >= 0 and place - last <= NEAR_COMMA:
+            found.append(slice(begin, last + 1))
+            begin, last = last + 1, -1
+        elif full:
+            found.append(slice(begin, place))
+            begin, last = place, -1
+        elif [each] == comma:
+            last = place
+    return [*found, slice(begin, len(ids))]
 
 
 @torch.inference_mode()
 def encode(
-    tower: nn.Module, tokenizer: Tokenizer, readings: Sequence[Reading], device: torch.device | str
+    tower: nn.Module,
+    tokenizer: Tokenizer,
+    readings: Sequence[Reading],
+    device: torch.device | str,
+    layer: int | None = None,
 ) -> Condition:
-    """The condition of prompts, one row each; where all weights are 1 it is that of the plain prompts."""
-    cond: Condition = tower(torch.stack([each.ids for each in readings]).to(device))
-    if cond.tokens is None or all(each.weights is None for each in readings):
-        return cond
-    rows = [torch.ones(len(each.ids)) if each.weights is None else each.weights for each in readings]
-    weights = torch.stack(rows)[:, :, None].to(device)  # (B, L, 1)
-    empty = tower(tokenizer([""]).to(device)).tokens  # (1, L, D)
-    moved = empty + weights.to(empty.dtype) * (cond.tokens - empty)  # (B, L, D)
-    return replace(cond, tokens=torch.where(weights == 1, cond.tokens, moved))
+    """The condition of prompts, one row each; where all weights are 1 it is that of the plain prompts.
+
+    A prompt of several rows has the tokens of all of them, one after the other, and the pooled vector of the first.
+    Beside it shorter prompts are padded, and what is padded is masked.
+
+    Args:
+        layer: whose output is taken, of a tower that can choose; None for its own.
+    """
+    if len({len(each.ids) for each in readings}) > 1:
+        return Condition.cat([encode(tower, tokenizer, [each], device, layer) for each in readings])
+    how = {} if layer is None else {"layer": layer}
+    ids = torch.cat([each.ids for each in readings]).reshape(-1, tokenizer.length)  # (B * chunks, L)
+    cond: Condition = tower(ids.to(device), **how)
+    if cond.tokens is not None and any(each.weights is not None for each in readings):
+        rows = [torch.ones(len(each.ids)) if each.weights is None else each.weights for each in readings]
+        weights = torch.cat(rows).reshape(*ids.shape, 1).to(device)  # (B * chunks, L, 1)
+        empty = tower(tokenizer([""]).to(device), **how).tokens  # (1, L, D)
+        moved = empty + weights.to(empty.dtype) * (cond.tokens - empty)  # (B * chunks, L, D)
+        cond = replace(cond, tokens=torch.where(weights == 1, cond.tokens, moved))
+    chunks = len(ids) // len(readings)
+    return cond if chunks == 1 else joined(cond, chunks)
+
+
+def joined(cond: Condition, chunks: int) -> Condition:
+    """One row of a condition for so many rows of it: all tokens, and the pooled vector of the first."""
+
+    def whole(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.reshape(-1, chunks * value.shape[1], *value.shape[2:])
+
+    pooled = None if cond.pooled is None else cond.pooled[::chunks]
+    return Condition(tokens=whole(cond.tokens), token_mask=whole(cond.token_mask), pooled=pooled)

@@ -139,6 +139,7 @@ def infotext(record: Record, size: Sequence[int], more: Mapping[str, str] | None
         "Size": "x".join(map(str, size)),
         "Model hash": record.model["sha256"][:10],
         "Model": re.sub(r'[,:"\s]+', " ", str(record.model.get("name", ""))).strip(),
+        "Clip skip": "" if request.clip_skip is None else request.clip_skip,
         "Denoising strength": "" if request.strength is None else f"{request.strength:g}",
         "Eta DDIM" if solver.name == "ddim" else "Eta": "" if eta is None else f"{eta:g}",
         "Emphasis": "" if request.weights or not set(request.prompt) & set("()[]") else "None",

@@ -148,6 +148,11 @@ class Model:
             denoiser.network.check_size(*shape[1:])  # type: ignore[operator]
         for text in (request.prompt, request.negative, request.invert or ""):
             self.conditioner.read(text, request.weights, request.rules < 2)
+        if request.clip_skip is not None:
+            try:
+                self.conditioner.check_layer(request.clip_skip)
+            except UnnoiseError as error:
+                raise UnnoiseError(f"clip_skip: {error.what}", error.hint) from None
         try:
             self.denoiser.network.check_sites(read=request.read)  # type: ignore[operator]
         except UnnoiseError as error:
@@ -184,20 +189,35 @@ class Model:
             raise UnnoiseError(f"size {size[0]}x{size[1]}: {error.what}", error.hint) from None
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[str], weights: bool = False, rules: int = RULES) -> Condition:
+    def encode(
+        self,
+        prompts: Sequence[str],
+        weights: bool = False,
+        rules: int = RULES,
+        *,
+        size: tuple[int, int] | None = None,
+        clip_skip: int | None = None,
+        negative: bool = False,
+    ) -> Condition:
         """The condition of prompts, one row each, where the model's own denoiser computes.
 
         Args:
             prompts: they are cleaned as captions are; rules 1 takes them as they were typed.
             weights: whether brackets weigh words.
             rules: the version of the drawing rules.
+            size: (width, height) of the pictures, which some networks are told; None for the model's own.
+            clip_skip: the layer of the text towers, counted from the end: 1 is the last; None for the model's own.
+            negative: whether the prompts are what to steer away from; an empty one may then have vectors of its own.
 
         Raises:
-            UnnoiseError: no list of prompts, or a prompt is longer than the model reads, or no text.
+            UnnoiseError: no list of prompts, or a prompt is longer than the model reads, or no text, or the towers have
+                no such layer.
         """
         prompts = checks.several("prompts", prompts, checks.text)
         check_threads(self.device)
-        cond = self.conditioner(prompts, checks.flag("weights", weights), rules < 2)
+        size = self.size if size is None else size_of(size)
+        flags = checks.flag("weights", weights), rules < 2
+        cond = self.conditioner(prompts, *flags, size, clip_skip, checks.flag("negative", negative))
         return cond.to(self.device, self.dtype)
 
     @torch.inference_mode()

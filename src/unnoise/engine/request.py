@@ -44,6 +44,7 @@ class Request:
         noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine; or the
             start noise that torch's own generator draws, as other tools have it.
         weights: whether brackets in prompts weigh words, as ``engine.emphasis`` describes; else they are text.
+        clip_skip: the text towers' layer, counted from the end: 1 is the last, 2 the one before; None the model's own.
         start: what identifies the picture that the run starts from; None starts from noise.
         strength: how much of the way to noise the start is taken, 0.02 to 1; 0.6 if left out, 1 with a mask or invert.
         mask: what identifies the mask of what is drawn anew.
@@ -103,6 +104,12 @@ class Request:
         ),
     )
     weights: bool = False
+    clip_skip: int | None = field(
+        default=None,
+        metadata=option(
+            "the layer of CLIP that is read: 1 is the last, 2 the one before; the model's own if left out.", kind=int
+        ),
+    )
     start: str | None = field(
         default=None, metadata=option("a picture to start from in place of noise.", axis=False, picture=True)
     )
@@ -165,6 +172,7 @@ class Request:
             "guidance": self._guided(cfg_scale),
             "noise": checks.choice("noise", self.noise, *kinds),
             "weights": checks.flag("weights", self.weights),
+            "clip_skip": None if self.clip_skip is None else checks.whole("clip_skip", self.clip_skip, 1, 100),
             "read": tuple(read),
             "rules": checks.whole("rules", self.rules, 1, RULES),
             **self._start(),

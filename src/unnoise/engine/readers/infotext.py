@@ -52,7 +52,9 @@ def read(texts: Mapping[str, str]) -> Reading | None:
     build.put("negative", negative)
     build.fields["literal"] = values.pop("Emphasis", "") == "None"
     build.take(steps="Steps", sampler="Sampler", cfg_scale="CFG scale", seed="Seed", size="Size")
-    build.take(schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"))
+    build.take(
+        schedule=("Schedule type", "Sampler sigma", "Sampler spacing"), eta=("Eta", "Eta DDIM"), clip_skip="Clip skip"
+    )
     if not any(name.startswith("Hires") for name in build.values):  # else it is the strength of the second pass
         build.take(strength=("Denoising strength", "Denoise"))
     if build.tool == "SD.Next" and build.fields.get("schedule") == "beta":

@@ -47,7 +47,7 @@ def like(reading: Reading, size: tuple[int, int] | None = None) -> Like:
     """
     own = reading.record is not None
     left_out, notes = dict(reading.left_out), list(reading.notes)
-    settings: dict[str, Any] = {"steps": reading.steps, "cfg_scale": reading.cfg_scale}
+    settings: dict[str, Any] = {"steps": reading.steps, "cfg_scale": reading.cfg_scale, "clip_skip": reading.clip_skip}
     if reading.record is not None:
         settings |= {name: reading.record.get(name) for name in own_settings()} | {"size": reading.size}
     else:

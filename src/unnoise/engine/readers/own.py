@@ -65,6 +65,7 @@ def reading(values: Mapping[str, Any]) -> Reading:
         seed=values.get("seed"),
         size=FIT["size"](tuple(values.get("size", ()))),
         strength=values.get("strength"),
+        clip_skip=values.get("clip_skip"),
         literal=not values.get("weights", True),
         left_out=left_out,
         notes=(OLDER,) * older,

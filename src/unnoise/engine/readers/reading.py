@@ -36,6 +36,7 @@ class Reading:
         size: (width, height) in pixels.
         strength: the strength of a start picture, above 0 to 1; None if there was none.
         eta: of samplers that have one.
+        clip_skip: the layer of the text tower, counted from the end; 1 is the last.
         literal: brackets in the prompt are text, or have another meaning than here.
         left_out: {name: value, shortened} of everything in the file that has no field above.
         notes: notes for the user, a sentence each: several samplers, invalid values.
@@ -53,6 +54,7 @@ class Reading:
     size: tuple[int, int] | None = None
     strength: float | None = None
     eta: float | None = None
+    clip_skip: int | None = None
     literal: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -208,13 +210,15 @@ FIT = {
     "seed": _between(whole, 0, 2**63 - 1),
     "strength": _between(real, 1e-9, 1),
     "eta": _between(real, 0, 100),
+    "clip_skip": _between(whole, 1, 100),
     "size": _size,
 }
 
 
 def agreed(tool: str, several: list[Reading], what: str, names: list[str] | None = None) -> Reading:
     """One record of several: the values that all of them share, with a note that lists the differences."""
-    fields = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta")
+    fields = ("prompt", "negative", "steps", "sampler", "schedule", "cfg_scale", "seed", "size", "strength", "eta",
+              "clip_skip")  # fmt: skip
     same: dict[str, Any] = {}
     differ: dict[str, str] = {}
     for name in fields:
