@@ -86,10 +86,10 @@ def test_drawing_stands_on_seven() -> None:
 
 def test_extras_are_those_that_the_code_names() -> None:
     """Each library of an extra is loaded by ``unnoise.extras``, under the extra that brings it."""
-    for extra in ("train", "serve", "studio"):
+    for extra in ("train", "hub", "serve", "studio"):
         named = {library for library, (of, _) in extras.LIBRARIES.items() if of == extra}
         assert requirements(PROJECT["optional-dependencies"][extra]) == named
-    assert set(PROJECT["optional-dependencies"]) == {"train", "serve", "studio", "all", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"train", "hub", "serve", "studio", "all", "dev"}
 
 
 def test_the_page_says_what_each_verb_needs() -> None:
@@ -97,7 +97,7 @@ def test_the_page_says_what_each_verb_needs() -> None:
     assert not [verb for verb in VERBS if f"`{verb.split()[0]}`" not in page]
     for extra, libraries in PROJECT["optional-dependencies"].items():
         assert f"`{extra}`" in page
-        assert extra != "train" or all(name in page for name in requirements(libraries))
+        assert extra not in ("train", "hub") or all(name in page for name in requirements(libraries))
 
 
 def test_nothing_but_the_seven_is_imported_directly(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ LIBRARIES = {  # library: (extra of pyproject.toml that brings it, what it is fo
     "pyarrow": ("train", "picture sets and Parquet files"),
     "emoji": ("train", "the names of emoji"),
     "tensorboard": ("train", "the curves of a training"),
+    "huggingface_hub": ("hub", "models fetched from a Hugging Face hub"),
 }
 
 

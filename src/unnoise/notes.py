@@ -93,6 +93,14 @@ def hush(stream: TextIO) -> None:
         stream.flush()
 
 
+def size_text(count: int) -> str:
+    """Bytes for people: 6.94 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count} B"
+
+
 def width() -> int:
     """The columns of the terminal, within bounds that keep help readable."""
     return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)

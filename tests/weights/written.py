@@ -108,6 +108,7 @@ def cached(
         else:
             write(blob, content, number)
         (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / file).unlink(missing_ok=True)
         up = "../" * (len(Path(file).parts) + 1)
         (snapshot / file).symlink_to(f"{up}blobs/{blob.name}")
     return snapshot

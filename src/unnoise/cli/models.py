@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -176,7 +176,7 @@ def table(entries: Iterable[Entry]) -> Iterator[str]:
         if not found:
             continue
         yield f"{TITLES.get(kind, kind)}:"
-        rows = [(quoted(e.name, 120), e.family or "-", size_of(e.bytes), e.short(), e) for e in found]
+        rows = [(quoted(e.name, 120), e.family or "-", notes.size_text(e.bytes), e.short(), e) for e in found]
         name, family = (min(WIDEST, max(len(row[column]) for row in rows)) for column in (0, 1))
         for title, group, size, short, entry in rows:
             yield f"  {title:<{name}}  {group:<{family}}  {size:>9}  {short:<11}  {quoted(entry.path, 4096)}"
@@ -187,11 +187,3 @@ def table(entries: Iterable[Entry]) -> Iterator[str]:
 def plural(kind: str, count: int) -> str:
     """The kind as a noun after a number."""
     return f"{kind}s" if count > 1 and kind not in (OTHER, BROKEN) else kind
-
-
-def size_of(count: Any) -> str:
-    """Bytes for people: 6.94 GB."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.2f} {name}"
-    return f"{count} B"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError, one_line
-from unnoise.files import expanded, explain, json_bytes, write_whole
+from unnoise.files import expanded, explain, write_whole
 from unnoise.foreign import parse_json, read
 from unnoise.weights.entry import Entry, entry_of
 from unnoise.weights.roles import AUTOENCODER, KINDS, TINY, UNDECIDED
@@ -108,9 +109,9 @@ def write_index(index: Index) -> None:
     Raises:
         UnnoiseError: the folder cannot be made or written.
     """
-    models = [{**entry._asdict(), "parts": list(entry.parts)} for entry in index.entries.values()]
-    value = {"format": FORMAT, "rules": RULES, "folders": list(index.folders), "models": models}
-    write_whole(home() / LIST, json_bytes(value))
+    about = {"format": FORMAT, "rules": RULES, "folders": list(index.folders)}
+    models = ",\n".join(json.dumps(entry._asdict()) for entry in index.entries.values())  # a line for each
+    write_whole(home() / LIST, f'{json.dumps(about)[:-1]}, "models": [\n{models}\n]}}\n'.encode())
 
 
 @contextlib.contextmanager

@@ -9,10 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unnoise.errors import UnnoiseError
+from unnoise.files import expanded
+from unnoise.weights import hub
 from unnoise.weights.entry import Entry
 from unnoise.weights.index import read_index
 from unnoise.weights.roles import AUTOENCODER, BROKEN, CHECKPOINT, PICKLE, TEXT, TINY, UNDECIDED
 
+DEFAULT = Path(__file__).resolve().parent.parent / "models" / "default"  # the model that comes with the package
 MIN_HASH = 6  # digits of a hash that name a model
 SHOWN = 6  # models that an error names
 SAME_SPACE = {"sd1": ("sd1", "sd2"), "sd2": ("sd1", "sd2"), "sdxl-refiner": ("sdxl",)}  # whose autoencoders will do
@@ -28,6 +31,17 @@ def matches(name: str, entries: Iterable[Entry]) -> list[Entry]:
         UnnoiseError: none has it, or it is the beginning of several names.
     """
     entries = list(entries)
+    if not (found := known(name, entries)):
+        raise UnnoiseError(f"no model is called {name!r}", near(name, entries))
+    return found
+
+
+def known(name: str, entries: list[Entry]) -> list[Entry]:
+    """The same, empty where none has the name.
+
+    Raises:
+        UnnoiseError: it is the beginning of several names.
+    """
     for fold in (str, str.lower):
         wanted = fold(name)
         for names in (own_names, path_names):
@@ -35,14 +49,12 @@ def matches(name: str, entries: Iterable[Entry]) -> list[Entry]:
                 return found
     digits = name.lower().removeprefix("~")
     if re.fullmatch(rf"[0-9a-f]{{{MIN_HASH},64}}", digits):
-        found = [e for e in entries if e.sha256.startswith(digits) or e.quick.startswith(digits)]
+        found = [entry for entry in entries if entry.sha256.startswith(digits) or entry.quick.startswith(digits)]
         if found:
             return found
-    found = [entry for entry in entries if entry.name.lower().startswith(name.lower())] if name else []
+    found = [entry for entry in entries if name and entry.name.lower().startswith(name.lower())]
     if len({entry.name for entry in found}) > 1:
         raise UnnoiseError(f"{name!r} begins the names of several models: {listed(found)}", "type more of the name")
-    if not found:
-        raise UnnoiseError(f"no model is called {name!r}", near(name, entries))
     return found
 
 
@@ -78,6 +90,31 @@ def near(name: str, entries: Iterable[Entry]) -> str:
     return f"{text}`unnoise models` lists them"
 
 
+def resolve(model: str, download: bool = False) -> Path:
+    """The file or folder that ``--model`` means: a path, "default", a name of the list, or a name on a hub.
+
+    A path that exists is taken as it is, also if a listed model has the same name.
+
+    Args:
+        model: what was typed.
+        download: whether a model that is only on the hub may be fetched.
+
+    Raises:
+        UnnoiseError: nothing is called so, several are, or what is cannot be used.
+    """
+    path = expanded(model)
+    if os.path.lexists(path):
+        return path
+    if model == "default":
+        return DEFAULT
+    entries = list(read_index().entries.values())
+    if found := known(model, entries):
+        return usable(model, found)
+    if (name := hub.parse(model)) is not None:
+        return hub.locate(name, download)
+    raise UnnoiseError(f"no file, folder or listed model is called {model!r}", near(model, entries))
+
+
 def find(name: str, kind: str | None = None) -> Path:
     """The file or folder of the listed model that a name means.
 
@@ -89,11 +126,19 @@ def find(name: str, kind: str | None = None) -> Path:
     Raises:
         UnnoiseError: none or several are called so, it is broken, a pickle, or no longer there.
     """
-    entries = list(read_index().entries.values())
-    found = matches(name, [entry for entry in entries if kind in (None, entry.kind)])
+    entries = read_index().entries.values()
+    return usable(name, matches(name, [entry for entry in entries if kind in (None, entry.kind)]))
+
+
+def usable(name: str, found: list[Entry]) -> Path:
+    """The one of the entries of a name that is taken.
+
+    Raises:
+        UnnoiseError: all are broken or pickles, several differ, or it is no longer there.
+    """
     sound = [entry for entry in found if entry.kind not in (BROKEN, PICKLE)]
     if not sound:
-        refuse(found[0])
+        raise refusal(found[0])
     whole = [entry for entry in sound if entry.kind == CHECKPOINT] or sound
     if len({entry.quick or entry.path for entry in whole}) > 1:  # copies of one file are no doubt
         raise UnnoiseError(f"several models are called {name!r}: {listed(whole)}", "type its path or its hash")
@@ -103,16 +148,12 @@ def find(name: str, kind: str | None = None) -> Path:
     return path
 
 
-def refuse(entry: Entry) -> None:
-    """Raises what is to be said of a model that cannot be used.
-
-    Raises:
-        UnnoiseError: always.
-    """
+def refusal(entry: Entry) -> UnnoiseError:
+    """Why a model cannot be used."""
     if entry.kind == PICKLE:
         mend = f"`unnoise convert {entry.path} --out {Path(entry.path).with_suffix('.safetensors')}`"
-        raise UnnoiseError(f"{entry.path} is a pickle, which is never opened here", f"rewrite it first: {mend}")
-    raise UnnoiseError(f"the model {entry.name} at {entry.path} is broken: {entry.fault}", "download it again")
+        return UnnoiseError(f"{entry.path} is a pickle, which is never opened here", f"rewrite it first: {mend}")
+    return UnnoiseError(f"the model {entry.name} at {entry.path} is broken: {entry.fault}", "download it again")
 
 
 def parts_for(family: str, part: str) -> list[Path]:
