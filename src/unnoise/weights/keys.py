@@ -10,7 +10,8 @@ bare: a prefix such as ``model.diffusion_model.`` belongs to the file, and is ta
     for row in rows:
         weights |= to_ours(row, tensor_of(names[row.theirs]))
 
-and to save it: ``{row.theirs: to_theirs(row, weights) for row in rows}``. Nothing is computed on the way, only sliced
+and to save it: ``{row.theirs: to_theirs(row, weights) for row in rows}``, where ``shapes_to_theirs`` gives the header
+first. Nothing is computed on the way, only sliced
 and reshaped, so that both directions are exact in every dtype.
 """
 
@@ -89,6 +90,16 @@ def shapes_to_ours(row: Row, shape: Shape) -> dict[str, Shape]:
             raise wrong(row, shape, f"does not fall into {len(row.ours)} equal parts")
         return dict.fromkeys(row.ours, (shape[0] // len(row.ours), *shape[1:]))
     return {row.ours[0]: shape}
+
+
+def shapes_to_theirs(row: Row, shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of their tensor by the shapes of our weights."""
+    shape = shapes[row.ours[0]]
+    if row.change == "rows":
+        return (sum(shapes[name][0] for name in row.ours), *shape[1:])
+    if row.change == "transposed":
+        return shape[::-1]
+    return (*shape, 1, 1) if row.change == "conv" else shape
 
 
 def to_ours(row: Row, tensor: Tensor) -> dict[str, Tensor]:

@@ -136,7 +136,8 @@ def from_config(values: Mapping[str, Any]) -> CLIPTextConfig:
         values = {"architectures": ["CLIPModel"], "projection_dim": values.get("projection_dim", 512), **whole}
     check_only(values, ONLY, WHERE)
     named = {ours: values.get(theirs, default) for theirs, (ours, default) in CONFIG.items()}
-    projected = {"CLIPTextModelWithProjection", "CLIPModel"} & set(map(str, values.get("architectures") or ()))
+    classes = str(values.get("architectures"))
+    projected = "CLIPTextModelWithProjection" in classes or "CLIPModel" in classes
     named["projection"] = values.get("projection_dim", 512) if projected else 0
     config: CLIPTextConfig = from_json(CLIPTextConfig, named, WHERE)
     if config.activation not in ACTIVATIONS:
