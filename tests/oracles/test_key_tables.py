@@ -349,3 +349,71 @@ def test_every_setting_of_diffusers_is_read_or_refused(kind: str) -> None:
         elif name not in passed:
             assert f'"{name}"' in source, f"{name} is neither read nor refused"
     assert not module.ONLY.keys() - parameters.keys() - {"_class_name"}
+
+
+# text towers where they lie: in single files and in folders
+
+SMALL_L = COMMON | L | {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
+                        "vocab_size": 50, "projection_dim": 24}  # fmt: skip
+SMALL_G = SMALL_L | GELU | PROJECTED | {"hidden_size": 36, "num_hidden_layers": 3, "projection_dim": 36}
+WHOLE: dict[str, list[tuple[str, dict[str, Any], str]]] = {  # {file: [(prefix, tower, layout)]}
+    "SD 1": [("cond_stage_model.transformer.", SMALL_L, "transformers")],
+    "SD 2": [("cond_stage_model.model.", SMALL_G | {"architectures": ["CLIPTextModel"]}, "openclip")],
+    "SD XL": [
+        ("conditioner.embedders.0.transformer.", SMALL_L, "transformers"),
+        ("conditioner.embedders.1.model.", SMALL_G, "openclip"),
+    ],
+    "SD XL's refiner": [("conditioner.embedders.0.model.", SMALL_G, "openclip")],
+}
+
+
+def random_tower(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Random weights of ours."""
+    return {n: torch.randn(t.shape) for n, t in on_meta(CLIPText, clip.from_config(values)).items()}
+
+
+def tidy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {clip.tidied(name, "transformers"): tensor for name, tensor in state.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", WHOLE)
+def test_diffusers_finds_our_towers_in_a_single_file(file: str, tmp_path: Path) -> None:
+    import transformers
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+
+    towers = [(prefix, values, layout, random_tower(values)) for prefix, values, layout in WHOLE[file]]
+    whole: dict[str, Tensor] = {}
+    for prefix, values, layout, weights in towers:
+        rows = clip.table(clip.from_config(values), layout)
+        whole |= {prefix + each: tensor for each, tensor in state_to_theirs(rows, weights).items()}
+    for _, values, _, weights in towers:
+        config = clip.from_config(values)
+        written = clip.to_config(config)
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        cls = getattr(transformers, written["architectures"][0])
+        model = create_diffusers_clip_model_from_ldm(cls, dict(whole), config=str(tmp_path), local_files_only=True)
+        found = state_to_ours(clip.table(config, "transformers"), tidy(model.state_dict()))
+        assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [SMALL_L, SMALL_G], ids=["L", "G"])
+def test_transformers_opens_our_folders_and_we_its(values: dict[str, Any], tmp_path: Path) -> None:
+    """With ``text_model.`` before the names, as published, and however this version of transformers writes them."""
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    config, weights = clip.from_config(values), random_tower(values)
+    rows, written = clip.table(config, "transformers"), clip.to_config(config)
+    save_file(state_to_theirs(rows, weights), tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    cls = getattr(transformers, written["architectures"][0])
+    model, report = cls.from_pretrained(tmp_path, local_files_only=True, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    model.save_pretrained(tmp_path / "again")
+    theirs = tidy(load_file(tmp_path / "again" / "model.safetensors"))
+    found = state_to_ours(rows, theirs, clip.IGNORED["transformers"])
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    assert clip.from_config(json.loads((tmp_path / "again" / "config.json").read_text())) == config
