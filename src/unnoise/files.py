@@ -142,6 +142,30 @@ def write_whole(path: Path, data: bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """An empty scratch file beside ``path`` that takes its name if the block succeeds, and is removed otherwise.
+
+    Raises:
+        UnnoiseError: ``path`` exists, or the disk is full or cannot be written.
+    """
+    if os.path.lexists(path):
+        raise UnnoiseError(f"{path} already exists", "name another file")
+    scratch = path.with_name(f".partial-{path.name[:200]}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.touch(exist_ok=False)
+        yield scratch
+        sync(scratch)
+        os.rename(scratch, path)
+        sync(path.parent)
+    except OSError as error:
+        raise explain(error, path) from None
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
 def json_bytes(value: Any) -> bytes:
     """Readable JSON; keys in the order given."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -50,6 +50,7 @@ VERBS = {
     "models add": Verb("unnoise.cli.models:add", "read the headers of a folder of models, and remember where they lie"),
     "models scan": Verb("unnoise.cli.models:scan", "read the folders of the list again where they changed"),
     "models remove": Verb("unnoise.cli.models:remove", "take a folder's models off the list; files stay"),
+    "convert": Verb("unnoise.cli.convert:convert", "write pickled or GGUF weights as safetensors, running nothing"),
     "solvers": Verb("unnoise.cli.listing:solvers", "show every solver: its order, its cost, and when to choose it"),
     "list": Verb("unnoise.cli.listing:listing", "list solvers, spacings, guidances, recipes and the rest"),
 }

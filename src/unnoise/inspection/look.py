@@ -15,10 +15,11 @@ from unnoise.inspection.answer import Answer
 from unnoise.inspection.descriptions import describe
 from unnoise.inspection.folders import describe_folder
 from unnoise.inspection.texts import describe_text
-from unnoise.weights.gguf import read_gguf
+from unnoise.weights.gguf import PLAIN, read_gguf
 from unnoise.weights.header import Header, read_header
 from unnoise.weights.kinds import kind_of_tensors
-from unnoise.weights.shapes import Finding
+from unnoise.weights.nested import INNER
+from unnoise.weights.shapes import Finding, Shapes
 from unnoise.weights.torch_files import TorchFile, read_pickle, read_zip
 
 MAX_TEXT, MAX_PLAIN = 2**23, 2**21  # bytes that are read of JSON, of which a tokenizer has three megabytes, and of text
@@ -40,19 +41,8 @@ WEIGHTS = (
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".bin")
 MAX_PIECES = 2**19  # of a vocabulary
-OTHERWISE = "this program opens no pickles, since they can run code; ask for the same weights as safetensors"
-INNER = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "params_ema",
-    "params",
-    "module",
-    "ema",
-    "state",
-    "net",
-    "generator",
-)
+AS_SAFETENSORS = "`unnoise convert` writes its weights as safetensors"
+OTHERWISE = f"{AS_SAFETENSORS}, and runs nothing in it"
 
 
 def look(path: Path) -> Answer:
@@ -125,7 +115,9 @@ def gguf(path: Path) -> Answer:
     labels = {k: v for k, v in header.metadata.items() if k in ("GGUF version", "general.architecture", "general.name")}
     finding = kind_of_tensors(header.tensors, {})
     facts = labels | dict(finding.facts)
-    return of_tensors(finding._replace(facts=facts, note="this program reads no GGUF weights yet"), "GGUF", header)
+    quantised = sorted({dtype for dtype, _ in header.tensors.values()} - set(PLAIN))
+    note = f"this program does not read quantised weights ({', '.join(quantised)})" if quantised else AS_SAFETENSORS
+    return of_tensors(finding._replace(facts=facts, note=note), "GGUF", header)
 
 
 def bare_pickle(path: Path) -> Answer | None:
@@ -177,13 +169,7 @@ def pickled(path: Path, file: TorchFile) -> Answer:
 def what_is_pickled(file: TorchFile) -> tuple[Finding, dict[str, Any]]:
     """What the tensors in a file with pickles are, and what else people should know of it."""
     if file.listed:
-        what = f"a list of {len(file.tensors):,} tensors without names"
-        old = len(file.tensors) >= 8 and all(shape and len(shape) in (2, 4) for _, shape in file.tensors.values())
-        if old:
-            text = all(n == 768 or n <= 128 for _, shape in file.tensors.values() for n in (shape or ())[:2])
-            part = "its text encoder" if text else "its U-Net"
-            return Finding(f"{what}: an adapter (LoRA) of cloneofsimo's first format, the part for {part}"), {}
-        return Finding(what), {}
+        return what_are_tensors(file.tensors, listed=True), {}
     if not file.tensors:
         empty = not file.top
         return Finding("a pickle without tensors" + (": an empty dictionary" if empty and not file.fault else "")), {
@@ -205,6 +191,18 @@ def what_is_pickled(file: TorchFile) -> tuple[Finding, dict[str, Any]]:
     if finding.what == "unknown":
         return Finding("weights of no model that is known here"), facts
     return finding, facts
+
+
+def what_are_tensors(tensors: Shapes, listed: bool = False) -> Finding:
+    """What tensors are, by their names and shapes; by their shapes alone where they were ``listed`` without names."""
+    if not listed:
+        return kind_of_tensors(tensors, {})
+    what = f"a list of {len(tensors):,} tensors without names"
+    if len(tensors) < 8 or not all(shape and len(shape) in (2, 4) for _, shape in tensors.values()):
+        return Finding(what)
+    text = all(n == 768 or n <= 128 for _, shape in tensors.values() for n in (shape or ())[:2])
+    part = "its text encoder" if text else "its U-Net"
+    return Finding(f"{what}: an adapter (LoRA) of cloneofsimo's first format, the part for {part}")
 
 
 def text_or_json(path: Path) -> Answer:

@@ -24,6 +24,12 @@ HARMLESS = (
     re.compile(r"numpy\.(ndarray|dtype|u?int\d*|float\d*)$|datetime\.(date|time|datetime|timedelta|timezone)$"),
     re.compile(r"pathlib\.(Pure)?(Posix|Windows)?Path$"),
 )
+# what trainers write beside the weights: only named, as everything that a pickle names, and left out
+TRAINERS = (
+    re.compile(r"(pytorch_lightning|lightning(\.pytorch)?)(\.\w+)*\.(ModelCheckpoint|EarlyStopping|AttributeDict)$"),
+    re.compile(r"omegaconf\.(dictconfig|listconfig|base|nodes)\.\w+$|typing\.Any$|torch\.torch_version\.TorchVersion$"),
+    re.compile(r"numpy\.dtypes\.\w+DType$|torch\.nn\.modules\.container\.ParameterDict$|enum\.Enum$"),
+)
 # modules from which nothing that a file of weights needs can come, and everything that a trap needs
 TRAPS = frozenset(
     """
@@ -55,3 +61,8 @@ def is_trap(name: str) -> bool:
         return True
     words = name.split(".")
     return not is_harmless(name) and any(".".join(words[:count]) in TRAPS for count in range(1, min(4, len(words)) + 1))
+
+
+def is_trainer(name: str) -> bool:
+    """Whether it is what trainers write beside weights, which nothing needs."""
+    return any(pattern.match(name) for pattern in TRAINERS)

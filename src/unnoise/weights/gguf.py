@@ -7,19 +7,24 @@ passed over, and at most ``MAX_BYTES`` of the file are looked at. Written after 
 from __future__ import annotations
 
 import math
+import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import GGUF, HEAD, instead, read
 from unnoise.weights.header import Header
-from unnoise.weights.shapes import MAX_NAME
+from unnoise.weights.shapes import MAX_NAME, Span
 
 MAX_BYTES = 2**25  # vocabularies of language models take ten megabytes
 MAX_COUNT = 65_536  # of keys and of tensors
 MAX_STRINGS = 2**19  # in arrays
 MAX_TEXT = 4096  # bytes of a value that is kept
+MAX_DIMS = 8  # of a tensor
 STRING, ARRAY = 8, 9
+SHAPE = "comfy.gguf.orig_shape."  # and a tensor's name: a key of the shape that it had before it was reshaped
+PLAIN = ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")  # which are read; the rest are quantised
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TYPES = {  # number: (name, numbers in a block, bytes of a block)
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
@@ -61,8 +66,8 @@ class Cursor:
         begin = self.skip(length)
         return self.data[begin : begin + min(length, MAX_TEXT)].decode("utf-8", "replace")
 
-    def value(self, kind: int) -> str:
-        """One value as text; of an array how many it has.
+    def value(self, kind: int, whole: bool = False) -> str:
+        """One value as text; of an array how many it has, or its numbers if a few are wanted ``whole``.
 
         Raises:
             ValueError: its type is not known, or arrays hold too much.
@@ -74,6 +79,8 @@ class Cursor:
         if kind != ARRAY:
             raise ValueError(f"a value is of the unknown type {kind}")
         inner, count = self.number("I"), self.number("Q")
+        if inner in SCALARS and whole and count <= MAX_DIMS:
+            return " ".join(str(self.number(SCALARS[inner])) for _ in range(count))
         if inner in SCALARS:
             self.skip(count * struct.calcsize(f"<{SCALARS[inner]}"))
         elif inner == STRING:
@@ -93,6 +100,27 @@ def read_gguf(path: Path) -> Header:
     Raises:
         UnnoiseError: no such file, another kind of file, another version, or a damaged one.
     """
+    return _read(path)[0]
+
+
+def gguf_spans(path: Path) -> dict[str, Span]:
+    """Where each tensor of a GGUF file lies.
+
+    Raises:
+        UnnoiseError: as ``read_gguf``; or numbers are quantised, or a shape of another size is claimed for them.
+    """
+    spans = _read(path)[1]
+    quantised = sorted({span.dtype for span in spans.values() if span.dtype not in PLAIN})
+    if quantised:
+        kinds = ", ".join(quantised)
+        raise UnnoiseError(
+            f"{path} is quantised ({kinds}), and this program reads F32, F16 and BF16 of GGUF",
+            "ask for the same weights as F16",
+        )
+    return spans
+
+
+def _read(path: Path) -> tuple[Header, dict[str, Span]]:
     data = read(path, MAX_BYTES)
     size = path.stat().st_size
     if (kind := instead(data[:HEAD], GGUF)) is not None or data[:4] != b"GGUF":
@@ -105,34 +133,53 @@ def read_gguf(path: Path) -> Header:
             raise ValueError(
                 "its numbers are big-endian" if not version & 0xFFFF else f"version {version} is not known"
             )
-        return _read(cursor, size, version)
+        return _parse(cursor, size, version)
     except ValueError as error:
         raise UnnoiseError(f"{path} is a GGUF file that cannot be read: {error}", "download it again") from None
 
 
-def _read(cursor: Cursor, size: int, version: int) -> Header:
+def _parse(cursor: Cursor, size: int, version: int) -> tuple[Header, dict[str, Span]]:
     num_tensors, num_keys = cursor.number("Q"), cursor.number("Q")
     if num_tensors > MAX_COUNT or num_keys > MAX_COUNT:
         raise ValueError(f"it claims {num_tensors:,} tensors and {num_keys:,} keys; at most {MAX_COUNT:,} are read")
     metadata = {"GGUF version": str(version)}
     for _ in range(num_keys):
         key = cursor.text()
-        metadata[key] = cursor.value(cursor.number("I"))
-    tensors, end = {}, 0
+        metadata[key] = cursor.value(cursor.number("I"), key.startswith(SHAPE))
+    spans: dict[str, Span] = {}
     for _ in range(num_tensors):
         name, num_dims = cursor.text(), cursor.number("I")
-        if num_dims > 8 or len(name) > MAX_NAME:
+        if num_dims > MAX_DIMS or len(name) > MAX_NAME:
             raise ValueError(f"{name[:80]!r} has {num_dims} dimensions and a name of {len(name):,} characters")
         shape = tuple(cursor.number("Q") for _ in range(num_dims))[::-1]  # the file has them in reverse
         number, start = cursor.number("I"), cursor.number("Q")
         if any(n >= 2**53 for n in (*shape, start)):
             raise ValueError(f"{name[:80]!r} has no shape")
         kind, block, room = TYPES.get(number, (f"type {number}", 1, 0))
-        end = max(end, start + -(-math.prod(shape) // block) * room)
-        tensors[name] = (kind, shape)
+        size_of_all = -(-math.prod(shape) // block) * room
+        if name in spans:
+            raise ValueError(f"two tensors have the name {name[:80]!r}")
+        spans[name] = Span(kind, original(name, shape, metadata), start, size_of_all)
     step = metadata.get("general.alignment", "32")
     align = int(step) if step.isdecimal() and 0 < int(step) <= 2**20 else 32
     begin = -(-cursor.at // align) * align
-    if tensors and begin + end > size:
+    end = max((span.start + span.size for span in spans.values()), default=0)
+    if spans and begin + end > size:
         raise ValueError(f"its tensors end at byte {begin + end:,}, and it has {size:,}: it is cut short")
-    return Header(tensors, metadata, size)
+    tensors = {name: (span.dtype, span.shape) for name, span in spans.items()}
+    spans = {name: span._replace(start=begin + span.start) for name, span in spans.items()}
+    return Header(tensors, metadata, size), spans
+
+
+def original(name: str, shape: tuple[int, ...], metadata: Mapping[str, str]) -> tuple[int, ...]:
+    """The shape that a tensor had before the file's writer changed it: the key of ComfyUI-GGUF's converter.
+
+    Raises:
+        ValueError: it is of another size.
+    """
+    text = metadata.get(f"{SHAPE}{name}")
+    if text is None:
+        return shape
+    if not re.fullmatch(r"\d{1,16}( \d{1,16}){0,7}", text) or math.prod(map(int, text.split())) != math.prod(shape):
+        raise ValueError(f"the original shape of {name[:80]!r} is not as large as it")
+    return tuple(map(int, text.split()))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.foreign import HEAD, PICKLE, SAFETENSORS, ZIP, instead, parse_json, read
-from unnoise.weights.shapes import MAX_NAME, Shapes
+from unnoise.weights.shapes import MAX_NAME, Shapes, Span
 
 MAX_HEADER = 2**24  # bytes: 100,000 tensors, and all that trainers write of themselves
 BITS = {
@@ -70,6 +70,23 @@ def read_header(path: Path) -> Header:
     Raises:
         UnnoiseError: no such file, another kind of file, which is named, or a damaged one.
     """
+    return _read(path)[0]
+
+
+def safetensors_spans(path: Path) -> dict[str, Span]:
+    """Where each tensor of a safetensors file lies.
+
+    Raises:
+        UnnoiseError: as ``read_header``; or numbers are of a type that is not known, or smaller than a byte.
+    """
+    spans = _read(path)[1]
+    for name, span in spans.items():
+        if BITS.get(span.dtype, 0) < 8:
+            raise UnnoiseError(f"{path}: {name[:80]} holds {span.dtype[:20]}", "this program does not read that type")
+    return spans
+
+
+def _read(path: Path) -> tuple[Header, dict[str, Span]]:
     path = expanded(path)
     if path.is_dir():
         raise UnnoiseError(f"{path} is a folder", "name a .safetensors file in it")
@@ -94,11 +111,11 @@ def read_header(path: Path) -> Header:
         raise UnnoiseError(f"the header of {path} is damaged ({error})", "copy or download it again") from None
 
 
-def _parse(header: dict[str, Any], room: int, size: int) -> Header:
+def _parse(header: dict[str, Any], room: int, size: int) -> tuple[Header, dict[str, Span]]:
     metadata = header.pop("__metadata__", {})
     if any(type(value) is not str for value in metadata.values()):
         raise ValueError("its metadata are no strings")
-    tensors = {}
+    tensors, spans = {}, {}
     for name, entry in header.items():
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if len(name) > MAX_NAME:
@@ -110,4 +127,5 @@ def _parse(header: dict[str, Any], room: int, size: int) -> Header:
         if dtype in BITS and (end - start) * 8 != -(-math.prod(shape) * BITS[dtype] // 8) * 8:
             raise ValueError(f"{name[:80]!r} has {end - start} bytes for {math.prod(shape)} numbers of {dtype}")
         tensors[name] = (str(dtype), shape)
-    return Header(tensors, metadata, size)
+        spans[name] = Span(str(dtype), shape, size - room + start, end - start)
+    return Header(tensors, metadata, size), spans

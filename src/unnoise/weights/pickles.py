@@ -11,38 +11,12 @@ import io
 import pickletools
 from typing import Any, NamedTuple
 
-from unnoise.weights.callables import ITS_OWN, MADE_UP, REBUILD, is_harmless, is_trap
+from unnoise.weights.callables import ITS_OWN, MADE_UP, is_harmless, is_trap
+from unnoise.weights.described import Call, Global, Pairs, as_container, as_tensor, build
 
 MAX_BYTES = 2**24  # of one pickle
 MAX_STEPS = 300_000  # instructions: a checkpoint of a thousand tensors has sixty thousand
 MAX_NODES = 200_000  # descriptions looked at when tensors are gathered: one can hold another many times
-
-
-class Global(NamedTuple):
-    """A function or class that is named."""
-
-    name: str
-
-
-class Call(NamedTuple):
-    """What a call would give: of a function or class, with these arguments."""
-
-    function: str
-    arguments: Any
-
-
-class Tensor(NamedTuple):
-    """A tensor as ``torch.save`` describes it; ``storage`` is the name of the file that holds its numbers."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    storage: str
-    numbers: int
-    place: str
-
-
-class Pairs(list[Any]):
-    """The entries of a dictionary, a key and a value each."""
 
 
 class Disassembly(NamedTuple):
@@ -84,6 +58,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.called: dict[str, None] = {}
         self.bytes: list[bytes] = []
+        self.copied = 0  # pairs, into dictionaries: one list may fill many
         self.value: Any = None
 
     def name(self, name: str) -> Global:
@@ -103,6 +78,10 @@ class Machine:
         name = function.name if isinstance(function, Global) else ITS_OWN
         if not isinstance(function, Global):
             self.called[name] = None
+        container = as_container(name, arguments, MAX_NODES - self.copied)
+        if container is not None:
+            self.copied += len(container.arguments)
+            return container
         return as_tensor(name, arguments) or Call(name, arguments)
 
     def look_inside(self, value: Any) -> None:
@@ -167,7 +146,8 @@ class Machine:
         elif op in ("BINPERSID", "PERSID"):
             stack.append(Call("storage", stack.pop() if op == "BINPERSID" else (arg,)))
         elif op == "BUILD":
-            stack.pop()
+            state = stack.pop()
+            build(stack[-1], state)
         elif op in ("APPEND", "APPENDS", "ADDITEMS"):
             values = [stack.pop()] if op == "APPEND" else self.above_mark()
             if isinstance(stack[-1], list):
@@ -215,30 +195,6 @@ def _put(stack: list[Any], values: list[Any]) -> None:
             top.arguments.extend(pairs)
     elif isinstance(top, Pairs):
         top.extend(pairs)
-
-
-def as_tensor(name: str, arguments: Any) -> Any:
-    """The description of a tensor, or of an empty dictionary, that such a call would give; None if it gives neither."""
-    if name in ("collections.OrderedDict", "collections.defaultdict", "builtins.dict"):
-        return Call(name, Pairs())
-    if not REBUILD.match(name) or not isinstance(arguments, tuple) or not arguments:
-        return None
-    if name.endswith(("_rebuild_parameter", "_rebuild_parameter_with_state")):
-        return arguments[0] if isinstance(arguments[0], Tensor) else None
-    if name.endswith("_rebuild_from_type_v2"):
-        inner = arguments[0].name if isinstance(arguments[0], Global) else ""
-        return as_tensor(inner, arguments[2]) if len(arguments) > 2 and not inner.endswith("type_v2") else None
-    storage, shape = arguments[0], arguments[2] if len(arguments) > 2 else None
-    if not isinstance(storage, Call) or storage.function != "storage" or not isinstance(shape, tuple):
-        return None
-    own = storage.arguments
-    if not isinstance(own, tuple) or len(own) < 5 or not isinstance(own[1], Global):
-        return None
-    _, kind, key, place, numbers = own[:5]
-    if len(shape) > 16 or any(type(n) is not int or not 0 <= n < 2**53 for n in (*shape, numbers)):
-        return None
-    dtype = kind.name.rpartition(".")[2].removesuffix("Storage")
-    return Tensor(dtype, shape, str(key)[:80], numbers, str(place)[:20])
 
 
 def disassemble(data: bytes, start: int = 0, budget: int = MAX_STEPS, deeper: int = 2) -> Disassembly:

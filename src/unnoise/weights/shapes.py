@@ -10,6 +10,22 @@ Shapes = Mapping[str, tuple[str, tuple[int, ...] | None]]  # {name: (type, shape
 MAX_NAME = 1024  # characters of a tensor's name
 
 
+class Span(NamedTuple):
+    """A tensor of a file, and where its bytes lie in it.
+
+    Attributes:
+        dtype: its type as safetensors calls it; of a GGUF file that of a block where it is quantised.
+        shape: how many numbers along each axis.
+        start: its first byte.
+        size: its bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
 class Finding(NamedTuple):
     """What a set of tensors is.
 

@@ -13,24 +13,12 @@ from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
 from unnoise.foreign import read
-from unnoise.weights.pickles import MAX_BYTES, MAX_NODES, Call, Disassembly, Pairs, Tensor, disassemble
+from unnoise.weights.described import NUMBERS, Call, Pairs, Tensor
+from unnoise.weights.pickles import MAX_BYTES, MAX_NODES, Disassembly, disassemble
 from unnoise.weights.shapes import MAX_NAME, Shapes
 
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch wrote first, before it used zips
 MAX_DIRECTORY, MAX_ENTRIES, MAX_PICKLES, MAX_DEPTH = 2**24, 100_000, 8, 8
-ITEM = {
-    "Float": 4,
-    "Half": 2,
-    "BFloat16": 2,
-    "Double": 8,
-    "Long": 8,
-    "Int": 4,
-    "Short": 2,
-    "Char": 1,
-    "Byte": 1,
-    "Bool": 1,
-}
-DTYPE = {"Float": "F32", "Half": "F16", "BFloat16": "BF16", "Double": "F64", "Long": "I64", "Int": "I32", "Byte": "U8"}
 
 
 class TorchFile(NamedTuple):
@@ -170,7 +158,7 @@ def _file(form: str, opened: tuple[Disassembly, ...], fault: str) -> TorchFile:
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     places: dict[str, None] = {}
     for name, tensor in walk(value):
-        tensors[name[:MAX_NAME]] = (DTYPE.get(tensor.dtype, tensor.dtype), tensor.shape)
+        tensors[name[:MAX_NAME]] = (NUMBERS.get(tensor.dtype, (tensor.dtype, 0))[0], tensor.shape)
         places[tensor.place] = None
     top = [key for key, _ in itertools.islice(entries(value), 1000)]
     listed = isinstance(value, list | tuple) and not isinstance(value, Pairs | Call | Tensor)
@@ -180,7 +168,7 @@ def _file(form: str, opened: tuple[Disassembly, ...], fault: str) -> TorchFile:
 def _lacking(value: Any, sizes: dict[str, int]) -> str:
     """Which numbers are not in the zip, though a tensor needs them; "" if none."""
     for name, tensor in walk(value):
-        least = tensor.numbers * ITEM.get(tensor.dtype, 0)
+        least = tensor.numbers * NUMBERS.get(tensor.dtype, ("", 0))[1]
         if sizes.get(tensor.storage, -1) < least or (
             math.prod(tensor.shape) > tensor.numbers and 0 not in tensor.shape
         ):
