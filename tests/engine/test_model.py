@@ -19,6 +19,7 @@ from unnoise.engine.engine import Engine
 from unnoise.engine.load import load_engine
 from unnoise.engine.model import Model
 from unnoise.errors import UnnoiseError
+from unnoise.networks.sd_unet import SDUNet, SDUNetConfig
 from unnoise.networks.unet import UNet
 from unnoise.weights.model import save_model
 
@@ -76,6 +77,23 @@ def test_a_scale_for_the_network_is_refused_where_it_reads_none() -> None:
             Engine(model()).generate(PROMPT, guidance=guidance)
 
 
+def test_a_network_that_takes_a_scale_and_numbers_is_given_them() -> None:
+    """A latent consistency network of Stable Diffusion XL's kind: it reads scale, size and pooled prompt."""
+    torch.manual_seed(6)
+    network = SDUNet(SDUNetConfig.tiny())
+    whole = model(denoiser=tiny.lively(Denoiser(network, find("paths", "scaled-linear")(), find("predictions", "v")())))
+    whole.conditioner.layout = Layout((("text",),), ("text",), ("height", "width"), "zeros")
+    engine = Engine(whole)
+    how = {"solver": "lcm", "spacing": "lcm", "steps": 2}
+    drawn = [draw(engine, [PROMPT], [1], guidance=f"embedded({scale})", **how) for scale in (8.5, 4)]
+    assert torch.isfinite(drawn[0]).all()
+    assert not torch.allclose(drawn[0], drawn[1], atol=1e-4), "the scale has a say"
+    assert torch.equal(drawn[0], draw(engine, [PROMPT], [1], "dog", guidance="embedded(8.5)", **how)), "no second call"
+    for guidance in ("cfg(3)", "plain"):
+        with pytest.raises(UnnoiseError, match="network takes the scale itself"):
+            engine.generate(PROMPT, guidance=guidance)
+
+
 def test_towers_lie_one_after_the_other_or_side_by_side() -> None:
     towers = {"a": Tower(tower(24, 32, 1), tiny.tokenizer(32)), "b": Tower(tower(8, 20, 2), tiny.tokenizer(20))}
     a, b = (each.network(each.tokenizer([PROMPT])) for each in towers.values())
@@ -131,6 +149,30 @@ def test_torch_noise_starts_a_run(engine: Engine) -> None:
     first = next(each for each in engine.draw([request]) if hasattr(each, "step"))
     own = torch.randn([1, *engine.model.shape(request)], generator=torch.Generator().manual_seed(4))
     assert torch.equal(first.step.x, own * first.step.here.sigma)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
+def test_torch_noise_starts_as_large_as_published_schedulers_start() -> None:
+    """Of variance 1 on Stable Diffusion's path, whose noisiest level keeps a little data; less by rules 2."""
+    torch.manual_seed(8)
+    network = UNet(tiny.UNET)
+    path = find("paths", "scaled-linear")()
+    engine = Engine(model(denoiser=tiny.lively(Denoiser(network, path, find("predictions", "noise")()))))
+    own = torch.randn([1, *engine.model.shape(engine.request(PROMPT))], generator=torch.Generator().manual_seed(4))
+    for rules, noise in ((3, "torch"), (2, "torch"), (3, "independent")):
+        request = engine.request(PROMPT, seed=4, noise=noise, steps=2, spacing="leading", rules=rules)
+        first = next(each for each in engine.draw([request]) if hasattr(each, "step")).step
+        theirs = NoiseSource([4], own.shape[1:]).initial() if noise == "independent" else own
+        whole = rules == 3 and noise == "torch"
+        assert torch.equal(first.x, theirs if whole else theirs * first.here.sigma), (rules, noise)
+    assert first.here.sigma < 0.999
+    stable = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+    diffusers = pytest.importorskip("diffusers")
+    for name in ("PNDM", "DDIM", "DPMSolverMultistep", "UniPCMultistep", "LCM"):
+        assert float(getattr(diffusers, f"{name}Scheduler").from_config(stable).init_noise_sigma) == 1
+    euler = diffusers.EulerDiscreteScheduler.from_config({**stable, "timestep_spacing": "leading"})
+    euler.set_timesteps(2)
+    assert float(euler.init_noise_sigma) == pytest.approx(1 / first.here.alpha, rel=1e-5), "in x/alpha"
 
 
 def test_a_folder_of_free_parts_opens_and_draws(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def called(case: Case) -> tuple[Tensor, Tensor, Condition]:
             pooled=draw(pooled) if c.added_width else None,
             concat=draw(c.channels_in - c.channels_out, *case.cells) if c.channels_in > c.channels_out else None,
             numbers=(torch.rand(case.rows, count, generator=noise) * 1024).round() if c.added_width else None,
-            scale=7.3 + torch.arange(case.rows) if c.guidance_width else None,
+            scale=7.25 + torch.arange(case.rows) if c.guidance_width else None,
         ),
     )
 
@@ -178,7 +178,8 @@ def answer_of_theirs(theirs: Any, x: Tensor, label: Tensor, cond: Condition) -> 
     waves = None
     if cond.scale is not None:
         width = theirs.config.time_cond_proj_dim
-        waves = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, cond.scale, width).to(x.dtype)
+        counted = cond.scale - 1  # as the pipeline does
+        waves = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, counted, width).to(x.dtype)
     found: Tensor = theirs(
         x if cond.concat is None else torch.cat([x, cond.concat], dim=1),
         label,

@@ -157,13 +157,24 @@ class Model:
             self.denoiser.network.check_sites(read=request.read)  # type: ignore[operator]
         except UnnoiseError as error:
             raise UnnoiseError(f"read: {error.what}", error.hint) from None
-        steer: Guidance | None = request.steer()
-        while steer is not None:
-            asked = network_called(self.denoisers, getattr(steer, "network", OWN))
-            if isinstance(steer, Embedded) and not getattr(asked.network.config, "guidance_width", 0):
-                raise UnnoiseError("guidance embedded: the model's network takes no scale", "use cfg, which all take")
-            steer = getattr(steer, "inner", None)
+        self._check_guidance(request.steer())
         return request
+
+    def _check_guidance(self, steer: Guidance | None) -> None:
+        """Ensures that the networks are there that a guidance asks, and that the model's own reads a scale or does not.
+
+        Raises:
+            UnnoiseError: one is not there, or the guidance is for other networks.
+        """
+        reads, embeds = bool(getattr(self.denoiser.network.config, "guidance_width", 0)), False
+        while steer is not None:
+            network_called(self.denoisers, getattr(steer, "network", OWN))
+            embeds = embeds or isinstance(steer, Embedded)
+            steer = getattr(steer, "inner", None)
+        if embeds and not reads:
+            raise UnnoiseError("guidance embedded: the model's network takes no scale", "use cfg, which all take")
+        if reads and not embeds:
+            raise UnnoiseError("guidance: the model's network takes the scale itself", 'use "embedded(8.5)"')
 
     def remarks(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> list[str]:
         """What a person should know before such prompts are drawn at such a size, a line each."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unnoise.engine.outpaint import Margins
 
 FORMAT = 3  # of the JSON; ``older`` reads earlier ones
-RULES = 2  # the version of how a request becomes a picture; a record keeps the one that it was drawn by
+RULES = 3  # the version of how a request becomes a picture; a record keeps the one that it was drawn by
 WEAKEST, USUAL = 0.02, 0.6  # strengths: the least, and that of a whole picture
 WHERE = {"row", "batch", "shared", "model", "made_by"}  # what a record has besides: where and by what it was drawn
 HASH = re.compile(r"[0-9a-f]{64}")

@@ -70,7 +70,7 @@ class SDUNetConfig:
 
 
 def guidance_waves(scale: Tensor, width: int) -> Tensor:
-    """(B, width) sines and cosines of a guidance scale, in the form of Luo et al. 2023 (arXiv 2310.04378).
+    """(B, width) sines and cosines of a guidance scale w, counted from 0 as in Luo et al. 2023 (arXiv 2310.04378).
 
     Angles of thousands in float32: another order of the same sums and products is another rounding of them.
     """
@@ -87,7 +87,7 @@ class SDUNet(Network):
     Rombach et al. 2022 (arXiv 2112.10752), section 3.3; Podell et al. 2023 (arXiv 2307.01952), section 2, for XL, whose
     pooled prompt and numbers join the level. Published weights fit under the key tables of ``weights.names.sd_unet``.
     Inpainting networks read a mask and the masked picture from the condition's ``concat``, latent consistency models
-    (Luo et al. 2023, arXiv 2310.04378) the guidance from its ``scale``.
+    (Luo et al. 2023, arXiv 2310.04378) the guidance from its ``scale``, where 1 is no guidance.
 
     Takes states of any size: maps of odd sizes shrink to half of the next even one, and grow to the size of their skip.
 
@@ -164,7 +164,7 @@ class SDUNet(Network):
         c = self.config
         waves = sinusoid(noise_label, c.channels[0]).to(dtype)  # (B, C)
         if c.guidance_width:
-            scale = guidance_waves(required(cond, "scale"), c.guidance_width)  # (B, guidance_width)
+            scale = guidance_waves(required(cond, "scale") - 1, c.guidance_width)  # (B, guidance_width)
             waves = waves + self.guided(scale.to(dtype))
         e: Tensor = self.time(waves)  # (B, E)
         if c.added_width:

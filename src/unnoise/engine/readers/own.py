@@ -12,6 +12,7 @@ from unnoise.engine.readers.reading import FIT, Reading, short
 if TYPE_CHECKING:
     from unnoise.engine.metadata import Record
 
+CHANGED = 2  # rules since which pictures stay, but for the start noise of torch's generator
 RECORD, GRID = "unnoise", "unnoise-grid"
 OLDER = "an earlier unnoise drew it, and today's may draw it otherwise; `unnoise replay` draws as it did"
 
@@ -47,13 +48,12 @@ def _values(record: Record) -> dict[str, Any]:
 
 def reading(values: Mapping[str, Any]) -> Reading:
     """The common form of a record, or of the values that the records of a grid share, with the whole record."""
-    from unnoise.engine.request import RULES
-
     left_out = {"start picture": "name it with --start"} if values.get("start") else {}
     for name in ("mask", "outpaint", "invert"):
         if values.get(name):
             left_out[name] = "name it with --mask" if name == "mask" else short(str(values[name]))
-    older = values.get("rules", RULES) < RULES
+    rules = values.get("rules", CHANGED)
+    older = rules < CHANGED or (rules == CHANGED and values.get("noise") == "torch")
     return Reading(
         "unnoise",
         prompt=values.get("prompt"),
