@@ -23,6 +23,7 @@ from unnoise.engine.readers import comfyui
 from unnoise.engine.readers.container import texts_of, user_comment
 from unnoise.engine.readers.like import in_one_line, like
 from unnoise.engine.readers.own import OLDER
+from unnoise.engine.readers.own import reading as reading_of_own
 from unnoise.engine.readers.read import READERS, read_settings
 from unnoise.engine.readers.reading import Reading, real, whole
 from unnoise.errors import UnnoiseError
@@ -478,6 +479,14 @@ def test_prompts_become_one_line() -> None:
     assert in_one_line("a \n\x1b[31m b\r\n\u2028c\ud800") == "a [31m b c\N{REPLACEMENT CHARACTER}"
     assert in_one_line(" " * 1_000_000 + "a") == "a"
     assert in_one_line("a\0b") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("rules", "noise", "older"),
+    [(1, "independent", True), (2, "independent", False), (2, "torch", True), (3, "torch", False)],
+)
+def test_what_would_be_drawn_otherwise_is_said_to_be_so(rules: int, noise: str, older: bool) -> None:
+    assert bool(reading_of_own({"prompt": "a", "rules": rules, "noise": noise}).notes) == older
 
 
 def test_what_an_earlier_unnoise_drew_is_said_to_be_so() -> None:
