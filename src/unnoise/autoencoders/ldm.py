@@ -190,13 +190,12 @@ class LDMAutoencoder(Autoencoder):
     def encode_raw(self, x: Tensor) -> Posterior:  # (B, 3, H, W)
         """The posterior before the latent's shift and scale: what training regularises."""
         self.check_size(x)
-        h = self.encoder(x.contiguous(memory_format=torch.channels_last))  # (B, 2 Z, h, w)
+        h = self.encoder(x)  # (B, 2 Z, h, w)
         mean, log_var = (self.moments(h) if self.config.moments else h).chunk(2, dim=1)  # (B, Z, h, w) each
         return Posterior(mean, torch.exp(0.5 * log_var.clamp(-30, 20)))
 
     def decode_raw(self, z: Tensor) -> Tensor:  # (B, Z, h, w)
         """Pictures from latents in the scale of ``encode_raw``."""
-        z = z.contiguous(memory_format=torch.channels_last)
         x: Tensor = self.decoder(self.latent(z) if self.config.moments else z)  # (B, 3, H, W)
         return x
 

@@ -38,7 +38,8 @@ class Condition:
         numbers: (B, K) float32, what a network was told of its pictures in training: Stable Diffusion XL's height and
             width, crop and target size in pixels (Podell et al. 2023, arXiv 2307.01952, section 2.2), in the order of
             the model's layout. Never rounded.
-        scale: (B,) float32, the guidance scale that a distilled network is to draw as if with. Never rounded.
+        scale: (B,) float32, the guidance scale that a distilled network is to draw as if with, counted as CFG counts
+            it: 1 is none. Never rounded.
         other_tokens: (B, M, D) another encoded prompt, which edits such as NAG's look at; networks do not.
         other_mask: (B, M) bool, as ``token_mask``.
     """

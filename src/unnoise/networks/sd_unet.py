@@ -69,14 +69,14 @@ class SDUNetConfig:
         )
 
 
-def guidance_waves(scale: Tensor, width: int) -> Tensor:
-    """(B, width) sines and cosines of a guidance scale w, counted from 0 as in Luo et al. 2023 (arXiv 2310.04378).
+def guidance_waves(w: Tensor, width: int) -> Tensor:
+    """(B, width) sines and cosines of a guidance's w, which is its scale less 1. Luo et al. 2023 (arXiv 2310.04378).
 
     Angles of thousands in float32: another order of the same sums and products is another rounding of them.
     """
     half = width // 2
-    rate = torch.full((), 10_000.0, device=scale.device).log() / (half - 1)
-    angles = (1000.0 * scale.float())[:, None] * torch.exp(torch.arange(half, device=scale.device) * -rate)  # (B, half)
+    rate = torch.full((), 10_000.0, device=w.device).log() / (half - 1)
+    angles = (1000.0 * w.float())[:, None] * torch.exp(torch.arange(half, device=w.device) * -rate)  # (B, half)
     return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)  # (B, width)
 
 
@@ -200,7 +200,7 @@ class SDUNet(Network):
         read: Sequence[str] = (),
     ) -> tuple[Tensor, dict[str, Tensor]]:  # x (B, channels_out, h, w), noise_label (B,)
         e, prompt, inside = self.begin(x, noise_label, cond, edits, read)
-        h = self.enter(self.entering(x, cond).contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
+        h = self.enter(self.entering(x, cond))  # (B, C, h, w)
         skips = [h]
         for level, stage in enumerate(self.down):
             for number in range(self.config.blocks):
