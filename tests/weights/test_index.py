@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from unnoise.cli.main import main
 from unnoise.errors import UnnoiseError
@@ -202,8 +204,8 @@ def test_the_cache_of_a_hub(tmp_path: Path) -> None:
     (hub / "models--o--sd/refs/main").write_text("0123456789abcdef")
     cached(hub, "stabilityai/sd-vae-ft-mse", {weights: diffusers_vae()})
     cached(hub, "o/one", {"sdxl.safetensors": SDXL})
-    (hub / ".locks/models--o--sd").mkdir(parents=True)
     write(hub / ".locks/models--o--sd/x.safetensors", SD1)
+    write(hub / "datasets--o--set/snapshots/0123/x.safetensors", SD1)
     assert roles(hub) == {
         "o/sd": ("checkpoint", "sd1"),
         "o/sd/unet": ("denoiser", "sd1"),
@@ -279,6 +281,40 @@ def test_what_is_broken_is_named_and_stops_nothing(tmp_path: Path, capsys: pytes
     assert "1 checkpoint, 9 broken" in capsys.readouterr().out
 
 
+WHOLE = written.head(SD1, {"a": "b"})[0] + bytes(written.head(SD1, None)[1])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    suffix=st.sampled_from(walk.WEIGHTS),
+    begin=st.one_of(st.binary(max_size=40), st.sampled_from([WHOLE, b"GGUF\3\0\0\0", b"\x80\2", b"PK\3\4", b""])),
+    changes=st.lists(st.tuples(st.integers(0, len(WHOLE)), st.binary(min_size=1, max_size=3)), max_size=4),
+)
+def test_no_file_stops_it(suffix: str, begin: bytes, changes: list[tuple[int, bytes]], tmp_path: Path) -> None:
+    """Whatever bytes a file has, it is listed, with its fault if it has one."""
+    data = bytearray(begin)
+    for place, new in changes:
+        data[place : place + len(new)] = new
+    (tmp_path / "m").mkdir(exist_ok=True)
+    file = tmp_path / "m" / f"x{suffix}"
+    file.write_bytes(data)
+    (entry,) = index.add(tmp_path / "m").entries
+    assert entry.kind in KINDS
+    assert bool(entry.fault) == (entry.kind == "broken")
+    assert index.read_index().entries == {str(file): entry}
+    file.unlink()
+
+
+def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "m" / os.fsdecode(b"\xe4\n\x07.safetensors"), SD1)
+    (entry,) = index.add(tmp_path / "m").entries
+    assert list(index.read_index().entries.values()) == [entry]
+    assert main(["models"]) == 0
+    assert r"\udce4\n\x07" in capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"][0]["path"] == entry.path
+
+
 def test_a_folder_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a/x.safetensors", SD1)
     write(tmp_path / "b/y.safetensors", SD1)
@@ -342,10 +378,10 @@ def test_of_24_gigabytes_a_few_are_read(tmp_path: Path) -> None:
     change = index.add(root)
     count = bytes_read() - before
     assert (change.entries[0].kind, change.entries[0].family) == ("checkpoint", "sdxl")
-    assert BLOCKS * BLOCK <= count < BLOCKS * BLOCK + 2**16
+    assert BLOCKS * BLOCK <= count < BLOCKS * BLOCK + 2**19, "header and blocks, and the list"
     before = bytes_read()
     assert index.add(root).fresh == 0
-    assert bytes_read() - before < 2**14, "unchanged files are not read again"
+    assert bytes_read() - before < 2**17, "unchanged files are not read again"
 
 
 def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,6 +518,8 @@ def test_a_full_disk_leaves_the_list_as_it_was(home: Path, tmp_path: Path, monke
     write(tmp_path / "m/b.safetensors", SDXL)
 
     def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:20])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)

@@ -25,6 +25,7 @@ GENERAL = re.compile(  # names that say nothing, so that a file bears its folder
 )
 CACHED = re.compile(r"models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)")  # a repository in a hub's cache
 SKIPPED = {"blobs", "refs", "trees", "__pycache__", "node_modules"}
+PASSED_OVER = (".", "datasets--", "spaces--")  # hidden folders, and what a hub's cache has besides models
 MAX_ENTRIES, MAX_WEIGHTS, MAX_DEPTH = 1_000_000, 100_000, 32  # files and folders, files of weights, folders inside
 
 
@@ -58,8 +59,8 @@ class Walk:
         self.entries, self.weights = 0, 0
 
     def __iter__(self) -> Iterator[Item]:
-        names = self.root.name if self.root.name != "model" else self.root.parent.name
-        yield from self.folder(self.root, names, False, 0)
+        label = self.root.name if self.root.name != "model" else self.root.parent.name
+        yield from self.folder(self.root, label or "models", False, 0)
         if self.entries >= MAX_ENTRIES or self.weights >= MAX_WEIGHTS:
             what = f"{MAX_ENTRIES:,} files" if self.entries >= MAX_ENTRIES else f"{MAX_WEIGHTS:,} files of weights"
             self.notes.append(f"only the first {what} in {self.root} were looked at; add folders inside of it")
@@ -90,7 +91,7 @@ class Walk:
         inner = inner or PIPELINE in files
         yield from self.loose(path, label, inner, [name for name in files if name.lower().endswith(WEIGHTS)])
         for name in folders:
-            if not name.startswith(".") and name not in SKIPPED:
+            if name not in SKIPPED and not name.startswith(PASSED_OVER):
                 below = label if name == "model" and not inner else f"{label}/{name}" if inner else name
                 yield from self.folder(path / name, below, inner, depth + 1)
         if PIPELINE in files:
