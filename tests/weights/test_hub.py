@@ -319,6 +319,8 @@ PLANS: list[tuple[list[str], list[str]]] = [
       "model.safetensors.index.json"]),
     (["model.json", "denoiser-01-of-01.safetensors", "tokenizer.json", "x/y.safetensors", "pictures/a.png"],
      ["model.json", "denoiser-01-of-01.safetensors", "tokenizer.json"]),
+    (["model_index.json", "../x.json", "../y.safetensors", "unet/config.json", f"unet/{WEIGHTS}.safetensors"],
+     ["model_index.json", "unet/config.json", f"unet/{WEIGHTS}.safetensors"]),
     (["../x.safetensors", "/etc/x.safetensors", "a.safetensors", "a.ckpt", "README.md"], ["a.safetensors"]),
 ]  # fmt: skip
 

@@ -511,6 +511,17 @@ def test_values_of_the_list_are_checked(home: Path, tmp_path: Path) -> None:
     assert len(index.read_index().entries) == 1, "the control"
 
 
+def test_a_hash_of_what_has_changed_since_is_not_kept(tmp_path: Path) -> None:
+    file = write(tmp_path / "m/a.safetensors", SD1)
+    (old,) = index.add(tmp_path / "m").entries
+    write(file, SDXL, 1)
+    (new,) = index.add(tmp_path / "m").entries
+    index.keep({old.path: old._replace(sha256="0" * 64)})
+    assert list(index.read_index().entries.values()) == [new]
+    index.keep({new.path: new._replace(sha256="1" * 64)})
+    assert index.read_index().entries[new.path].sha256 == "1" * 64
+
+
 def test_a_full_disk_leaves_the_list_as_it_was(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "m/a.safetensors", SD1)
     index.add(tmp_path / "m")

@@ -88,6 +88,12 @@ def test_what_cannot_be_used_is_said(folder: Path) -> None:
         r"old.ckpt is a pickle, .*rewrite it first: `unnoise convert .*old.ckpt --out .*old.safetensors`",
         refused("old"),
     )
+    whole = folder / "whole"
+    (whole / "unet").mkdir(parents=True)
+    (whole / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    (whole / "unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps({}, 2))
+    index.add(folder)
+    assert f"{whole} has its weights as pickles, which are never opened here; look for a copy" in refused("whole")
     assert "is broken: cut.safetensors is no safetensors file, or cut short" in refused("cut")
     assert "no model is called 'jugernautXL'; did you mean juggernautXL_v9?" in refused("jugernautXL")
     assert "`unnoise models` lists them" in refused("zzz")

@@ -199,10 +199,9 @@ def library() -> ModuleType:
     Raises:
         UnnoiseError: it is not installed.
     """
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     hub = extras.load("huggingface_hub")
     constants: Any = extras.load("huggingface_hub.constants")
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # if another program has loaded it before
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     utils = extras.load("huggingface_hub.utils")
     utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():

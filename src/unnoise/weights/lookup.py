@@ -150,6 +150,9 @@ def usable(name: str, found: list[Entry]) -> Path:
 
 def refusal(entry: Entry) -> UnnoiseError:
     """Why a model cannot be used."""
+    if entry.kind == PICKLE and entry.format == "diffusers":
+        mend = "look for a copy as safetensors, or `unnoise convert` each of its files"
+        return UnnoiseError(f"{entry.path} has its weights as pickles, which are never opened here", mend)
     if entry.kind == PICKLE:
         mend = f"`unnoise convert {entry.path} --out {Path(entry.path).with_suffix('.safetensors')}`"
         return UnnoiseError(f"{entry.path} is a pickle, which is never opened here", f"rewrite it first: {mend}")
