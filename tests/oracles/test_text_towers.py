@@ -95,7 +95,7 @@ def pair(case: Case) -> tuple[Any, CLIPText]:
             shape["num_attention_heads"],
             shape["intermediate_size"],
             case.activation,
-            end=100,
+            end=shape["vocab_size"] - 1,
             projection=case.projection,
             **{"masked": False} | case.ours,
         )
