@@ -18,7 +18,7 @@ from unnoise.engine.load import load_engine
 SIZE = 128
 # part, setting, another value, what is said of it
 MISFITS: list[tuple[str, str, Any, str]] = [
-    ("denoiser", "channels_in", 8, "the autoencoder's channels, 4, is not the denoiser's channels_in, 8"),
+    ("denoiser", "channels_in", 8, "the autoencoder's channels, 4, is not the denoiser's channels, 8"),
     ("denoiser", "size", 32, "the cells of 128 pixels along one axis, 16, is not the denoiser's size, 32"),
     ("denoiser", "text_width", 64, "the text tower's width, 32, is not the denoiser's text_width, 64"),
     ("text", "width", 64, "the text tower's width, 64, is not the denoiser's text_width, 32"),

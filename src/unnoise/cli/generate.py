@@ -40,6 +40,9 @@ def generate(
     grid: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=A,B,C")] = (),
     out: Path = Path("pictures"),
     model: Path | None = None,
+    part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FILE")] = (),
+    family: str | None = None,
+    prediction: str | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     compiled: Annotated[bool, tyro.conf.arg(name="compile")] = False,
@@ -63,7 +66,11 @@ def generate(
         strict: draw each picture alone, so that its bits do not depend on how many there are; slower.
         grid: one picture for each value of a setting, such as steps=5,10,20; given twice, for each pair of values.
         out: the folder for PNG files; nothing in it is overwritten.
-        model: a model folder or a finished training; the model that comes with unnoise if left out.
+        model: a model folder or a finished training; a file or folder of Stable Diffusion; a name of `unnoise models`;
+            the model that comes with unnoise if left out.
+        part: a part of a model of other tools, such as autoencoder=FILE or text.clip-l=FILE; may be given again.
+        family: of such a model, where its file is taken for another: sd1, sd2, sdxl, sdxl-refiner.
+        prediction: what such a model predicts, where its file does not say: noise or v.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
         compiled: compile the network for this machine, half a minute for each size of a batch: for many pictures.
@@ -111,13 +118,14 @@ def generate(
         raise UnnoiseError(what, f"{checks.PICTURES} at most")
     seed = secrets.randbelow(2**31) if settings["seed"] is None else settings["seed"]
 
+    from unnoise.cli.choices import choices
     from unnoise.cli.job import Job, check_prompts
     from unnoise.cli.nearest import training_pictures
     from unnoise.data.square import open_picture, open_unchanged
     from unnoise.engine.engine import sources_of
     from unnoise.engine.load import load_engine
 
-    engine = load_engine(model, device, dtype, threads, compiled)
+    engine = load_engine(model, device, dtype, threads, compiled, choices(part, family, prediction))
     if example is not None:
         settings |= example.fit(engine, settings["negative"], not literal)
     others = [Prompt(settings["negative"], "--negative"), Prompt(settings["invert"] or "", "--invert")]

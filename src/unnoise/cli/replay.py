@@ -28,6 +28,9 @@ def replay(
     start: Path | None = None,
     mask: Path | None = None,
     model: Path | None = None,
+    part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FILE")] = (),
+    family: str | None = None,
+    prediction: str | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     threads: int | None = None,
@@ -40,13 +43,15 @@ def replay(
         picture: a PNG that `unnoise generate` made.
         start: the picture that it was drawn from, where it was.
         mask: the mask that it was drawn with, where it was.
-        model: the model folder it was made with; the model that comes with unnoise if left out.
+        model: what it was made with, as `unnoise generate` takes it; the model that comes with unnoise if left out.
+        part, family, prediction: as `unnoise generate` was given them.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto takes the recorded one.
         threads: processor threads; the recorded number if left out.
         out: a folder to write the new picture to.
         as_json: print the answer as JSON on the standard output.
     """
+    from unnoise.cli.choices import choices
     from unnoise.cli.like import foreign
     from unnoise.cli.output import ready_folder, save
     from unnoise.engine.load import load_engine
@@ -69,7 +74,7 @@ def replay(
     before = record.made_by.get("threads")
     if threads is None and isinstance(before, int) and 1 <= before <= 256:
         threads = before
-    engine = load_engine(model, device, dtype, threads)
+    engine = load_engine(model, device, dtype, threads, choices=choices(part, family, prediction))
     new = [again(engine, each, start, mask) for _, each in pairs]
     verdict, distance = worst([compare(old, image) for (old, _), image in zip(pairs, new, strict=True)])
     here = about_maker(engine.model)

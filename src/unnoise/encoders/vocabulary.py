@@ -226,3 +226,10 @@ def clip_json() -> str:
     tokens = [*letters, *(letter + WORD_END for letter in letters), *(merge.replace(" ", "") for merge in merges)]
     table = {token: place for place, token in enumerate([*tokens, KINDS["clip"].start, KINDS["clip"].end])}
     return dumps({"model": {"type": "BPE", "vocab": table, "merges": merges}}, ensure_ascii=False)
+
+
+def clip_files() -> dict[str, str]:
+    """The same vocabulary as transformers keeps it: ``vocab.json`` and ``merges.txt``."""
+    model = parse_json(clip_json().encode())["model"]
+    merges = "\n".join(["#version: 0.2", *model["merges"], ""])
+    return {"vocab.json": dumps(model["vocab"], ensure_ascii=False), "merges.txt": merges}

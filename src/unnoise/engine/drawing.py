@@ -141,12 +141,26 @@ class Drawing:
             return None
         mask = None if request.mask is None else self._source("mask")
         key = "start", request.start, request.mask, self._size, request.strength, request.rules
-        how = (self.model.autoencoder, self._source("start"), self._size, request.strength or 1.0, mask, request.rules)
-        return self._once(key, lambda: self._here(begin(*how)))
+        strength = request.strength or 1.0
+        return self._once(key, lambda: self._begin(self._source("start"), strength, mask))
 
-    def _here(self, start: Start) -> Start:
-        """The start where states are."""
+    def _begin(self, picture: Image.Image, strength: float, mask: Image.Image | None) -> Start:
+        """A start, where states are."""
+        model = self.model
+        start = begin(model.autoencoder, picture, self._size, strength, mask, self.request.rules, model.reads_masks)
         return Start(*(each.to(self.model.device) if isinstance(each, Tensor) else each for each in start))  # type: ignore[arg-type]
+
+    def _concat(self, start: Start | None) -> Tensor | None:
+        """(1, 1 + C, h, w) what a network for inpainting reads beside the state: the mask, and what stays.
+
+        Without a mask all is drawn anew. None for other networks.
+        """
+        if not self.model.reads_masks:
+            return None
+        if start is None or start.mask is None or start.hidden is None:
+            grey = self._once(("grey", self._size), lambda: self.model.grey(self._size))
+            return torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1)
+        return torch.cat([start.mask.to(start.hidden), start.hidden], dim=1)
 
     def _levels(self, strength: float) -> list[NoiseLevel]:
         path, steps = self.model.denoiser.path, self.request.steps
@@ -206,11 +220,14 @@ class Drawing:
         x, steer = noise.initial() * self._spread(levels[0]), request.steer()
         if start is not None:
             noised = levels[0].mix(start.x0.to(x), noise.initial())
-            x = noised if start.state is None else start.state.to(x)
-            steer = Known(steer, start.x0, start.mask) if start.mask is not None else steer
+            x = x if self.model.reads_masks and start.strength == 1 else noised
+            x = x if start.state is None else start.state.to(x)
+            if start.mask is not None and not self.model.reads_masks:
+                steer = Known(steer, start.x0, start.mask)
+        concat = self._concat(start)
         conds: dict[str, Condition | None] = {
-            "cond": self._cond(request.prompt),
-            "uncond": self._cond(request.negative, negative=True),
+            "cond": replace(self._cond(request.prompt), concat=concat),
+            "uncond": replace(self._cond(request.negative, negative=True), concat=concat),
         }
         run = Run(x, levels[0], 0, solver.start(levels))
         while run.index < len(levels) - 1:
@@ -228,8 +245,7 @@ class Drawing:
         steps, count = self.request.steps, len(list(windows(canvas.by, canvas.size)))
         for window in canvas.windows():
             seed = (self.request.seed + window.number * 0x9E3779B97F4A7C15) % 2**63
-            how = (self.model.autoencoder, window.picture, self._size, 1.0, window.mask, self.request.rules)
-            start = self._here(begin(*how))
+            start = self._begin(window.picture, 1.0, window.mask)
             z, _ = yield from self._run(seed, start, window.number * steps, count * steps)
             canvas.fill(window, self.model.decode(z, start)[0])  # type: ignore[arg-type]
         return End(canvas.image)

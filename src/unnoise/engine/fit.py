@@ -37,7 +37,8 @@ def check_fit(denoiser: nn.Module, autoencoder: nn.Module, text: nn.Module, toke
         channels, *cells = autoencoder.space.shape(size)
     except UnnoiseError as error:
         raise ValueError(error.what) from None
-    _equal("the autoencoder's channels", channels, "the denoiser's channels_in", network.channels_in)
+    state = getattr(network, "channels_out", network.channels_in)
+    _equal("the autoencoder's channels", channels, "the denoiser's channels", state)
     for side in cells:
         _equal(f"the cells of {size} pixels along one axis", side, "the denoiser's size", network.size)
 

@@ -16,6 +16,7 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.conditioner import Layout
 from unnoise.engine.engine import Engine
 from unnoise.engine.fit import check_fit, check_tower
+from unnoise.engine.foreign import Choices, load_foreign
 from unnoise.engine.model import Model, is_tower
 from unnoise.engine.words import WORDS, read_vocabulary
 from unnoise.errors import UnnoiseError
@@ -24,6 +25,7 @@ from unnoise.kernels.compiled import compile_network
 from unnoise.kernels.forked import check_threads
 from unnoise.weights.config import from_json
 from unnoise.weights.model import load_model
+from unnoise.weights.opening import is_foreign
 from unnoise.weights.record import MODEL, read_file, read_record
 
 PARTS = ("autoencoder", "text", "denoiser")
@@ -91,10 +93,16 @@ def load_engine(
     dtype: torch.dtype | str = "auto",
     threads: SupportsIndex | None = None,
     compiled: bool = False,
+    choices: Choices = Choices(),
 ) -> Engine:
-    """The engine of a model folder, of a finished training's folder, or (None) of the default model.
+    """The engine of a model folder, of a finished training's folder, of a model of other tools, or (None) of our own.
 
-    ``compiled`` compiles the denoiser for this machine, by ``kernels.compiled``.
+    Args:
+        model: the folder or file, or a name that ``weights.index`` knows.
+        device, dtype: where and in which precision it computes.
+        threads: processor threads; None leaves them as they are.
+        compiled: compile the denoiser for this machine, by ``kernels.compiled``.
+        choices: what a person says of a model of other tools.
 
     Raises:
         UnnoiseError: there is no whole model, or the device or dtype cannot be had, or there is no compiler.
@@ -105,7 +113,22 @@ def load_engine(
     if threads is not None:
         torch.set_num_threads(threads)
     check_threads(where)
-    parts, record = load_model(folder, drawing_parts(read_record(folder)), where, precision)
+    foreign = is_foreign(folder)
+    if not foreign and choices != Choices():
+        raise UnnoiseError(f"{folder} is a model of unnoise, which knows its parts", "leave out --part and the like")
+    whole = load_foreign(folder, where, precision, choices) if foreign else load_own(folder, where, precision)
+    if compiled:
+        compile_network(whole.denoiser.network)
+    return Engine(whole)
+
+
+def load_own(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
+    """The model of a model folder.
+
+    Raises:
+        UnnoiseError: there is no whole model, or its parts do not fit.
+    """
+    parts, record = load_model(folder, drawing_parts(read_record(folder)), device, dtype)
     towers = [name for name in parts if is_tower(name)]
     tokenizers = {name: read_tokenizer(folder, record, parts[name], name) for name in towers}
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None
@@ -117,9 +140,7 @@ def load_engine(
             check_fit(denoiser, whole.autoencoder, parts[towers[0]], tokenizers[towers[0]], whole.size[0])
     except (AttributeError, ValueError) as error:
         raise UnnoiseError(f"the parts of the model at {folder} do not fit ({error})", "it is damaged") from None
-    if compiled:
-        compile_network(whole.denoiser.network)
-    return Engine(whole)
+    return whole
 
 
 def drawing_parts(record: Mapping[str, Any]) -> list[str]:

@@ -122,6 +122,19 @@ class Model:
         cells = int(getattr(getattr(self.denoiser.network, "config", None), "size", 16))
         return cells * wide, cells * high
 
+    @property
+    def reads_masks(self) -> bool:
+        """Whether its denoiser is one for inpainting, which reads the mask and what stays beside the state."""
+        config = getattr(self.denoiser.network, "config", None)
+        return int(getattr(config, "channels_in", 0)) == 1 + 2 * int(getattr(config, "channels_out", 0)) > 1
+
+    @torch.inference_mode()
+    def grey(self, size: tuple[int, int]) -> Tensor:
+        """(1, C, h, w) latents of a grey picture, of which nothing stays, where the denoiser computes."""
+        weights = next(self.autoencoder.parameters())
+        picture = torch.zeros(1, 3, size[1], size[0], device=weights.device, dtype=weights.dtype)
+        return self.autoencoder.encode(picture).mean.float().to(self.device)
+
     def request(self, prompt: str, **changes: Any) -> Request:
         """A request with the model's default settings, and those changes that are not None.
 

@@ -36,6 +36,7 @@ class Start(NamedTuple):
         state: (1 or B, C, h, w) where the run begins, found by inversion; None noises x0.
         pixels: (1 or B, 3, H, W) uint8, the picture itself; None where nothing of it is put back.
         share: (1 or B, 1, H, W) in [0, 1], of what is drawn in each pixel; where it is 0 the picture's own pixel stays.
+        hidden: (1 or B, C, h, w) latents of the picture with what is drawn anew in grey, for networks that read it.
     """
 
     x0: Tensor
@@ -44,6 +45,7 @@ class Start(NamedTuple):
     state: Tensor | None = None
     pixels: Tensor | None = None
     share: Tensor | None = None
+    hidden: Tensor | None = None
 
     def put_back(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) decoded pictures in [-1, 1] with the pixels that stay in them.
@@ -65,6 +67,7 @@ def begin(
     strength: float,
     mask: Image.Image | None = None,
     rules: int = RULES,
+    hide: bool = False,
 ) -> Start:
     """What a run starts from: a picture of any size and mode, turned upright, cut to shape and scaled.
 
@@ -75,6 +78,7 @@ def begin(
         strength: how much of the way to noise it is taken.
         mask: as large as the picture; what it selects is drawn anew, see ``masks.selection``, the rest stays.
         rules: the version of the drawing rules; by the first the autoencoder draws what stays, too.
+        hide: also encode the picture without what the mask selects, as networks for inpainting read it.
 
     Raises:
         UnnoiseError: no picture, a strength out of range, or a mask that is of another size or selects nothing.
@@ -92,7 +96,8 @@ def begin(
         return Start(x0, strength, cells(masks.old_light(mask, size).to(x0.device), x0.shape[-2:]))
     area = masks.drawn_anew(mask, size).to(x0.device)
     anew = cells(area.float(), x0.shape[-2:])
-    return Start(x0, strength, anew, pixels=pixels, share=masks.feathered(area))
+    hidden = autoencoder.encode(from_bytes(pixels).to(weights.dtype) * ~area).mean.float() if hide else None
+    return Start(x0, strength, anew, pixels=pixels, share=masks.feathered(area), hidden=hidden)
 
 
 def of_size(mask: Image.Image, picture: Image.Image) -> Image.Image:

@@ -61,16 +61,22 @@ def load_model(
         module, places = shards.fitted(part)
         to_device = device.get(part, "cpu") if isinstance(device, Mapping) else device
         to_dtype = dtype.get(part) if isinstance(dtype, Mapping) else dtype
-        planes = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, PLANAR)}
-        state = {name: _placed(tensor, to_device, to_dtype, name in planes) for name, tensor in shards.tensors(places)}
+        planes = planar(module)
+        state = {name: placed(tensor, to_device, to_dtype, name in planes) for name, tensor in shards.tensors(places)}
         module.load_state_dict(state, assign=True)
         modules[part] = module.eval().requires_grad_(False)
     return modules, record
 
 
-def _placed(tensor: Tensor, device: Device, dtype: torch.dtype | None, planar: bool) -> Tensor:
+def planar(module: nn.Module) -> set[str]:
+    """The names of the weights of convolutions in two dimensions."""
+    return {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, PLANAR)}
+
+
+def placed(tensor: Tensor, device: Device, dtype: torch.dtype | None, flat: bool) -> Tensor:
+    """A weight where it is needed, in that precision; ``flat`` ones are laid out channels last."""
     dtype = dtype if tensor.is_floating_point() else None
-    order = torch.channels_last if planar else torch.preserve_format
+    order = torch.channels_last if flat else torch.preserve_format
     return tensor.to(device=device, dtype=dtype or tensor.dtype, memory_format=order)
 
 

@@ -111,23 +111,28 @@ class Shards:
         return module, places
 
     def tensors(self, places: Mapping[str, Place]) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of all places, mapped: memory that the system reads from the file when it is looked at.
+        """(name, tensor) of all places; see ``mapped``."""
+        yield from mapped(places)
 
-        What is written to such a tensor stays in memory, and does not reach the file.
 
-        Raises:
-            UnnoiseError: a file is damaged.
-        """
-        files: dict[Path, list[str]] = {}
-        for name, place in places.items():
-            files.setdefault(place.file, []).append(name)
-        for file, names in files.items():
-            try:
-                with safe_open(file, "pt") as shard:
-                    for name in names:
-                        yield name, shard.get_tensor(places[name].name)
-            except (SafetensorError, OSError) as error:
-                raise UnnoiseError(f"{file} is damaged ({error})", AGAIN) from None
+def mapped(places: Mapping[str, Place]) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of all places, mapped: memory that the system reads from the file when it is looked at.
+
+    What is written to such a tensor stays in memory, and does not reach the file.
+
+    Raises:
+        UnnoiseError: a file is damaged.
+    """
+    files: dict[Path, list[str]] = {}
+    for name, place in places.items():
+        files.setdefault(place.file, []).append(name)
+    for file, names in files.items():
+        try:
+            with safe_open(file, "pt") as shard:
+                for name in names:
+                    yield name, shard.get_tensor(places[name].name)
+        except (SafetensorError, OSError) as error:
+            raise UnnoiseError(f"{file} is damaged ({error})", AGAIN) from None
 
 
 def _some(names: set[str]) -> str:

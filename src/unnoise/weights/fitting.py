@@ -1,0 +1,132 @@
+"""Parts of published models: found in files by names, and fitted whole, by name, shape and type, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from unnoise.errors import UnnoiseError
+from unnoise.weights import keys
+from unnoise.weights.config import to_json
+from unnoise.weights.families.family import DENOISER, Family, Piece
+from unnoise.weights.parts import build
+from unnoise.weights.shards import FLOATS
+from unnoise.weights.sources import Source
+
+STRAY = re.compile(  # names in single files that are no weights of a part: schedules, averages, marks, losses
+    r"^(model_ema\.|vision_model\.|visual\.|visual_projection\.|.*\.lora_|.*(betas|alphas_cumprod|alphas_cumprod_prev|posterior_\w+|(sqrt|log)_\w+_cumprod|"
+    r"sqrt_recipm1_alphas_cumprod|logvar|lvlb_weights|v_pred|ztsnr|scale_factor|denoiser\.sigmas)$|first_stage_model\.loss\.)"
+)
+
+
+class Part(NamedTuple):
+    """A part of an opened model.
+
+    Attributes:
+        piece: of the family.
+        source: where its tensors lie.
+        layout: of their names.
+        names: {name in the key table: name in the source}.
+        config: of ours.
+        rows: the key table.
+    """
+
+    piece: Piece
+    source: Source
+    layout: str
+    names: Mapping[str, str]
+    config: Any
+    rows: tuple[keys.Row, ...]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(our name, tensor) of all weights, in the file's precision; views of what is mapped, where that is possible.
+
+        Raises:
+            UnnoiseError: a file is damaged.
+        """
+        back = {self.names[row.theirs]: row for row in self.rows}
+        for name, tensor in self.source.tensors(back):
+            yield from keys.to_ours(back[name], tensor).items()
+
+
+def locate(source: Source, piece: Piece) -> tuple[str, dict[str, str]] | None:
+    """(layout, {name in the key table: name in the source}) of a part in a source; None where it is not there."""
+    names = piece.names
+    for prefix, layout in piece.prefixes:
+        bare = {}
+        for name in source.places:
+            if name.startswith(prefix):
+                bare[names.tidied(name[len(prefix) :], layout)] = name
+        if piece.signature[layout] in bare:
+            return layout, bare
+    return None
+
+
+def config_of(piece: Piece, source: Source, layout: str, names: Mapping[str, str], **hints: Any) -> Any:
+    """The config of a part: as the file beside it says, else read off its shapes."""
+    shapes = {bare: source.places[name].shape for bare, name in names.items()}
+    if source.config is not None and layout == piece.layout:
+        return piece.names.from_config(source.config)
+    return piece.names.from_shapes(shapes, layout, **hints)
+
+
+def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str, str], folder: bool) -> Part:
+    """A part whose tensors all fit, by name, shape and type.
+
+    Args:
+        folder: whether it is of a folder in diffusers' layout.
+
+    Raises:
+        UnnoiseError: they do not, which are named.
+    """
+    config = replace(config_of(piece, source, layout, names, **piece.hints), **piece.settings)
+    if layout == "transformers" and (folder or config.depth % 2) and getattr(config, "layer", 1) > 1 and piece.cut:
+        config = replace(config, cut=piece.cut)
+    rows = piece.names.table(config, layout)
+    where = f"the {name} in {source.path}"
+    found = keys.match(rows, names, piece.names.IGNORED[layout])
+    if found.missing:
+        raise UnnoiseError(f"{where} lacks {some(found.missing)}", "it is damaged, or of another kind")
+    if strange := [each for each in found.strange if not STRAY.search(names[each])]:
+        raise UnnoiseError(f"{where} has the unknown {some(strange)}", "it is of a kind that is not known here")
+    entry = {"kind": piece.kind, "name": piece.name, "config": to_json(config)}
+    shapes = {key: tuple(tensor.shape) for key, tensor in build(name, entry, len(rows)).state_dict().items()}
+    for row in rows:
+        place = source.places[names[row.theirs]]
+        if place.dtype not in FLOATS.values():
+            raise UnnoiseError(
+                f"{where}: {place.name[:80]} is {place.dtype[:20]}, a type that is not drawn with yet",
+                f"use the model in {', '.join(FLOATS)}",
+            )
+        for ours, shape in keys.shapes_to_ours(row, place.shape).items():
+            if shapes.pop(ours, None) != shape:
+                raise UnnoiseError(f"{where}: {place.name[:80]} has the shape {list(place.shape)}", "it is damaged")
+    assert not shapes, f"the key table of {name} lacks {sorted(shapes)[:3]}"
+    return Part(piece, source, layout, names, config, rows)
+
+
+def check_widths(family: Family, parts: Mapping[str, Part]) -> None:
+    """Ensures that towers and denoiser, autoencoder and denoiser go together.
+
+    Raises:
+        UnnoiseError: they do not.
+    """
+    network = parts[DENOISER].config
+    for row in family.layout["tokens"]:
+        width = sum(parts[name].config.width for name in row)
+        if width != network.text_width:
+            what = f"{' and '.join(row)} give vectors of width {width}, the denoiser attends to {network.text_width}"
+            raise UnnoiseError(what, "the parts are of different models: name others with --part")
+    channels = parts["autoencoder"].config.latent_channels
+    if channels != network.channels_out:
+        what = f"the autoencoder has {channels} channels, the denoiser {network.channels_out}"
+        raise UnnoiseError(what, "the parts are of different models: name others with --part")
+
+
+def some(names: Sequence[str]) -> str:
+    first = ", ".join(name[:80] for name in names[:3])
+    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first

@@ -1,0 +1,208 @@
+"""Models of other tools are recognised, and open whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from small_models import diffusers_folder, modules, single_file
+from unnoise.errors import UnnoiseError
+from unnoise.weights.families.family import families
+from unnoise.weights.layouts import write_diffusers, write_original
+from unnoise.weights.opening import open_model
+
+EVERY = ("sd1", "sd2", "sdxl", "sdxl-refiner")
+
+
+def assert_same(parts: dict, loaded: dict) -> None:
+    for name, module in parts.items():
+        own = loaded[name].network if name == "denoiser" else loaded[name]
+        state = own.state_dict()
+        for key, tensor in module.state_dict().items():
+            if key in state:
+                assert torch.equal(state[key], tensor), f"{name}.{key}"
+        assert len(state) >= len(module.state_dict()) - 16 or name == "text.clip-h"
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_a_single_file_opens(family: str, tmp_path: Path) -> None:
+    parts = single_file(tmp_path / "m.safetensors", family)
+    opened = open_model(tmp_path / "m.safetensors")
+    assert opened.family.name == family
+    assert opened.matched == opened.total
+    assert opened.undecided == (family == "sd2")
+    assert_same(parts, opened.load())
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_a_folder_of_diffusers_opens(family: str, tmp_path: Path) -> None:
+    parts = diffusers_folder(tmp_path / "m", family)
+    opened = open_model(tmp_path / "m")
+    assert opened.family.name == family
+    assert_same(parts, opened.load())
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_round_trips_keep_every_bit(family: str, tmp_path: Path) -> None:
+    single_file(tmp_path / "a.safetensors", family, dtype=torch.float16)
+    first = open_model(tmp_path / "a.safetensors", prediction="noise")
+    write_diffusers(first, tmp_path / "b")
+    write_original(open_model(tmp_path / "b", family=family), tmp_path / "c.safetensors")
+    before, after = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "c.safetensors")
+    lost = before.keys() - after.keys()
+    assert after.keys() <= before.keys()
+    assert not lost or (family == "sd2" and all(".resblocks.2." in name for name in lost))
+    assert all(
+        torch.equal(before[name], tensor) and before[name].dtype == tensor.dtype for name, tensor in after.items()
+    )
+
+
+def test_what_was_matched_is_reported_and_strangers_are_named(tmp_path: Path) -> None:
+    extra = {"some.other.weight": torch.zeros(3), "model_ema.decay": torch.zeros(1), "betas": torch.zeros(9)}
+    single_file(tmp_path / "m.safetensors", "sd1", extra=extra)
+    opened = open_model(tmp_path / "m.safetensors")
+    assert opened.total == opened.matched + 3
+    assert opened.unknown == ("some.other.weight",)
+    assert "some.other.weight" in opened.report()[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop("model.diffusion_model.out.2.bias"), "the denoiser in .* lacks out.2.bias"),
+        (lambda t: t.update({"model.diffusion_model.out.7.bias": torch.zeros(1)}), "has the unknown out.7.bias"),
+        (lambda t: t.update({"model.diffusion_model.out.2.bias": torch.zeros(5)}), "out.2.bias has the shape"),
+        (lambda t: t.update({"model.diffusion_model.out.2.bias": torch.zeros(4, dtype=torch.int8)}), "is I8, a type"),
+        (
+            lambda t: t.update({"model.diffusion_model.out.2.bias": torch.zeros(4).to(torch.float8_e4m3fn)}),
+            "is F8_E4M3, a type",
+        ),
+        (lambda t: t.update({"edm_mean": torch.zeros(4)}), "EDM's calibration"),
+        (lambda t: [t.pop(k) for k in list(t) if k.startswith("first_stage")], "has no autoencoder"),
+        (lambda t: [t.pop(k) for k in list(t) if k.startswith("model.")], "is no model known here|not drawn with"),
+    ],
+)
+def test_what_does_not_fit_is_refused_whole(edit: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    single_file(path, "sd1")
+    tensors = load_file(path)
+    edit(tensors)  # type: ignore[operator]
+    save_file(tensors, path)
+    with pytest.raises(UnnoiseError, match=message):
+        open_model(path)
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_other_uses_of_the_network_are_named(channels: int, tmp_path: Path) -> None:
+    single_file(tmp_path / "m.safetensors", "sd1", channels_in=channels)
+    with pytest.raises(UnnoiseError, match=r"depth|editing by instruction"):
+        open_model(tmp_path / "m.safetensors")
+
+
+def test_the_order_of_evidence_for_the_prediction(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    single_file(path, "sd2")
+    assert open_model(path).undecided
+    path.with_suffix(".yaml").write_text('model:\n  params:\n    parameterization: "v"\n')
+    assert open_model(path).record["parts"]["denoiser"]["prediction"] == "v"
+    assert open_model(path).record["defaults"]["size"] == [768, 768]
+    single_file(path, "sd2", metadata={"modelspec.prediction_type": "epsilon"})
+    assert open_model(path).record["parts"]["denoiser"]["prediction"] == "noise"
+    assert open_model(path, prediction="v").record["parts"]["denoiser"]["prediction"] == "v"
+    with pytest.raises(UnnoiseError, match="no prediction 'w'"):
+        open_model(path, prediction="w")
+
+
+def test_marks_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    single_file(path, "sdxl", extra={"v_pred": torch.empty(0), "ztsnr": torch.empty(0)})
+    entry = open_model(path).record["parts"]["denoiser"]
+    assert (entry["prediction"], entry["path"]) == ("v", "zero-snr(scaled-linear)")
+
+
+def test_a_scheduler_beside_the_weights_decides(tmp_path: Path) -> None:
+    diffusers_folder(tmp_path / "m", "sd2")
+    (tmp_path / "m/scheduler").mkdir()
+    file = tmp_path / "m/scheduler/scheduler_config.json"
+    usual = {"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    file.write_text(json.dumps({**usual, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}))
+    entry = open_model(tmp_path / "m").record["parts"]["denoiser"]
+    assert (entry["prediction"], entry["path"]) == ("v", "zero-snr(scaled-linear(0.00085, 0.012))")
+    file.write_text(json.dumps({**usual, "_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}))
+    with pytest.raises(UnnoiseError, match="EDM's calibration"):
+        open_model(tmp_path / "m")
+
+
+def test_parts_come_from_elsewhere(tmp_path: Path) -> None:
+    own = single_file(tmp_path / "whole.safetensors", "sdxl")
+    single_file(tmp_path / "unet.safetensors", "sdxl", only=("denoiser",))
+    diffusers_folder(tmp_path / "folder", "sdxl", own)
+    with pytest.raises(UnnoiseError, match="has no autoencoder"):
+        open_model(tmp_path / "unet.safetensors", family="sdxl")
+    parts = {
+        "autoencoder": tmp_path / "whole.safetensors",
+        "text.clip-l": tmp_path / "folder",
+        "text.clip-g": tmp_path / "folder/text_encoder_2",
+    }
+    opened = open_model(tmp_path / "unet.safetensors", parts, family="sdxl")
+    assert_same(own, opened.load())
+    found = open_model(tmp_path / "unet.safetensors", family="sdxl", find=lambda family, part: [parts[part]])
+    assert_same(own, found.load())
+    with pytest.raises(UnnoiseError, match=r"has no part text\.t5"):
+        open_model(tmp_path / "unet.safetensors", {"text.t5": tmp_path}, family="sdxl")
+    with pytest.raises(UnnoiseError, match="has no autoencoder for Stable Diffusion XL: it is"):
+        open_model(tmp_path / "whole.safetensors", {"autoencoder": tmp_path / "unet.safetensors"})
+
+
+def test_towers_of_another_model_are_refused(tmp_path: Path) -> None:
+    single_file(tmp_path / "a.safetensors", "sd1", text_width=96)
+    with pytest.raises(UnnoiseError, match="vectors of width 64, the denoiser attends to 96"):
+        open_model(tmp_path / "a.safetensors")
+
+
+def test_shards_and_variants(tmp_path: Path) -> None:
+    diffusers_folder(tmp_path / "m", "sd1")
+    unet = tmp_path / "m/unet"
+    tensors = load_file(unet / "diffusion_pytorch_model.safetensors")
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    names = sorted(tensors)
+    files = {f"diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors": names[n - 1 :: 2] for n in (1, 2)}
+    for file, own in files.items():
+        save_file({name: tensors[name].half() for name in own}, unet / file)
+    table = {name: file for file, own in files.items() for name in own}
+    index = unet / "diffusion_pytorch_model.safetensors.index.fp16.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    opened = open_model(tmp_path / "m")
+    assert opened.parts["denoiser"].source.places["conv_in.weight"].dtype == "F16"
+    for wrong in ("../x.safetensors", "/etc/passwd", "x.bin", "..", ""):
+        index.write_text(json.dumps({"weight_map": {**table, "conv_in.weight": wrong}}))
+        with pytest.raises(UnnoiseError, match="no file beside it"):
+            open_model(tmp_path / "m")
+    index.write_text(json.dumps({"weight_map": {**table, "conv_in.weight": "lost.safetensors"}}))
+    with pytest.raises(UnnoiseError, match=r"lacks lost\.safetensors"):
+        open_model(tmp_path / "m")
+
+
+def test_pickles_are_for_convert(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "m.ckpt")
+    with pytest.raises(UnnoiseError, match="can run code") as caught:
+        open_model(tmp_path / "m.ckpt")
+    assert "unnoise convert" in str(caught.value.hint)
+
+
+def test_a_giant_header_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**60) + b"{" + b" " * 100)
+    with pytest.raises(UnnoiseError, match=r"no safetensors file, or cut short|claims"):
+        open_model(path)
+
+
+def test_every_family_names_itself() -> None:
+    for name, family in families().items():
+        assert family.name == name
+        assert set(modules(family)) == set(family.pieces)
