@@ -123,29 +123,6 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """A scratch file that is renamed to ``path`` if the block succeeds, and removed otherwise.
-
-    Raises:
-        UnnoiseError: ``path`` exists, or the disk is full or cannot be written.
-    """
-    scratch = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
-    try:
-        if os.path.lexists(path):
-            raise UnnoiseError(f"{path} already exists", "name another file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        sync(scratch)
-        os.rename(scratch, path)
-        sync(path.parent)
-    except OSError as error:
-        raise explain(error, path) from None
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-
-
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file completely or not at all; an older one of that name is replaced.
 

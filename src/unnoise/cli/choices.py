@@ -10,8 +10,8 @@ from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 
 
-def choices(part: Sequence[str], family: str | None, prediction: str | None) -> Choices:
-    """What the options ``--part NAME=FILE``, ``--family`` and ``--prediction`` say.
+def choices(part: Sequence[str], family: str | None, prediction: str | None, download: bool = False) -> Choices:
+    """What the options ``--part NAME=FILE``, ``--family``, ``--prediction`` and ``--download`` say.
 
     Raises:
         UnnoiseError: one is no such thing, or a part is given twice.
@@ -24,4 +24,4 @@ def choices(part: Sequence[str], family: str | None, prediction: str | None) -> 
         if name in parts:
             raise UnnoiseError(f"--part {name} is given twice", "leave one of them out")
         parts[name] = expanded(file)
-    return Choices(parts, family, prediction)
+    return Choices(parts, family, prediction, download)

@@ -43,6 +43,7 @@ def generate(
     part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FILE")] = (),
     family: str | None = None,
     prediction: str | None = None,
+    download: bool = False,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     compiled: Annotated[bool, tyro.conf.arg(name="compile")] = False,
@@ -71,6 +72,7 @@ def generate(
         part: a part of a model of other tools, such as autoencoder=FILE or text.clip-l=FILE; may be given again.
         family: of such a model, where its file is taken for another: sd1, sd2, sdxl, sdxl-refiner.
         prediction: what such a model predicts, where its file does not say: noise or v.
+        download: fetch the model if it is a name on a hub, such as owner/name, and not here yet.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
         compiled: compile the network for this machine, half a minute for each size of a batch: for many pictures.
@@ -125,7 +127,7 @@ def generate(
     from unnoise.engine.engine import sources_of
     from unnoise.engine.load import load_engine
 
-    engine = load_engine(model, device, dtype, threads, compiled, choices(part, family, prediction))
+    engine = load_engine(model, device, dtype, threads, compiled, choices(part, family, prediction, download))
     if example is not None:
         settings |= example.fit(engine, settings["negative"], not literal)
     others = [Prompt(settings["negative"], "--negative"), Prompt(settings["invert"] or "", "--invert")]

@@ -21,7 +21,7 @@ from unnoise.foreign import read
 from unnoise.notes import say
 from unnoise.weights.config import from_json
 from unnoise.weights.families.family import DENOISER
-from unnoise.weights.opening import STRIDE, Finder, Opened, open_model
+from unnoise.weights.opening import STRIDE, Opened, open_model
 from unnoise.weights.quick import quick_hash
 from unnoise.weights.record import MODEL
 
@@ -37,22 +37,24 @@ class Choices:
         parts: {part: file or folder to take it from}, in place of the model's own.
         family: its name, where it is recognised wrongly or not at all.
         prediction: what its denoiser predicts: "noise" or "v".
+        download: whether a model that is named may be fetched from a hub.
     """
 
     parts: Mapping[str, Path] = field(default_factory=dict)
     family: str | None = None
     prediction: str | None = None
+    download: bool = False
 
 
-def load_foreign(
-    path: Path, device: torch.device, dtype: torch.dtype, choices: Choices, find: Finder | None = None
-) -> Model:
+def load_foreign(path: Path, device: torch.device, dtype: torch.dtype, choices: Choices = Choices()) -> Model:
     """The model of a file or folder that other tools made; what was matched and assumed goes to the standard error.
 
     Raises:
         UnnoiseError: it cannot be opened; see ``weights.opening.open_model``.
     """
-    opened = open_model(path, choices.parts, choices.family, choices.prediction, find)
+    from unnoise.weights.lookup import parts_for  # large tables, which models of ours do without
+
+    opened = open_model(path, choices.parts, choices.family, choices.prediction, parts_for)
     modules = opened.load(dict.fromkeys(opened.parts, device), dtype)
     record = dict(opened.record)
     lines = opened.report()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
-from os.path import isfile
+from os.path import exists, isfile
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -51,6 +52,20 @@ def model_folder(path: PathLike[str] | str) -> Path:
     if str(path) == "default" and not path.exists():
         return default_model()
     return path / "model" if not isfile(path / MODEL) and isfile(path / "model" / MODEL) else path
+
+
+def named_model(model: PathLike[str] | str, download: bool = False) -> Path:
+    """The file or folder that a path means, or a name of the list of models or of a hub; see ``weights.lookup``.
+
+    Raises:
+        UnnoiseError: there is none.
+    """
+    path = expanded(checks.path("model", model))
+    if str(path) != "default" and not exists(path):
+        from unnoise.weights.lookup import resolve  # large tables, which loading a model of ours does without
+
+        path = resolve(str(path), download)
+    return model_folder(path)
 
 
 def choose_device(device: torch.device | str) -> torch.device:
@@ -109,26 +124,26 @@ def load_engine(
     """
     threads = None if threads is None else checks.whole("threads", threads, 1, checks.THREADS)
     where, compiled = choose_device(device), checks.flag("compiled", compiled)
-    precision, folder = choose_dtype(dtype, where), default_model() if model is None else model_folder(model)
+    precision = choose_dtype(dtype, where)
+    folder = default_model() if model is None else named_model(model, choices.download)
     if threads is not None:
         torch.set_num_threads(threads)
     check_threads(where)
-    foreign = is_foreign(folder)
-    if not foreign and choices != Choices():
-        raise UnnoiseError(f"{folder} is a model of unnoise, which knows its parts", "leave out --part and the like")
-    whole = load_foreign(folder, where, precision, choices) if foreign else load_own(folder, where, precision)
+    whole = (load_foreign if is_foreign(folder) else load_own)(folder, where, precision, choices)
     if compiled:
         compile_network(whole.denoiser.network)
     return Engine(whole)
 
 
-def load_own(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model of a model folder.
+def load_own(folder: Path, device: torch.device, dtype: torch.dtype, choices: Choices = Choices()) -> Model:
+    """The model of a model folder, of which nothing can be said that it does not know.
 
     Raises:
         UnnoiseError: there is no whole model, or its parts do not fit.
     """
     parts, record = load_model(folder, drawing_parts(read_record(folder)), device, dtype)
+    if replace(choices, download=False) != Choices():
+        raise UnnoiseError(f"{folder} is a model of unnoise, which knows its parts", "leave out --part and the like")
     towers = [name for name in parts if is_tower(name)]
     tokenizers = {name: read_tokenizer(folder, record, parts[name], name) for name in towers}
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None

@@ -22,9 +22,9 @@ from unnoise.weights.calibration import Calibration, Evidence, calibrated
 from unnoise.weights.config import to_json
 from unnoise.weights.families.family import DENOISER, Family, Piece, families
 from unnoise.weights.fitting import STRAY, Part, check_widths, config_of, fitted, locate, some
-from unnoise.weights.kinds import kind_of_tensors
 from unnoise.weights.model import Device, placed, planar
 from unnoise.weights.parts import build
+from unnoise.weights.record import MODEL
 from unnoise.weights.sources import Source, open_source, read_config
 
 PIPELINE, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
@@ -87,7 +87,7 @@ class Opened:
 
 def is_foreign(path: Path) -> bool:
     """Whether a path is a model of other tools, and no folder of ours."""
-    return path.is_file() or (path / PIPELINE).is_file()
+    return (path.is_file() and path.name != MODEL) or (path / PIPELINE).is_file()
 
 
 def open_model(
@@ -161,7 +161,7 @@ def recognise(
     any_piece = next(iter(every.values())).pieces[DENOISER]
     located = locate(source, any_piece)
     if located is None:
-        what = kind_of_tensors(source.shapes, source.metadata).what
+        what = source.what
         raise UnnoiseError(
             f"{path} is {what}, which is not drawn with" if what != "unknown" else f"{path} is no model known here",
             f"families: {', '.join(each.title for each in every.values())}; `unnoise inspect` says more",
@@ -232,7 +232,7 @@ def _from_file(name: str, piece: Piece, file: Path, family: Family) -> tuple[Sou
     source = open_source(file)
     located = locate(source, piece)
     if located is None:
-        what = kind_of_tensors(source.shapes, source.metadata).what
+        what = source.what
         raise UnnoiseError(f"{file} has no {name} for {family.title}: it is {what}", "name another file")
     return source, *located
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,13 @@ WHOLE = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: 
 
 
 class Place(NamedTuple):
-    """Where a tensor lies: a file, and its name, type and shape there."""
+    """Where a tensor lies: a file, and its name, type and shape there; in a GGUF file also its first byte."""
 
     file: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
+    start: int | None = None
 
 
 class Shards:
@@ -128,11 +130,24 @@ def mapped(places: Mapping[str, Place]) -> Iterator[tuple[str, Tensor]]:
         files.setdefault(place.file, []).append(name)
     for file, names in files.items():
         try:
+            if places[names[0]].start is not None:
+                whole = torch.from_file(str(file), size=file.stat().st_size, dtype=torch.uint8)
+                for name in names:
+                    yield name, _at(whole, places[name])
+                continue
             with safe_open(file, "pt") as shard:
                 for name in names:
                     yield name, shard.get_tensor(places[name].name)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:
             raise UnnoiseError(f"{file} is damaged ({error})", AGAIN) from None
+
+
+def _at(whole: Tensor, place: Place) -> Tensor:
+    """The tensor at a place of a file's bytes: a view, unless it begins between numbers."""
+    dtype = next(getattr(torch, name) for name, short in FLOATS.items() if short == place.dtype)
+    start = place.start or 0
+    piece = whole[start : start + math.prod(place.shape) * dtype.itemsize]
+    return (piece if start % dtype.itemsize == 0 else piece.clone()).view(dtype).reshape(place.shape)
 
 
 def _some(names: set[str]) -> str:

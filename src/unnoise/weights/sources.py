@@ -11,6 +11,7 @@ from torch import Tensor
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.foreign import GGUF, HEAD, PICKLE, ZIP, kind_of, parse_json, read
+from unnoise.weights.gguf import gguf_spans
 from unnoise.weights.header import read_header
 from unnoise.weights.shapes import Shapes
 from unnoise.weights.shards import Place, mapped
@@ -47,6 +48,13 @@ class Source(NamedTuple):
         """The files, each once."""
         return list(dict.fromkeys(place.file for place in self.places.values()))
 
+    @property
+    def what(self) -> str:
+        """What it is, in words; "unknown" where nothing tells."""
+        from unnoise.weights.kinds import kind_of_tensors  # large tables, for what is refused
+
+        return kind_of_tensors(self.shapes, self.metadata).what
+
     def tensors(self, names: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) of those names, mapped where the file is safetensors.
 
@@ -80,10 +88,8 @@ def of_file(path: Path) -> Source:
     if kind is not None and kind.format in (PICKLE, ZIP):
         raise UnnoiseError(f"{path} is {kind.name}, which can run code", CONVERT.format(path))
     if kind is not None and kind.format == GGUF:
-        from unnoise.weights.gguf import places_of  # which needs numpy
-
-        places, metadata = places_of(path)
-        return Source(path, places, metadata)
+        spans = gguf_spans(path)
+        return Source(path, {n: Place(path, n, span.dtype, span.shape, span.start) for n, span in spans.items()})
     header = read_header(path)
     places = {name: Place(path, name, dtype, tuple(shape or ())) for name, (dtype, shape) in header.tensors.items()}
     return Source(path, places, header.metadata)
