@@ -321,6 +321,12 @@ PLANS: list[tuple[list[str], list[str]]] = [
      ["model.json", "denoiser-01-of-01.safetensors", "tokenizer.json"]),
     (["model_index.json", "../x.json", "../y.safetensors", "unet/config.json", f"unet/{WEIGHTS}.safetensors"],
      ["model_index.json", "unet/config.json", f"unet/{WEIGHTS}.safetensors"]),
+    (["model_index.json", "unet/config.json", f"unet/{WEIGHTS}-00001-of-00002.safetensors",
+      f"unet/{WEIGHTS}-00002-of-00002.safetensors", f"unet/{WEIGHTS}.safetensors.index.json",
+      f"unet/{WEIGHTS}.fp16.safetensors", "t/model.fp16-00001-of-00001.safetensors", "t/model.safetensors",
+      "t/model.safetensors.index.fp16.json", "t/pytorch_model.bin.index.json"],
+     ["model_index.json", "unet/config.json", f"unet/{WEIGHTS}.fp16.safetensors", "t/model.safetensors.index.fp16.json",
+      "t/model.fp16-00001-of-00001.safetensors"]),
     (["../x.safetensors", "/etc/x.safetensors", "a.safetensors", "a.ckpt", "README.md"], ["a.safetensors"]),
 ]  # fmt: skip
 

@@ -184,6 +184,12 @@ def test_shards(tmp_path: Path) -> None:
     assert (models["base/unet"].kind, models["base/unet"].family) == ("denoiser", "sdxl")
     assert models["base/unet"].path == str(root / "unet")
     assert models["base"].kind == "checkpoint"
+    write(root / "unet/diffusion_pytorch_model.fp16.safetensors", diffusers_unet(2048), 1)
+    assert found(tmp_path)["base/unet"].path.endswith("diffusion_pytorch_model-00001-of-00002.safetensors")
+    listing = root / "unet/diffusion_pytorch_model.safetensors.index.json"
+    listing.write_text("{}")
+    assert found(tmp_path)["base/unet"].path == str(listing), "beside another variant the index is the model"
+    (root / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
     (root / "unet/diffusion_pytorch_model-00001-of-00002.safetensors").unlink()
     models = found(tmp_path)
     assert models["base/unet"].kind == models["base"].kind == "broken"

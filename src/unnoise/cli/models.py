@@ -128,7 +128,8 @@ def counter(what: str) -> Iterator[Callable[[], None]]:
 
 def hashed(entries: list[Entry]) -> list[Entry]:
     """The entries with the SHA-256 of those that are one file, computed where it is not known, and kept in the list."""
-    wanted = [e for e in entries if not e.sha256 and e.kind != BROKEN and os.path.isfile(e.path)]
+    files = [e for e in entries if os.path.isfile(e.path) and not e.path.endswith(".json")]  # the index of shards
+    wanted = [entry for entry in files if not entry.sha256 and entry.kind != BROKEN]
     news: dict[str, Entry] = {}
     done = 0
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 CONFIG = "config.json"
 LEFT = ("safety_checker",)  # parts that no model of ours uses
 HALF = "fp16"
+INDEX = re.compile(r"\.(safetensors|bin)\.index(\.\w+)?\.json$")  # of shards, in one variant
 MAX_LISTED = 8
 
 
@@ -49,14 +51,14 @@ def plan(repository: str, file: str, sizes: Mapping[str, int]) -> Plan:
     weights = [name for name in sizes if name.endswith(FETCHED[0])]
     if not weights:
         raise no_weights(repository, sizes)
-    texts = [name for name in sizes if name.endswith(FETCHED[1:]) and name.count("/") <= 1]
+    texts = [name for name in sizes if name.endswith(FETCHED[1:]) and name.count("/") <= 1 and not INDEX.search(name)]
     top = [name for name in weights if "/" not in name]
     if PIPELINE in sizes:
         chosen, variants = [], set()
         for folder in sorted({name.partition("/")[0] for name in weights if name.count("/") == 1}):
             if folder not in LEFT:
                 variant, names = one_variant([name for name in weights if name.startswith(f"{folder}/")])
-                chosen += names
+                chosen += names + indices(sizes, names, variant)
                 variants.add(variant)
         note = f", in the variant {HALF}, which is half as large" if HALF in variants else ""
         texts = [name for name in texts if name.partition("/")[0] not in LEFT]
@@ -67,8 +69,8 @@ def plan(repository: str, file: str, sizes: Mapping[str, int]) -> Plan:
     if CONFIG in sizes and general:
         variant, names = one_variant(general)
         note = f", in the variant {HALF}, which is half as large" if variant == HALF else ""
-        own = [name for name in texts if "/" not in name and not name.endswith(f".index.{variant or '-'}.json")]
-        return Plan({name: sizes[name] for name in [*own, *names]}, note)
+        names += indices(sizes, names, variant)
+        return Plan({name: sizes[name] for name in [*(name for name in texts if "/" not in name), *names]}, note)
     if len(top) != 1:
         raise several(repository, top or weights)
     return Plan({top[0]: sizes[top[0]]})
@@ -87,6 +89,17 @@ def one_variant(names: list[str]) -> tuple[str, list[str]]:
     order = [HALF, "", *sorted(variants)]
     variant = next((each for each in order if each in variants), "")
     return variant, variants.get(variant, names)
+
+
+def indices(files: Iterable[str], weights: list[str], variant: str) -> list[str]:
+    """The index of the shards among some weights of one part and variant; of whole files there is none to take."""
+    folder, _, base = weights[0].rpartition("/")
+    ending = f".{variant}.json" if variant else ".json"
+    return [
+        name
+        for name in files
+        if SHARD.fullmatch(base) and name.rpartition("/")[0] == folder and name.endswith(f".safetensors.index{ending}")
+    ]
 
 
 def main_in(folder: Path, name: str) -> Path | None:

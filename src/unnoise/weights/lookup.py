@@ -171,7 +171,7 @@ def parts_for(family: str, part: str) -> list[Path]:
         part: "text.clip-l", "text.clip-h", "text.clip-g", "autoencoder", "decoder" and so on.
     """
     spaces = SAME_SPACE.get(family, (family,))
-    ranks: list[tuple[int, str, str]] = []
+    ranks: list[tuple[int, bool, str, str]] = []
     for entry in read_index().entries.values():
         kind = {AUTOENCODER: "autoencoder", TINY: "decoder", TEXT: f"text.{entry.family}"}.get(entry.kind)
         if kind == part and kind.startswith("text."):
@@ -185,8 +185,8 @@ def parts_for(family: str, part: str) -> list[Path]:
         else:
             continue
         if os.path.exists(entry.path):
-            ranks.append((rank, entry.name.lower(), entry.path))
-    return [Path(path) for _, _, path in sorted(ranks)]
+            ranks.append((rank, entry.format == "GGUF", entry.name.lower(), entry.path))  # which may be quantised
+    return [Path(path) for _, _, _, path in sorted(ranks)]
 
 
 def hint_for(family: str, part: str) -> str:

@@ -136,8 +136,17 @@ class Walk:
             name = f"{label}/{stem}" if inner else stem
             if general:
                 name = f"{label}.{general['variant']}" if general["variant"] else label
-            where = path if sharded and len(sets) == 1 else files[0]
+            where = files[0]
+            if sharded:
+                where = path if len(sets) == 1 else index_of(path, stem) or where
             yield Item(name, where, tuple(files), "shards" if sharded else "file")
+
+
+def index_of(folder: Path, stem: str) -> Path | None:
+    """The index of the shards of that stem, which has their variant in it; None where there is none."""
+    base, _, variant = stem.rpartition(".")
+    names = [f"{stem}.safetensors.index.json", f"{base}.safetensors.index.{variant}.json"]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
