@@ -42,6 +42,7 @@ class Folded(Autoencoder):
     """
 
     Config = FoldedConfig
+    spread: ClassVar[bool] = False
     exact: ClassVar[bool] = True
 
     def __init__(self, config: FoldedConfig | None = None) -> None:

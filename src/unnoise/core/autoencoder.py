@@ -24,10 +24,12 @@ class Autoencoder(nn.Module):
 
     Attributes:
         space: of the latents.
+        spread: whether its posteriors have a spread; if not they are points, with a standard deviation of 0.
         exact: whether it only rearranges numbers: its posteriors have no spread, and are cheaper computed than kept.
     """
 
     kind: ClassVar[str] = "autoencoders"
+    spread: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     space: Space
 
