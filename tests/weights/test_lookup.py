@@ -11,7 +11,7 @@ import pytest
 from unnoise.errors import UnnoiseError
 from unnoise.files import sha256
 from unnoise.weights import index
-from unnoise.weights.lookup import find, hint_for, parts_for
+from unnoise.weights.lookup import find, part_file, parts_for, resolve
 from unnoise.weights.quick import quick_hash
 from weights import written
 from weights.written import SD1, SDXL, TAESD, cached, clip, openclip, unet, vae, write
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refused(name: str, kind: str | None = None) -> str:
     with pytest.raises(UnnoiseError) as caught:
-        find(name, kind)
+        resolve(name, kind=kind)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -63,7 +63,7 @@ def test_names(folder: Path) -> None:
 def test_a_sha256_is_a_name_where_it_is_known(folder: Path) -> None:
     file = folder / "checkpoints/v1-5-pruned.safetensors"
     digest = sha256(file)
-    assert "no model is called" in refused(digest[:10])
+    assert find(digest[:10]) is None
     entry = index.read_index().entries[str(file)]
     index.keep({str(file): entry._replace(sha256=digest)})
     assert find(digest[:10]) == find(digest.upper()) == file
@@ -80,7 +80,9 @@ def test_doubt_is_named(folder: Path) -> None:
     assert "begins the names of several models: v1-5-pruned-emaonly" in text
     assert find("both").parent.name == "checkpoints", "a checkpoint goes before what is added to one"
     assert find("both", "adapter").parent.name == "loras"
-    assert "no model is called 'style'" in refused("style", "checkpoint")
+    assert find("style", "denoiser") is None
+    assert "no file, folder or listed model is called 'style'" in refused("style", "denoiser")
+    assert find("both", "autoencoder") == find("both"), "a checkpoint may have it inside"
 
 
 def test_what_cannot_be_used_is_said(folder: Path) -> None:
@@ -95,22 +97,19 @@ def test_what_cannot_be_used_is_said(folder: Path) -> None:
     index.add(folder)
     assert f"{whole} has its weights as pickles, which are never opened here; look for a copy" in refused("whole")
     assert "is broken: cut.safetensors is no safetensors file, or cut short" in refused("cut")
-    assert "no model is called 'jugernautXL'; did you mean juggernautXL_v9?" in refused("jugernautXL")
+    assert "listed model is called 'jugernautXL'; did you mean juggernautXL_v9?" in refused("jugernautXL")
     assert "`unnoise models` lists them" in refused("zzz")
-    assert "no model is called ''" in refused("")
+    assert find("") is None
     (folder / "loras/style.safetensors").unlink()
     assert "is gone; run `unnoise models scan`, or mount its disk" in refused("style")
     index.remove(folder)
-    assert "no model is called 'style'; add folders of models: `unnoise models add FOLDER`" in refused("style")
+    assert "listed model is called 'style'; add folders of models: `unnoise models add FOLDER`" in refused("style")
 
 
 def test_parts_that_are_missing_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNNOISE_HOME", str(tmp_path / "home"))
     root = tmp_path / "models"
     assert parts_for("sdxl", "autoencoder") == []
-    assert hint_for("sdxl", "autoencoder") == (
-        "add --part autoencoder=PATH, or the folder that has it by `unnoise models add FOLDER`"
-    )
     files = {
         "xl.safetensors": SDXL, "one.safetensors": SD1, "sdxl_vae.safetensors": vae(), "mine.safetensors": vae(),
         "vae-ft-mse.safetensors": vae(), "flux.safetensors": vae("", 16), "l.safetensors": clip(768),
@@ -134,6 +133,9 @@ def test_parts_that_are_missing_are_found(tmp_path: Path, monkeypatch: pytest.Mo
     assert names("sd2", "text.clip-h") == ["h"]
     assert names("sdxl", "decoder") == ["taesdxl"]
     assert names("sd1", "denoiser") == ["one"]
-    assert hint_for("sdxl", "text.clip-g") == f"add --part text.clip-g={root / 'g.safetensors'}"
+    assert part_file("text.clip-g", "g") == root / "g.safetensors"
+    assert part_file("autoencoder", str(root / "l.safetensors")).name == "l.safetensors", "a path is not judged"
+    with pytest.raises(UnnoiseError, match="no file, folder or listed model is called 'g'"):
+        part_file("autoencoder", "g")
     (root / "g.safetensors").unlink()
     assert names("sdxl", "text.clip-g") == ["xl"], "what is gone is no answer"

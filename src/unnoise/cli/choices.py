@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import exists
 from pathlib import Path
 
 from unnoise.engine.foreign import Choices
@@ -14,7 +15,7 @@ def choices(part: Sequence[str], family: str | None, prediction: str | None, dow
     """What the options ``--part NAME=FILE``, ``--family``, ``--prediction`` and ``--download`` say.
 
     Raises:
-        UnnoiseError: one is no such thing, or a part is given twice.
+        UnnoiseError: one is no such thing, a part is given twice, or there is no file of that name.
     """
     parts: dict[str, Path] = {}
     for each in part:
@@ -23,5 +24,16 @@ def choices(part: Sequence[str], family: str | None, prediction: str | None, dow
             raise UnnoiseError(f"--part {each[:80]!r} is not NAME=FILE", "write --part autoencoder=FILE")
         if name in parts:
             raise UnnoiseError(f"--part {name} is given twice", "leave one of them out")
-        parts[name] = expanded(file)
+        parts[name] = path if exists(path := expanded(file)) else named(name, file, download)
     return Choices(parts, family, prediction, download)
+
+
+def named(part: str, file: str, download: bool) -> Path:
+    """The file of a part that is named as models are: in the list of models, or on a hub.
+
+    Raises:
+        UnnoiseError: there is none.
+    """
+    from unnoise.weights.lookup import part_file  # large tables, which paths do without
+
+    return part_file(part, file, download)

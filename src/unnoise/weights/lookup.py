@@ -13,10 +13,15 @@ from unnoise.files import expanded
 from unnoise.weights import hub
 from unnoise.weights.entry import Entry
 from unnoise.weights.index import read_index
-from unnoise.weights.roles import AUTOENCODER, BROKEN, CHECKPOINT, PICKLE, TEXT, TINY, UNDECIDED
+from unnoise.weights.roles import AUTOENCODER, BROKEN, CHECKPOINT, DENOISER, KINDS, PICKLE, TEXT, TINY, UNDECIDED
 
 DEFAULT = Path(__file__).resolve().parent.parent / "models" / "default"  # the model that comes with the package
 MIN_HASH = 6  # digits of a hash that name a model
+PARTS = {
+    "denoiser": DENOISER,
+    "autoencoder": AUTOENCODER,
+    "decoder": TINY,
+}  # the kinds of parts; others are text towers
 SHOWN = 6  # models that an error names
 SAME_SPACE = {"sd1": ("sd1", "sd2"), "sd2": ("sd1", "sd2"), "sdxl-refiner": ("sdxl",)}  # whose autoencoders will do
 
@@ -34,6 +39,15 @@ def matches(name: str, entries: Iterable[Entry]) -> list[Entry]:
     if not (found := known(name, entries)):
         raise UnnoiseError(f"no model is called {name!r}", near(name, entries))
     return found
+
+
+def part_file(part: str, file: str, download: bool = False) -> Path:
+    """The file or folder that ``--part PART=FILE`` means, which may be named as models are.
+
+    Raises:
+        UnnoiseError: as ``resolve``.
+    """
+    return resolve(file, download, PARTS.get(part, TEXT))
 
 
 def known(name: str, entries: list[Entry]) -> list[Entry]:
@@ -79,9 +93,9 @@ def listed(entries: Iterable[Entry]) -> str:
     return ", ".join(texts) + (f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else "")
 
 
-def near(name: str, entries: Iterable[Entry]) -> str:
-    """A hint with names that are like a wrong one."""
-    names = {entry.name.lower(): entry.name for entry in entries}
+def near(name: str, entries: Iterable[Entry], kind: str | None = None) -> str:
+    """A hint with names, of models of a kind, that are like a wrong one."""
+    names = {entry.name.lower(): entry.name for entry in entries if kind in (None, entry.kind)}
     if not names:
         return "add folders of models: `unnoise models add FOLDER`"
     close = difflib.get_close_matches(name.lower(), names, 3, 0.5)
@@ -90,7 +104,7 @@ def near(name: str, entries: Iterable[Entry]) -> str:
     return f"{text}`unnoise models` lists them"
 
 
-def resolve(model: str, download: bool = False) -> Path:
+def resolve(model: str, download: bool = False, kind: str | None = None) -> Path:
     """The file or folder that ``--model`` means: a path, "default", a name of the list, or a name on a hub.
 
     A path that exists is taken as it is, also if a listed model has the same name.
@@ -98,6 +112,7 @@ def resolve(model: str, download: bool = False) -> Path:
     Args:
         model: what was typed.
         download: whether a model that is only on the hub may be fetched.
+        kind: of listed models, as ``find`` takes it.
 
     Raises:
         UnnoiseError: nothing is called so, several are, or what is cannot be used.
@@ -107,27 +122,31 @@ def resolve(model: str, download: bool = False) -> Path:
         return path
     if model == "default":
         return DEFAULT
-    entries = list(read_index().entries.values())
-    if found := known(model, entries):
-        return usable(model, found)
+    if (found := find(model, kind)) is not None:
+        return found
     if (name := hub.parse(model)) is not None:
         return hub.locate(name, download)
-    raise UnnoiseError(f"no file, folder or listed model is called {model!r}", near(model, entries))
+    raise UnnoiseError(
+        f"no file, folder or listed model is called {model!r}", near(model, read_index().entries.values(), kind)
+    )
 
 
-def find(name: str, kind: str | None = None) -> Path:
-    """The file or folder of the listed model that a name means.
+def find(name: str, kind: str | None = None) -> Path | None:
+    """The file or folder of the listed model that a name means; None where none is called so.
 
     Args:
         name: as ``matches`` takes it.
-        kind: the only kind that will do, one of ``roles.KINDS``; None takes every kind, and of several models of one
-            name a checkpoint before others.
+        kind: the kind that is wanted, one of ``roles.KINDS``, before a checkpoint that may have it inside; None takes
+            every kind, and of several models of one name a checkpoint before others.
 
     Raises:
-        UnnoiseError: none or several are called so, it is broken, a pickle, or no longer there.
+        UnnoiseError: several are called so, it is broken, a pickle, or no longer there.
     """
     entries = read_index().entries.values()
-    return usable(name, matches(name, [entry for entry in entries if kind in (None, entry.kind)]))
+    for allowed in (KINDS,) if kind is None else ((kind,), (CHECKPOINT, PICKLE, BROKEN)):
+        if found := known(name, [entry for entry in entries if entry.kind in allowed]):
+            return usable(name, found)
+    return None
 
 
 def usable(name: str, found: list[Entry]) -> Path:
@@ -173,12 +192,12 @@ def parts_for(family: str, part: str) -> list[Path]:
     spaces = SAME_SPACE.get(family, (family,))
     ranks: list[tuple[int, bool, str, str]] = []
     for entry in read_index().entries.values():
-        kind = {AUTOENCODER: "autoencoder", TINY: "decoder", TEXT: f"text.{entry.family}"}.get(entry.kind)
-        if kind == part and kind.startswith("text."):
+        fits = entry.kind == PARTS.get(part, TEXT)
+        if fits and entry.kind == TEXT and part == f"text.{entry.family}":
             rank = 0
-        elif kind == part and entry.family in spaces:
+        elif fits and entry.family in spaces:
             rank = 0 if entry.family == family else 1
-        elif kind == part and entry.family == UNDECIDED and "sd1" in spaces:
+        elif fits and entry.family == UNDECIDED and "sd1" in spaces:
             rank = 2
         elif entry.kind == CHECKPOINT and part in entry.parts and entry.family == family:
             rank = 3
@@ -187,11 +206,3 @@ def parts_for(family: str, part: str) -> list[Path]:
         if os.path.exists(entry.path):
             ranks.append((rank, entry.format == "GGUF", entry.name.lower(), entry.path))  # which may be quantised
     return [Path(path) for _, _, _, path in sorted(ranks)]
-
-
-def hint_for(family: str, part: str) -> str:
-    """How to give a model a part that it lacks: an imperative, with the path of a listed one if there is any."""
-    found = parts_for(family, part)
-    if found:
-        return f"add --part {part}={found[0]}"
-    return f"add --part {part}=PATH, or the folder that has it by `unnoise models add FOLDER`"
