@@ -290,7 +290,7 @@ def test_what_is_broken_is_named_and_stops_nothing(tmp_path: Path, capsys: pytes
 WHOLE = written.head(SD1, {"a": "b"})[0] + bytes(written.head(SD1, None)[1])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from(walk.WEIGHTS),
     begin=st.one_of(st.binary(max_size=40), st.sampled_from([WHOLE, b"GGUF\3\0\0\0", b"\x80\2", b"PK\3\4", b""])),
@@ -430,7 +430,7 @@ def test_the_quick_hash_reads_header_and_blocks(tmp_path: Path, monkeypatch: pyt
         other.write_bytes(data)
         return quick_hash(other)
 
-    assert all(with_byte(start + BLOCK - 1) != first for start in starts[::9])
+    assert all(with_byte(start + BLOCK - 1) != first for start in starts[::21])
     assert with_byte(10) != first, "the header counts"
     assert with_byte(starts[1] - 1) == first, "what lies between blocks does not"
     assert quick_hash(write(tmp_path / "c.safetensors", {"a": (5 * 10**6 - 1,)}, 1)) != first, "the size counts"
