@@ -144,7 +144,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """An empty scratch file beside ``path`` that takes its name if the block succeeds, and is removed otherwise.
+    """An empty scratch file beside ``path`` that takes its name if the block succeeds, and is removed otherwise, with
+    the folders that were made for it.
 
     Raises:
         UnnoiseError: ``path`` exists, or the disk is full or cannot be written.
@@ -152,18 +153,22 @@ def new_file(path: Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise UnnoiseError(f"{path} already exists", "name another file")
     scratch = path.with_name(f".partial-{path.name[:200]}-{secrets.token_hex(4)}")
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.touch(exist_ok=False)
         yield scratch
         sync(scratch)
         os.rename(scratch, path)
+        new = []
         sync(path.parent)
     except OSError as error:
         raise explain(error, path) from None
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+            for folder in new:
+                folder.rmdir()
 
 
 def json_bytes(value: Any) -> bytes:

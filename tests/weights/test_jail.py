@@ -511,11 +511,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "call it n.safetensors" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "none.pt"), "--out", str(tmp_path / "o.safetensors")]) == 1
     assert "there is no file at" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path), "--out", str(tmp_path / "o.safetensors")]) == 1
+    assert "is a folder; name a file in it" in capsys.readouterr().err
 
 
 def test_a_trap_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, made.traps()["in a zip"][0])
-    assert main(["convert", str(path), "--out", str(tmp_path / "o.safetensors")]) == 1
+    assert main(["convert", str(path), "--out", str(tmp_path / "new" / "er" / "o.safetensors")]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "is a trap: it would call posix.system; nothing in it was run" in message

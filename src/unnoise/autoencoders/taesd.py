@@ -97,9 +97,8 @@ def decoder_layers(config: TAESDConfig) -> Iterator[str]:
 
 def layer(kind: str, width: int, before: int, after: int) -> nn.Module:
     """A layer of a half that takes ``before`` channels and gives ``after``."""
-    plain = {"clamp": Clamp, "relu": nn.ReLU}
-    if kind in plain:
-        return plain[kind]()
+    if kind in ("clamp", "relu"):
+        return Clamp() if kind == "clamp" else nn.ReLU()
     if kind in ("block", "pooled"):
         return Block(width, kind == "pooled")
     if kind == "double":

@@ -64,6 +64,8 @@ def unpack(source: Path, target: Path, dtype: str = "keep", key: str = "") -> Un
     source, target = expanded(source), expanded(target)
     if dtype != "keep" and dtype not in FLOATS:
         raise UnnoiseError(f"{dtype!r} is no type to convert to", f"one of: keep, {', '.join(FLOATS)}")
+    if source.is_dir():
+        raise UnnoiseError(f"{source} is a folder", "name a file in it")
     if not source.is_file():
         raise UnnoiseError(f"there is no file at {source}", "check the path")
     with new_file(target) as scratch:
