@@ -51,6 +51,7 @@ def far(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+@pytest.mark.slow  # importing diffusers takes longest
 @pytest.mark.parametrize("config", SHAPES, ids=lambda c: f"{c.latent_channels} {c.width} {len(c.encoder)}")
 @torch.no_grad()
 def test_it_equals_that_of_diffusers(config: TAESDConfig) -> None:

@@ -140,8 +140,8 @@ def test_files_that_are_whole_pass_the_comparison(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_thousands_of_damaged_files(tmp_path: Path) -> None:
-    outcomes = try_many(120, 2, tmp_path / "model.pt")
-    assert outcomes["equal"] > 10
+    outcomes = try_many(60, 2, tmp_path / "model.pt")
+    assert outcomes["equal"] > 5
     chance = random.Random(4)
     for index in range(20):  # the same through the process in jail
         path, out = tmp_path / f"{index}.pt", tmp_path / f"{index}.safetensors"

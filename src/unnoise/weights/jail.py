@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ MEMORY = 2**32  # bytes of address space: 1 GiB for scattered tensors, copies of
 SECONDS, SPEED = 120, 2**22  # of a processor, and bytes that a second more is given for
 MAX_ANSWER = 2**25  # bytes
 BEGIN = "import sys; sys.path[:0] = sys.argv.pop(1).split(chr(0x1f)); from unnoise.weights import jailed; jailed.main()"
+ANSWERS = {"form": str, "taken": str, "left": list, "left_out": int, "listed": bool, "tensors": dict}
 KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # without which some installations of NumPy do not load
 
 
@@ -75,9 +77,8 @@ def unpack(source: Path, target: Path, dtype: str = "keep", key: str = "") -> Un
         if written != answer["tensors"]:
             raise UnnoiseError(f"{source} was not converted whole", "report this")
         scratch.chmod(0o644)
-    return Unpacked(
-        header, answer["form"], answer["taken"], tuple(answer["left"]), answer["left_out"], answer["listed"]
-    )
+    left = tuple(map(str, answer["left"]))
+    return Unpacked(header, answer["form"], answer["taken"], left, answer["left_out"], answer["listed"])
 
 
 def command(*arguments: str) -> list[str]:
@@ -99,41 +100,46 @@ def _jailed(source: Path, scratch: Path, dtype: str, key: str) -> dict[str, Any]
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     target = os.open(scratch, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        process = subprocess.Popen(
-            command(str(source), str(target), dtype, key, str(MEMORY), str(seconds), str(most)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            pass_fds=(target,),
-        )
-    finally:
-        os.close(target)
-    try:
-        output, reason = process.communicate(timeout=4 * seconds)
-    except subprocess.TimeoutExpired:
-        output, reason = b"", b"it took too long"
-    finally:
-        process.kill()
-        process.wait()
-    return _understood(source, output, reason, process.returncode)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaint:
+        try:
+            process = subprocess.Popen(
+                command(str(source), str(target), dtype, key, str(MEMORY), str(seconds), str(most)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=complaint,
+                env=environment,
+                pass_fds=(target,),
+            )
+        finally:
+            os.close(target)
+        try:
+            process.wait(timeout=4 * seconds)
+        except subprocess.TimeoutExpired:
+            complaint.write(b"\nit took too long")
+        finally:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        complaint.seek(0)
+        return _understood(source, output.read(MAX_ANSWER), complaint.read(MAX_ANSWER), process.returncode)
 
 
-def _understood(source: Path, output: bytes, reason: bytes, status: int) -> dict[str, Any]:
+def _understood(source: Path, output: bytes, complaint: bytes, status: int) -> dict[str, Any]:
     """The answer in one line of JSON.
 
     Raises:
         UnnoiseError: it says why the file is refused, or there is none.
     """
     try:
-        answer = json.loads(output) if status == 0 and len(output) < MAX_ANSWER else {}
+        answer = json.loads(output) if status == 0 else {}
     except ValueError:
         answer = {}
-    if "refused" in answer:
+    if not isinstance(answer, dict):
+        answer = {}
+    if isinstance(answer.get("refused"), list):
         raise UnnoiseError(*map(str, answer["refused"][:2]))
-    if "tensors" not in answer:
-        lines = reason.decode("utf-8", "replace").strip().splitlines()
+    if not ANSWERS.keys() <= answer.keys() or not all(isinstance(answer[k], kind) for k, kind in ANSWERS.items()):
+        lines = complaint.decode("utf-8", "replace").strip().splitlines()
         ending = f"with status {status}" if status >= 0 else f"by signal {-status}"
         why = lines[-1][:200] if lines else "it ran out of time or memory"
         raise UnnoiseError(f"{source} ended the process that read it ({ending}: {why})", "check where it is from")
