@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from unnoise.core.condition import Condition
 from unnoise.core.registry import register
 from unnoise.errors import UnnoiseError
 from unnoise.kernels.attention import attend
+
+LATER = {"added": True}  # settings that trainings of old do not know, which their hashes leave out
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class CLIPTextConfig:
     hidden: int = 1024
     activation: str = "quick_gelu"
     end: int = 1
-    layer: int = 1
-    final_norm: bool = True
-    projection: int = 0
-    masked: bool = True
-    pad: int | None = None
-    chunks: int = 1
-    cut: int = 0
+    layer: int = field(default=1, metadata=LATER)
+    final_norm: bool = field(default=True, metadata=LATER)
+    projection: int = field(default=0, metadata=LATER)
+    masked: bool = field(default=True, metadata=LATER)
+    pad: int | None = field(default=None, metadata=LATER)
+    chunks: int = field(default=1, metadata=LATER)
+    cut: int = field(default=0, metadata=LATER)
 
     @classmethod
     def tiny(cls) -> CLIPTextConfig:

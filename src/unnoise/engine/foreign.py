@@ -21,6 +21,7 @@ from unnoise.foreign import read
 from unnoise.notes import say
 from unnoise.weights.config import from_json
 from unnoise.weights.families.family import DENOISER
+from unnoise.weights.model import save_model
 from unnoise.weights.opening import STRIDE, Opened, open_model
 from unnoise.weights.quick import quick_hash
 from unnoise.weights.record import MODEL
@@ -87,6 +88,35 @@ def tokenizer_of(opened: Opened, name: str) -> Tokenizer:
     else:
         json = texts.get("tokenizer.json") or clip_json()
     return Tokenizer(json, part.config.length, part.config.pad)
+
+
+def save_as_ours(opened: Opened, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes a published model as a model folder of ours, which opens without a question.
+
+    Args:
+        opened: it.
+        path: the folder; must not exist.
+        dtype: of its weights; None keeps for each part the widest that its file has.
+
+    Raises:
+        UnnoiseError: the folder exists, the disk is full, or weights are not finite.
+    """
+    modules, record = opened.load(), dict(opened.record)
+    if opened.undecided and predicts_v(modules[DENOISER].float()):
+        modules = opened.load()
+        modules[DENOISER], record = as_v(modules[DENOISER], opened)
+    widest = {
+        name: max((weight.dtype for weight in module.parameters()), key=lambda kind: (kind.itemsize, str(kind)))
+        for name, module in modules.items()
+    }
+    info = {key: value for key, value in record.items() if key not in ("parts", "files", "format")}
+    texts = {tokenizer_file(name): tokenizer_of(opened, name).json for name in opened.family.towers}
+    save_model(path, modules, info, texts, widest if dtype is None else dtype)
+
+
+def tokenizer_file(part: str) -> str:
+    """The file of a model folder that holds the tokenizer of a text tower."""
+    return "tokenizer.json" if part == "text" else f"{part}.tokenizer.json"
 
 
 @torch.inference_mode()

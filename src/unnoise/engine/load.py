@@ -17,7 +17,7 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.conditioner import Layout
 from unnoise.engine.engine import Engine
 from unnoise.engine.fit import check_fit, check_tower
-from unnoise.engine.foreign import Choices, load_foreign
+from unnoise.engine.foreign import Choices, load_foreign, tokenizer_file
 from unnoise.engine.model import Model, is_tower
 from unnoise.engine.words import WORDS, read_vocabulary
 from unnoise.errors import UnnoiseError
@@ -177,11 +177,6 @@ def layout_of(record: Mapping[str, Any]) -> Layout | None:
         return None
     layout: Layout = from_json(Layout, record["layout"], f"{MODEL}: layout")
     return layout
-
-
-def tokenizer_file(part: str) -> str:
-    """The file of a model folder that holds the tokenizer of a text tower."""
-    return "tokenizer.json" if part == "text" else f"{part}.tokenizer.json"
 
 
 def read_tokenizer(folder: Path, record: Mapping[str, Any], text: nn.Module, part: str = "text") -> Tokenizer:

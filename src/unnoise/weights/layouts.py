@@ -6,33 +6,81 @@ one, and nothing of a model that is only written stays in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unnoise import __version__
+from unnoise.core.denoiser import Denoiser
 from unnoise.encoders.vocabulary import clip_files
 from unnoise.errors import UnnoiseError
 from unnoise.files import new_file, new_folder, write_json
 from unnoise.weights import keys
-from unnoise.weights.families.family import DENOISER
-from unnoise.weights.fitting import Part
+from unnoise.weights.families.family import DENOISER, Family, Piece, families
 from unnoise.weights.opening import Opened
+from unnoise.weights.record import read_record
 from unnoise.weights.schedules import written_schedule
+from unnoise.weights.shards import Place, Shards
 from unnoise.weights.write import Planned, write_tensors
 
-LAYOUTS = ("original", "diffusers")
 VERSION = "0.35.0"  # of diffusers, whose layout it is
 MARKS = {"v": "v_pred", "zero-snr": "ztsnr"}  # empty tensors by which ComfyUI knows an SDXL that predicts v
-SPELLED = {"noise": "epsilon", "v": "v_prediction", "data": "sample"}
 STEM = {"networks": "diffusion_pytorch_model", "autoencoders": "diffusion_pytorch_model", "encoders": "model"}
 PAD_TOKENS = {None: "<|endoftext|>", 0: "!"}  # of CLIP's vocabulary
 
 
-def planned(part: Part, layout: str, prefix: str, dtype: torch.dtype | None) -> Iterator[Planned]:
+class Content(NamedTuple):
+    """A part to be written: of which piece, its config, and what gives (our name, tensor) of all its weights."""
+
+    piece: Piece
+    config: Any
+    tensors: Callable[[], Iterable[tuple[str, Tensor]]]
+
+
+class Contents(NamedTuple):
+    """A model to be written: where it lies, its family, its record, its parts, and whether its prediction is open."""
+
+    path: Path
+    family: Family
+    record: Mapping[str, Any]
+    parts: Mapping[str, Content]
+    undecided: bool = False
+
+
+def contents(opened: Opened) -> Contents:
+    """A published model that was opened, to be written."""
+    parts = {name: Content(part.piece, part.config, part.tensors) for name, part in opened.parts.items()}
+    return Contents(opened.path, opened.family, opened.record, parts, opened.undecided)
+
+
+def own_contents(folder: Path) -> Contents:
+    """A model folder of ours whose parts are those of a published family, to be written.
+
+    Raises:
+        UnnoiseError: it is of no such family, or damaged.
+    """
+    record = read_record(folder)
+    family = families().get(str(record.get("family")))
+    if family is None or not family.pieces.keys() <= record["parts"].keys():
+        what = f"{folder} is a model of no published family, which no other program draws with"
+        raise UnnoiseError(what, f"families: {', '.join(families())}")
+    shards = Shards(folder, record)
+    parts = {}
+    for name, piece in family.pieces.items():
+        module, places = shards.fitted(name)
+        network: Any = module.network if isinstance(module, Denoiser) else module
+
+        def tensors(places: Mapping[str, Place] = places) -> Iterator[tuple[str, Tensor]]:
+            return ((key.removeprefix("network."), tensor) for key, tensor in shards.tensors(places))
+
+        parts[name] = Content(piece, network.config, tensors)
+    return Contents(folder, family, record, parts)
+
+
+def planned(part: Content, layout: str, prefix: str, dtype: torch.dtype | None) -> Iterator[Planned]:
     """The tensors of a part under the names of a layout, in the file's precision where ``dtype`` is None."""
     ours = dict(part.tensors())
     for row in part.piece.names.table(part.config, layout):
@@ -46,24 +94,24 @@ def planned(part: Part, layout: str, prefix: str, dtype: torch.dtype | None) -> 
         yield Planned(prefix + row.theirs, kind, shape, make)
 
 
-def write_original(opened: Opened, path: Path, dtype: torch.dtype | None = None) -> int:
+def write_original(model: Contents, path: Path, dtype: torch.dtype | None = None) -> int:
     """Writes one safetensors file in original names, whole or not at all; the number of its tensors.
 
     Raises:
         UnnoiseError: the file exists, the disk is full, or a number does not fit into the dtype.
     """
     tensors: list[Planned] = []
-    for part in opened.parts.values():
+    for part in model.parts.values():
         prefix, layout = part.piece.prefixes[0]
         tensors += planned(part, layout, prefix, dtype)
-    entry = opened.record["parts"][DENOISER]
+    entry = model.record["parts"][DENOISER]
     metadata = {
-        "modelspec.title": str(opened.record["name"]),
+        "modelspec.title": str(model.record["name"]),
         "modelspec.prediction_type": "v" if entry["prediction"] == "v" else "epsilon",
     }
-    if opened.undecided:
+    if model.undecided:
         del metadata["modelspec.prediction_type"]
-    if opened.family.name == "sdxl":
+    if model.family.name == "sdxl":
         for word, mark in MARKS.items():
             if entry["prediction"] == word or entry["path"].startswith(word):
                 tensors.append(Planned(mark, torch.float32, (0,), lambda: torch.empty(0)))
@@ -72,24 +120,24 @@ def write_original(opened: Opened, path: Path, dtype: torch.dtype | None = None)
     return len(tensors)
 
 
-def write_diffusers(opened: Opened, path: Path, dtype: torch.dtype | None = None) -> int:
+def write_diffusers(model: Contents, path: Path, dtype: torch.dtype | None = None) -> int:
     """Writes a folder in diffusers' layout, whole or not at all; the number of its tensors.
 
     Raises:
         UnnoiseError: the folder exists, the disk is full, or a number does not fit into the dtype.
     """
-    if opened.undecided:
+    if model.undecided:
         raise UnnoiseError(
-            f"{opened.path} does not say what it predicts, and a folder must", "say it: --prediction noise, or v"
+            f"{model.path} does not say what it predicts, and a folder must", "say it: --prediction noise, or v"
         )
     count = 0
     index: dict[str, Any] = {
-        "_class_name": pipeline_of(opened),
+        "_class_name": pipeline_of(model),
         "_diffusers_version": VERSION,
         "_unnoise": __version__,
     }
     with new_folder(path) as folder:
-        for part in opened.parts.values():
+        for part in model.parts.values():
             own = folder / part.piece.folder
             own.mkdir()
             tensors = list(planned(part, part.piece.layout, "", dtype))
@@ -102,18 +150,18 @@ def write_diffusers(opened: Opened, path: Path, dtype: torch.dtype | None = None
                 write_tokenizer(folder / name, part.config)
                 index[name] = ["transformers", "CLIPTokenizer"]
         (folder / "scheduler").mkdir()
-        schedule = written_schedule(opened.record["parts"][DENOISER], opened.record["defaults"])
+        schedule = written_schedule(model.record["parts"][DENOISER], model.record["defaults"])
         write_json(folder / "scheduler/scheduler_config.json", schedule)
         index["scheduler"] = ["diffusers", schedule["_class_name"]]
-        index |= opened.family.index
+        index |= model.family.index
         write_json(folder / "model_index.json", index)
     return count
 
 
-def pipeline_of(opened: Opened) -> str:
+def pipeline_of(model: Contents) -> str:
     """The class of diffusers that draws with it."""
-    config = opened.parts[DENOISER].config
-    names = opened.family.pipelines
+    config = model.parts[DENOISER].config
+    names = model.family.pipelines
     wanted = "Inpaint" if config.channels_in != config.channels_out else "Consistency" if config.guidance_width else ""
     return next((name for name in names if wanted and wanted in name), names[0])
 

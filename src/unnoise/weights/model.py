@@ -1,9 +1,9 @@
 """Model folders: the networks that make pictures, with everything needed to run them.
 
 A folder holds ``model.json`` (its parts under names of their own, each in names of the registry and plain settings),
-safetensors in shards of at most 15 MiB, and text files that belong to a part (``tokenizer.json``). Nothing in it is
-code. Weights are mapped from their files, not read. What their headers show is checked at each load; hashes and
-numbers are ``weights.verify``'s to check.
+safetensors in shards of 15 MiB (larger ones where there would be very many), and text files that belong to a part
+(``tokenizer.json``). Nothing in it is code. Weights are mapped from their files, not read. What their headers show is
+checked at each load; hashes and numbers are ``weights.verify``'s to check.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unnoise.weights.record import FORMAT, MODEL, check_part_name, read_record
 from unnoise.weights.shards import DIGEST, Shards
 from unnoise.weights.verify import verify_written
 
-SHARD_BYTES = 15 * 2**20
+SHARD_BYTES, MANY = 15 * 2**20, 64  # a shard's size, which grows where a part would have more than so many shards
 PLANAR = (nn.Conv2d, nn.ConvTranspose2d)
 Device = torch.device | str
 
@@ -138,9 +138,9 @@ def _write_shards(folder: Path, part: str, module: nn.Module, dtype: torch.dtype
 def _shards(sizes: Mapping[str, int]) -> list[list[str]]:
     """Names, in their order, in groups whose tensors fit into a shard together."""
     shards: list[list[str]] = [[]]
-    size = 0
+    size, limit = 0, max(SHARD_BYTES, sum(sizes.values()) // MANY)
     for name, count in sizes.items():
-        if size + count + 256 > SHARD_BYTES - 65536 and shards[-1]:
+        if size + count + 256 > limit - 65536 and shards[-1]:
             shards.append([])
             size = 0
         shards[-1].append(name)
