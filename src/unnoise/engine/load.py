@@ -27,14 +27,14 @@ from unnoise.kernels.forked import check_threads
 from unnoise.weights.config import from_json
 from unnoise.weights.model import load_model
 from unnoise.weights.opening import is_foreign
-from unnoise.weights.record import MODEL, read_file, read_record
+from unnoise.weights.record import DEFAULT, MODEL, read_file, read_record
 
 PARTS = ("autoencoder", "text", "denoiser")
 
 
 def default_model() -> Path:
     """The folder of the model that comes with the package."""
-    return Path(__file__).resolve().parent.parent / "models" / "default"
+    return DEFAULT
 
 
 def default_pictures() -> Path:

@@ -98,7 +98,7 @@ def calibrated(family: Family, config: Any, evidence: Evidence) -> Calibration:
     title = f"{family.title}{use}{kind}"
     assumed = [f"prediction: {'found by a trial' if undecided else prediction} ({why})"]
     if family.alike and not distilled:
-        assumed.append(f"taken for {family.title}: tensors do not tell {family.alike}")
+        assumed.append(family.alike)
     return Calibration(title, path, prediction, defaults, assumed, undecided)
 
 

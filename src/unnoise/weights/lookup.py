@@ -13,9 +13,9 @@ from unnoise.files import expanded
 from unnoise.weights import hub
 from unnoise.weights.entry import Entry
 from unnoise.weights.index import read_index
+from unnoise.weights.record import DEFAULT
 from unnoise.weights.roles import AUTOENCODER, BROKEN, CHECKPOINT, DENOISER, KINDS, PICKLE, TEXT, TINY, UNDECIDED
 
-DEFAULT = Path(__file__).resolve().parent.parent / "models" / "default"  # the model that comes with the package
 MIN_HASH = 6  # digits of a hash that name a model
 PARTS = {
     "denoiser": DENOISER,

@@ -61,9 +61,14 @@ class Opened:
 
     def report(self) -> list[str]:
         """What people should know of the load, a line each."""
+        elsewhere = [f"{name} from {part.source.path}" for name, part in self.parts.items() if self._elsewhere(part)]
         unknown = f"; left alone: {some(self.unknown)}" if self.unknown else ""
         first = f"{self.path}: {self.record['name']}; {self.matched} of {self.total} tensors matched{unknown}"
-        return [first, *self.assumed]
+        return [first, *elsewhere, *self.assumed]
+
+    def _elsewhere(self, part: Part) -> bool:
+        """Whether a part was taken from another file or folder."""
+        return part.source.path != self.path and self.path not in part.source.path.parents
 
     def load(
         self, device: Device | Mapping[str, Device] = "cpu", dtype: torch.dtype | None = None

@@ -15,6 +15,7 @@ from unnoise.foreign import EMPTY, PAGE, POINTER, head_of, kind_of, parse_json
 
 FORMAT = 2
 MODEL = "model.json"
+DEFAULT = Path(__file__).resolve().parent.parent / "models" / "default"  # the model that comes with the package
 MODEL_BYTES = 2**20
 AGAIN = "copy or train the model again"
 PART_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")

@@ -71,7 +71,7 @@ class Family:
         size: (pixels along one axis for each prediction, "" for any other), of training.
         defaults: the published settings of drawing.
         index: what a ``model_index.json`` of it says besides its parts.
-        alike: what tensors cannot tell from it, for people.
+        alike: what no tensor tells from it, and how that is drawn, for people.
     """
 
     name: str

@@ -21,5 +21,4 @@ FAMILY = Family(
     size={"": 512},
     defaults={"steps": 50, "cfg_scale": 7.5, "solver": "plms", "spacing": "leading(1, end=first)"},
     index={"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False},
-    alike="1.1 to 1.5, and what was made of them",
 )

@@ -35,5 +35,5 @@ FAMILY = Family(
     size={"": 1024},
     defaults={"steps": 50, "cfg_scale": 5.0, "solver": "euler", "spacing": "leading(1)"},
     index={"force_zeros_for_empty_prompt": True},
-    alike="SDXL 1.0 and what was made of it; Turbo, Lightning and Hyper, which are drawn in 1 to 8 steps at scale 1",
+    alike="Turbo, Lightning and Hyper look the same; draw them with --steps 1 to 8 --cfg-scale 1 --spacing trailing",
 )
