@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from small_models import diffusers_folder, modules, single_file
 from unnoise.errors import UnnoiseError
+from unnoise.weights import keys
 from unnoise.weights.families.family import families
 from unnoise.weights.opening import open_model
 
@@ -190,6 +191,58 @@ def test_every_family_names_itself() -> None:
     for name, family in families().items():
         assert family.name == name
         assert set(modules(family)) == set(family.pieces)
+
+
+COMFYUI = {  # the prefixes of single files as ComfyUI writes them
+    "text.clip-l": "text_encoders.clip_l.transformer.",
+    "text.clip-g": "text_encoders.clip_g.transformer.",
+    "autoencoder": "vae.",
+    "denoiser": "model.diffusion_model.",
+}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_other_prefixes_open(family: str, tmp_path: Path) -> None:
+    kind, tensors = families()[family], {}
+    parts = modules(kind)
+    for name, module in parts.items():
+        piece, prefix = kind.pieces[name], COMFYUI[name]
+        layout = "transformers" if name.startswith("text") else "original"
+        rows = piece.names.table(module.config, layout)
+        own = keys.state_to_theirs(rows, module.state_dict())
+        tensors |= {prefix + theirs: tensor.contiguous().clone() for theirs, tensor in own.items()}
+    save_file(tensors, tmp_path / "m.safetensors")
+    opened = open_model(tmp_path / "m.safetensors", family=family)
+    assert opened.matched == opened.total
+    assert_same(parts, opened.load())
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model.", "unet."])
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_a_denoiser_alone_opens(layout: str, prefix: str, tmp_path: Path) -> None:
+    parts = single_file(tmp_path / "rest.safetensors", "sd1", only=("autoencoder", "text.clip-l"))
+    piece, module = families()["sd1"].pieces["denoiser"], parts["denoiser"]
+    own = keys.state_to_theirs(piece.names.table(module.config, layout), module.state_dict())
+    save_file({prefix + name: each.contiguous().clone() for name, each in own.items()}, tmp_path / "m.safetensors")
+    rest = dict.fromkeys(("autoencoder", "text.clip-l"), tmp_path / "rest.safetensors")
+    assert_same(parts, open_model(tmp_path / "m.safetensors", rest, family="sd1").load())
+
+
+def test_older_spellings_open(tmp_path: Path) -> None:
+    """Towers without ``text_model.``, positions that are no weights, a projection as a convolution of one cell."""
+    parts = single_file(tmp_path / "m.safetensors", "sdxl")
+    tensors = load_file(tmp_path / "m.safetensors")
+    renamed = {name.replace("transformer.text_model.", "transformer."): tensor for name, tensor in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    renamed["conditioner.embedders.0.transformer.embeddings.position_ids"] = torch.arange(77)[None]
+    renamed["conditioner.embedders.1.model.logit_scale"] = torch.tensor(4.6)
+    for name in [each for each in renamed if each.endswith(("proj_in.weight", "proj_out.weight"))]:
+        if renamed[name].ndim == 2:
+            renamed[name] = renamed[name][:, :, None, None].contiguous()
+    save_file(renamed, tmp_path / "m.safetensors")
+    opened = open_model(tmp_path / "m.safetensors", family="sdxl")
+    assert opened.unknown == ()
+    assert_same(parts, opened.load())
 
 
 def test_a_gguf_file_opens(tmp_path: Path) -> None:
