@@ -41,11 +41,11 @@ def test_a_model_folder(
 
 def test_what_is_no_model_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.ckpt").write_bytes(b"\x80\x02}q\0.")
-    assert "it is a file (a pickle), not a folder; name a folder" in refused(
+    assert "is a pickle, which can run code; make safetensors of it: `unnoise convert" in refused(
         capsys, "generate", "x", "--model", tmp_path / "a.ckpt"
     )
     (tmp_path / "model_index.json").write_text("{}")
-    assert "it holds one in diffusers' layout" in refused(capsys, "generate", "x", "--model", tmp_path)
+    assert "has no U-Net" in refused(capsys, "generate", "x", "--model", tmp_path)
 
 
 @pytest.mark.parametrize(

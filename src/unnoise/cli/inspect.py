@@ -27,12 +27,13 @@ def inspect(
     """Tell what a file or folder is: weights by their header, adapters, configurations, pictures, workflows and more.
 
     Nothing is loaded and nothing in it is run. The status is 1 if it is damaged, is not what its name says, or would
-    run code. A model folder of unnoise is read whole with --verify alone.
+    run code. A model is read whole with --verify alone.
 
     Args:
         file: any file, or a folder.
         depth: how many words of a tensor's name make a part, 1 or more.
-        verify: read a model folder whole: each file must have the SHA-256 in model.json, each weight must be finite.
+        verify: read a model whole: each weight must be finite; in unnoise's own folders each file must have the SHA-256
+            in model.json.
         as_json: print it as JSON on the standard output.
     """
     answer = verified(file) if verify else look(file)
@@ -45,15 +46,24 @@ def inspect(
 
 
 def verified(file: Path) -> Answer:
-    """The answer for a model folder, or a finished training's, that is read whole; "default" is unnoise's own model.
+    """The answer for a model that is read whole: our folder or a finished training's, where "default" is unnoise's own
+    model, or a published model.
 
     Raises:
-        UnnoiseError: there is no model folder, or what ``look`` raises.
+        UnnoiseError: there is no model, or what ``look`` raises.
     """
     from unnoise.engine.load import model_folder  # these import torch
-    from unnoise.weights.verify import verify_model
+    from unnoise.weights.opening import is_foreign
+    from unnoise.weights.verify import verify_model, verify_published
 
     folder = model_folder(file)
+    if is_foreign(folder) and (answer := look(folder)).header is not None:
+        try:
+            result = verify_published(folder)
+        except UnnoiseError as error:
+            return answer._replace(fault=error.what.removeprefix(f"{file} "), mend=error.hint)
+        text = f"{result.numbers:,} numbers in {result.parts} parts are finite"
+        return answer._replace(facts={**answer.facts, "verified": text})
     read_record(folder)  # refused where it is no model
     answer = look(folder)
     try:
@@ -72,6 +82,8 @@ def summary(answer: Answer, depth: int) -> dict[str, Any]:
         parts = {name: {"tensors": n, "parameters": p} for name, (n, p) in header.groups(depth).items()}
         record |= {"bytes": header.size, "tensors": len(header.tensors), "parameters": header.parameters}
         record |= {"dtypes": header.dtypes(), "parts": parts, "metadata": dict(header.metadata)}
+    if answer.model is not None:
+        record["model"] = answer.model._asdict()
     return record
 
 

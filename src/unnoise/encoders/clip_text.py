@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -9,52 +8,9 @@ from torch.nn import functional as F
 
 from unnoise.core.condition import Condition
 from unnoise.core.registry import register
+from unnoise.encoders.clip_text_config import CLIPTextConfig
 from unnoise.errors import UnnoiseError
 from unnoise.kernels.attention import attend
-
-LATER = {"added": True}  # settings that trainings of old do not know, which their hashes leave out
-
-
-@dataclass(frozen=True)
-class CLIPTextConfig:
-    """The shape of a CLIP text tower.
-
-    Attributes:
-        vocabulary: number of token ids.
-        length: ids in a row.
-        width, depth, heads, hidden: of the transformer; hidden is the width inside its MLPs.
-        activation: "quick_gelu", as OpenAI's CLIP has it, or "gelu".
-        end: the id that ends a prompt; the prompt's vector is read at the first one.
-        layer: whose output the tokens' vectors are, counted from the end of the whole tower: 1 is the last block.
-        final_norm: whether these vectors pass the last norm; the prompt's vector always does.
-        projection: width of a linear map of the prompt's vector, without a bias; 0 for none.
-        masked: whether the condition says which tokens are real. Published Stable Diffusion networks attend to all.
-        pad: the id that fills up rows; None for the vocabulary's own.
-        chunks: the rows that a long prompt may be cut into, each read by itself.
-        cut: blocks at the end that the weights leave out, beside the ``depth`` that are there; ``layer`` counts them.
-            A tower without its end has no vector for a prompt.
-    """
-
-    vocabulary: int = 2048
-    length: int = 32
-    width: int = 256
-    depth: int = 4
-    heads: int = 4
-    hidden: int = 1024
-    activation: str = "quick_gelu"
-    end: int = 1
-    layer: int = field(default=1, metadata=LATER)
-    final_norm: bool = field(default=True, metadata=LATER)
-    projection: int = field(default=0, metadata=LATER)
-    masked: bool = field(default=True, metadata=LATER)
-    pad: int | None = field(default=None, metadata=LATER)
-    chunks: int = field(default=1, metadata=LATER)
-    cut: int = field(default=0, metadata=LATER)
-
-    @classmethod
-    def tiny(cls) -> CLIPTextConfig:
-        """The shape that tests use: as few numbers as have all parts."""
-        return cls(300, width=32, depth=1, heads=2, hidden=64)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -62,7 +18,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Block(nn.Module):
@@ -81,7 +37,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width)
         self.up = nn.Linear(config.width, config.hidden)
         self.down = nn.Linear(config.hidden, config.width)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = FUNCTIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D)
         h: Tensor = self.norm1(x)  # (B, L, D)

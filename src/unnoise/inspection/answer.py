@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unnoise.weights.header import Header
+
+if TYPE_CHECKING:
+    from unnoise.inspection.published import Published
 
 JSON, MAX_NAMES = "JSON", 12
 
@@ -21,6 +24,7 @@ class Answer(NamedTuple):
         fault: what is wrong with it, where it is damaged, no such file, or would run code; "" if nothing was found.
         mend: how to mend the fault, an imperative.
         header: its tensors, where it has any.
+        model: more of it, where it is a published model of a family that is drawn with.
     """
 
     what: str
@@ -30,6 +34,7 @@ class Answer(NamedTuple):
     fault: str = ""
     mend: str = ""
     header: Header | None = None
+    model: Published | None = None
 
 
 def names(values: Any, limit: int = MAX_NAMES) -> str:

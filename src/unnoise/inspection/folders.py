@@ -14,8 +14,10 @@ from unnoise.errors import UnnoiseError
 from unnoise.foreign import parse_json, read
 from unnoise.inspection.answer import Answer, names
 from unnoise.inspection.descriptions import describe
+from unnoise.inspection.published import described, header_of
 from unnoise.weights.header import Header, read_header
 from unnoise.weights.kinds import kind_of_tensors
+from unnoise.weights.survey import survey
 
 FOLDER = "a folder"
 MAX_ENTRIES = 10_000
@@ -133,11 +135,14 @@ def diffusers(folder: Path) -> Answer:
         if not files or (wants and not weights):
             missing.append(part)
     note = f"incomplete: nothing to load for {names(missing)}; download it again" if missing else ""
-    other = "this program does not load models in diffusers' layout"
     name = str(record.get("_class_name", "no name"))[:80]
-    return Answer(
-        f"a model in diffusers' layout: {name}", FOLDER, facts or about.facts, f"{note}; {other}" if note else other
-    )
+    answer = Answer(f"a model in diffusers' layout: {name}", FOLDER, facts or about.facts, note)
+    try:
+        found = survey(folder)
+    except UnnoiseError as error:
+        other = f"it is not drawn with: {error.what}"
+        return answer._replace(note=f"{note}; {other}" if note else other)
+    return described(folder, answer)._replace(header=header_of(found))
 
 
 def peft(folder: Path) -> Answer:

@@ -14,6 +14,7 @@ from unnoise.foreign import HEAD, Kind, is_text, kind_of, parse_json, quoted, re
 from unnoise.inspection.answer import Answer
 from unnoise.inspection.descriptions import describe
 from unnoise.inspection.folders import describe_folder
+from unnoise.inspection.published import described, is_published
 from unnoise.inspection.texts import describe_text
 from unnoise.weights.gguf import PLAIN, read_gguf
 from unnoise.weights.header import Header, read_header
@@ -99,7 +100,15 @@ def in_its_place(path: Path, kind: Kind, head: bytes) -> Answer:
 def safetensors(path: Path) -> Answer:
     """The answer for a safetensors file."""
     header = read_header(path)
-    return of_tensors(kind_of_tensors(header.tensors, header.metadata), "safetensors", header)
+    finding = kind_of_tensors(header.tensors, header.metadata)
+    return with_survey(path, of_tensors(finding, "safetensors", header))
+
+
+def with_survey(path: Path, answer: Answer) -> Answer:
+    """The answer for a file of tensors, with more of it where it is a model of a family that is drawn with."""
+    if answer.header is None or not is_published(answer.what, answer.header):
+        return answer
+    return described(path, answer)
 
 
 def of_tensors(finding: Finding, form: str, header: Header) -> Answer:
@@ -117,7 +126,8 @@ def gguf(path: Path) -> Answer:
     facts = labels | dict(finding.facts)
     quantised = sorted({dtype for dtype, _ in header.tensors.values()} - set(PLAIN))
     note = f"this program does not read quantised weights ({', '.join(quantised)})" if quantised else AS_SAFETENSORS
-    return of_tensors(finding._replace(facts=facts, note=note), "GGUF", header)
+    answer = of_tensors(finding._replace(facts=facts, note=note), "GGUF", header)
+    return answer if quantised else with_survey(path, answer)
 
 
 def bare_pickle(path: Path) -> Answer | None:

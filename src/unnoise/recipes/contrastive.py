@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unnoise.encoders.clip_text import CLIPText, CLIPTextConfig
+from unnoise.encoders.clip_text import CLIPText
+from unnoise.encoders.clip_text_config import CLIPTextConfig
 from unnoise.encoders.image_conv import ImageConv, ImageConvConfig
 from unnoise.encoders.pair import Pair, PairConfig
 from unnoise.encoders.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from unnoise.core.objective import Batch, Draws
 from unnoise.core.registry import register
 from unnoise.data.feeds import CaptionFeed
 from unnoise.data.store import PictureSet, open_set
-from unnoise.encoders.clip_text import CLIPTextConfig
+from unnoise.encoders.clip_text_config import CLIPTextConfig
 from unnoise.encoders.image_conv import ImageConvConfig
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.errors import UnnoiseError

@@ -5,7 +5,7 @@ from pathlib import Path
 from unnoise.core.registry import register
 from unnoise.data.feeds import CaptionFeed, trained
 from unnoise.data.store import open_set
-from unnoise.encoders.clip_text import CLIPTextConfig
+from unnoise.encoders.clip_text_config import CLIPTextConfig
 from unnoise.encoders.image_conv import ImageConvConfig
 from unnoise.errors import UnnoiseError
 from unnoise.recipes.contrastive import contrastive_training

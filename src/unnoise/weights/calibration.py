@@ -56,6 +56,7 @@ class Calibration(NamedTuple):
         defaults: settings of a request.
         assumed: what was taken for granted and why, a line each.
         undecided: whether the prediction is left to a trial.
+        evidence: what tells the prediction.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Calibration(NamedTuple):
     defaults: dict[str, Any]
     assumed: list[str]
     undecided: bool
+    evidence: str
 
 
 def calibrated(family: Family, config: Any, evidence: Evidence) -> Calibration:
@@ -99,7 +101,7 @@ def calibrated(family: Family, config: Any, evidence: Evidence) -> Calibration:
     assumed = [f"prediction: {'found by a trial' if undecided else prediction} ({why})"]
     if family.alike and not distilled:
         assumed.append(family.alike)
-    return Calibration(title, path, prediction, defaults, assumed, undecided)
+    return Calibration(title, path, prediction, defaults, assumed, undecided, why)
 
 
 def _prediction(

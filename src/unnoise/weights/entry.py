@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from unnoise.errors import UnnoiseError, one_line
 from unnoise.foreign import GGUF, HEAD, PICKLE, SAFETENSORS, ZIP, kind_of, parse_json, read
 from unnoise.weights import roles
+from unnoise.weights.families.family import recognised
 from unnoise.weights.gguf import read_gguf
 from unnoise.weights.header import Header, read_header
 from unnoise.weights.kinds import kind_of_tensors
@@ -167,9 +168,14 @@ def of_pipeline(blank: Entry, folder: Path, inside: list[Entry]) -> Entry | None
     faults = [f"{part}: {parts[part][0].fault}" for part in parts if part not in sound and parts[part][0].fault]
     faults += [f"there are no weights for {', '.join(absent)}; download it again"] if absent else []
     pickled = "" if sound >= set(parts) else ", with parts that are pickles"
+    family = next((entry.family for entry in entries if entry.kind == roles.DENOISER), "")
+    if not family:  # of a network whose widths are nobody's, by the class of the pipeline
+        linear = config(folder / "unet" / "config.json").get("use_linear_projection") is True
+        found = recognised(None, 0, (), str(index.get("_class_name", "")), linear)
+        family = found.name if found is not None else ""
     return blank._replace(
         kind=roles.BROKEN if faults else roles.PICKLE if pickled else roles.CHECKPOINT,
-        family=next((entry.family for entry in entries if entry.kind == roles.DENOISER), ""),
+        family=family,
         what=one_line(f"a model in diffusers' layout: {str(index.get('_class_name', 'of no name'))[:80]}{pickled}"),
         format="diffusers",
         bytes=sum(entry.bytes for entry in entries),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
 from unnoise.weights import keys
 from unnoise.weights.config import to_json
 from unnoise.weights.families.family import DENOISER, Family, Piece
-from unnoise.weights.parts import build
-from unnoise.weights.shards import FLOATS
+from unnoise.weights.shapes import FLOATS
 from unnoise.weights.sources import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRAY = re.compile(  # names in single files that are no weights of a part: schedules, averages, marks, losses
     r"^(model_ema\.|vision_model\.|visual\.|visual_projection\.|.*\.lora_|.*(betas|alphas_cumprod|alphas_cumprod_prev|posterior_\w+|(sqrt|log)_\w+_cumprod|"
@@ -75,7 +75,7 @@ def config_of(piece: Piece, source: Source, layout: str, names: Mapping[str, str
 
 
 def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str, str], folder: bool) -> Part:
-    """A part whose tensors all fit, by name, shape and type.
+    """A part whose tensors all fit, by name and type; ``check_shapes`` is for the rest.
 
     Args:
         folder: whether it is of a folder in diffusers' layout.
@@ -93,8 +93,6 @@ def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str
         raise UnnoiseError(f"{where} lacks {some(found.missing)}", "it is damaged, or of another kind")
     if strange := [each for each in found.strange if not STRAY.search(names[each])]:
         raise UnnoiseError(f"{where} has the unknown {some(strange)}", "it is of a kind that is not known here")
-    entry = {"kind": piece.kind, "name": piece.name, "config": to_json(config)}
-    shapes = {key: tuple(tensor.shape) for key, tensor in build(name, entry, len(rows)).state_dict().items()}
     for row in rows:
         place = source.places[names[row.theirs]]
         if place.dtype not in FLOATS.values():
@@ -102,26 +100,45 @@ def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str
                 f"{where}: {place.name[:80]} is {place.dtype[:20]}, a type that is not drawn with yet",
                 f"use the model in {', '.join(FLOATS)}",
             )
-        for ours, shape in keys.shapes_to_ours(row, place.shape).items():
-            if shapes.pop(ours, None) != shape:
-                raise UnnoiseError(f"{where}: {place.name[:80]} has the shape {list(place.shape)}", "it is damaged")
-    assert not shapes, f"the key table of {name} lacks {sorted(shapes)[:3]}"
     return Part(piece, source, layout, names, config, rows)
 
 
+def check_shapes(name: str, part: Part) -> None:
+    """Ensures that the tensors of a part have the shapes that its network needs.
+
+    Raises:
+        UnnoiseError: they have not; the first is named.
+    """
+    from unnoise.weights.parts import build  # torch, without which headers are read
+
+    entry = {"kind": part.piece.kind, "name": part.piece.name, "config": to_json(part.config)}
+    shapes = {key: tuple(tensor.shape) for key, tensor in build(name, entry, len(part.rows)).state_dict().items()}
+    for row in part.rows:
+        place = part.source.places[part.names[row.theirs]]
+        for ours, shape in keys.shapes_to_ours(row, place.shape).items():
+            if shapes.pop(ours, None) != shape:
+                where = f"the {name} in {part.source.path}"
+                raise UnnoiseError(f"{where}: {place.name[:80]} has the shape {list(place.shape)}", "it is damaged")
+    assert not shapes, f"the key table of {name} lacks {sorted(shapes)[:3]}"
+
+
 def check_widths(family: Family, parts: Mapping[str, Part]) -> None:
-    """Ensures that towers and denoiser, autoencoder and denoiser go together.
+    """Ensures that towers and denoiser, autoencoder and denoiser go together, of those parts that are there.
 
     Raises:
         UnnoiseError: they do not.
     """
+    if DENOISER not in parts:
+        return
     network = parts[DENOISER].config
     for row in family.layout["tokens"]:
+        if not all(name in parts for name in row):
+            continue
         width = sum(parts[name].config.width for name in row)
         if width != network.text_width:
             what = f"{' and '.join(row)} give vectors of width {width}, the denoiser attends to {network.text_width}"
             raise UnnoiseError(what, "the parts are of different models: name others with --part")
-    channels = parts["autoencoder"].config.latent_channels
+    channels = parts["autoencoder"].config.latent_channels if "autoencoder" in parts else network.channels_out
     if channels != network.channels_out:
         what = f"the autoencoder has {channels} channels, the denoiser {network.channels_out}"
         raise UnnoiseError(what, "the parts are of different models: name others with --part")

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from unnoise.errors import UnnoiseError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shape = tuple[int, ...]
 Change = Literal["same", "linear", "conv", "transposed", "rows"]
@@ -120,6 +120,8 @@ def to_theirs(row: Row, tensors: Mapping[str, Tensor]) -> Tensor:
     """Their tensor out of our weights: a view where one of ours makes one of theirs, which need not be contiguous."""
     ours = [tensors[name] for name in row.ours]
     if row.change == "rows":
+        import torch  # headers are read, and tables made, without it
+
         return torch.cat(ours)
     if row.change == "transposed":
         return ours[0].mT

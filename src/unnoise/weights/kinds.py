@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnoise.weights.adapters import as_adapter, as_inversion, modules_of
+from unnoise.weights.families.family import recognised
 from unnoise.weights.shapes import Finding, Shapes, size
 
 ROOT = r"^(?:model\.diffusion_model\.|model\.model\.|diffusion_model\.|unet\.|transformer\.|net\.|model\.)?"
 CROSS = r"attn2\.to_k\.weight$"
-UNETS = {
-    768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL",
-    1280: "the refiner of Stable Diffusion XL",
-}  # fmt: skip
+ADDED = r"(^|\.)(label_emb\.0\.0|add_embedding\.linear_1)\.weight$"
+TOWERS, AUTOENCODER = r"^(cond_stage_model|conditioner\.embedders|text_encoders)\.", r"^(first_stage_model|vae)\."
 OURS = r"^denoiser\.network\.|^autoencoder\.latent_mean|^text(\.[\w-]+)?\.token\.weight|^pair\."
 TINY = "a tiny autoencoder of the TAESD family"
 # (what it is, patterns of which each must be found in some name), the most special first; ^ is a name's beginning
@@ -37,9 +36,6 @@ MODELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a control network (ControlNet)", (r"zero_convs\.0|controlnet_cond_embedding|input_hint_block",)),
     ("a T2I-Adapter", (r"^(adapter\.)?body\.0\.(in_conv|resnets|block1)|^body\.0\.block2",)),
     ("motion modules of AnimateDiff", (r"motion_modules\.\d",)),
-    ("Stable Diffusion XL, one file", (r"^conditioner\.embedders\.1\.model\.", r"^model\.diffusion_model\.")),
-    ("the refiner of Stable Diffusion XL, one file",
-     (r"^conditioner\.embedders\.0\.model\.", r"^model\.diffusion_model\.")),
     ("Flux.3", (r"early_stream_modulations\.",)),
     ("Flux.2", (r"double_stream_modulation_img",)),
     ("Chroma", (r"distilled_guidance_layer\.",)),
@@ -130,18 +126,22 @@ def as_model(tensors: Shapes, text: str) -> Finding | None:
     first = next(matches, None)
     if first is not None and not first[0].startswith(("an autoencoder, original", "a CLIP", "CLIP")):
         return Finding(first[0], details(first[0], tensors))
-    whole = re.search(r"^cond_stage_model\.", text, re.M) is not None
-    if re.search(r"(^|\.)input_blocks\.\d+\.\d+\.", text, re.M):
-        return unet(tensors, "one file" if whole else "the U-Net alone, original names")
-    if re.search(r"(^|\.)down_blocks\.0\.", text, re.M) and re.search(r"(^|\.)time_embedding\.", text, re.M):
-        return unet(tensors, "the U-Net alone, diffusers' names")
+    original = re.search(r"(^|\.)input_blocks\.\d+\.\d+\.", text, re.M)
+    unets = (r"(^|\.)down_blocks\.0\.", r"(^|\.)time_embedding\.")
+    if original or all(re.search(pattern, text, re.M) for pattern in unets):
+        form = "the U-Net alone, original names" if original else "the U-Net alone, diffusers' names"
+        if re.search(TOWERS, text, re.M):
+            form = "one file"
+        elif re.search(AUTOENCODER, text, re.M):
+            form = "one file without text encoders"
+        return unet(tensors, form)
     return Finding(first[0], details(first[0], tensors)) if first is not None else None
 
 
 def unet(tensors: Shapes, form: str) -> Finding:
-    """Which of the U-Nets of Stable Diffusion it is, by the width of its prompts, and what it takes in."""
-    width = size(tensors, CROSS, -1)
-    what = UNETS.get(width or 0, "a U-Net of the Stable Diffusion kind")
+    """Which of the U-Nets of Stable Diffusion it is, as loading it recognises it, and what it takes in."""
+    family = recognised(size(tensors, CROSS, -1), size(tensors, ADDED, 1) or 0, tensors)
+    what = family.title if family is not None else "a U-Net of the Stable Diffusion kind"
     channels = size(tensors, r"(^|\.)(input_blocks\.0\.0|conv_in)\.weight$", 1)
     uses = {4: "", 9: ", for inpainting", 8: ", for editing by instruction", 5: ", with depth", 7: ", the upscaler"}
     facts: dict[str, Any] = {"channels that it takes": channels} if channels else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from unnoise.weights.families.family import families
 from unnoise.weights.header import Header
 from unnoise.weights.kinds import kind_of_tensors
 from unnoise.weights.shapes import size
@@ -14,19 +15,23 @@ KINDS = (CHECKPOINT, DENOISER, AUTOENCODER, TINY, TEXT, ADAPTER, OTHER, PICKLE, 
 UNDECIDED = "sd1 or sdxl"  # of autoencoders with four channels, which no tensor tells apart
 CHANNELS = {4: UNDECIDED, 16: "sd3 or flux1", 32: "flux2"}
 WIDTHS = {768: "clip-l", 1024: "clip-h", 1280: "clip-g", 4096: "t5-xxl"}
-FAMILIES = (  # (family, what a finding's words hold), the most special first
-    ("unnoise", "unnoise"), ("sdxl-refiner", "refiner of Stable Diffusion XL"), ("sdxl", "Stable Diffusion XL"),
-    ("sd1", "Stable Diffusion 1"), ("sd2", "Stable Diffusion 2"), ("sd3", "Stable Diffusion 3"), ("flux1", r"Flux\.1"),
+OTHERS = (  # (family that is not drawn with, what a finding's words hold)
+    ("sd3", "Stable Diffusion 3"), ("flux1", r"Flux\.1"),
     ("flux2", r"Flux\.2"), ("flux3", r"Flux\.3"), ("chroma", "Chroma"), ("qwen-image", "Qwen-Image"),
     ("hidream", "HiDream"), ("krea2", "Krea 2"), ("ernie", "ERNIE"), ("z-image", "Z-Image"), ("lumina2", "Lumina 2"),
     ("pixart", "PixArt"), ("sana", "SANA"), ("hunyuandit", "HunyuanDiT"), ("wan", r"\bWan\b"), ("anima", "Anima"),
 )  # fmt: skip
+FAMILIES = (  # the most special first: a refiner's title holds its base's
+    ("unnoise", "unnoise"),
+    *sorted(((each.name, each.title) for each in families().values()), key=lambda pair: -len(pair[1])),
+    *OTHERS,
+)
 ROLES = (  # (kind, what a finding's words hold), the most special first
     (CHECKPOINT, r"one file|^an unnoise model"), (TINY, "a tiny autoencoder"), (AUTOENCODER, r"^an autoencoder"),
     (ADAPTER, r"^an adapter"),
     (OTHER, r"Adapter|Control|control network|motion modules|upscaler|image encoder$|inversion|optimiser|unnoise"),
     (TEXT, "text encoder|text and image encoders|language model"),
-    (DENOISER, "U-Net alone|denoiser|" + "|".join(pattern for _, pattern in FAMILIES[4:])),
+    (DENOISER, "U-Net alone|denoiser|" + "|".join(pattern for _, pattern in OTHERS)),
 )  # fmt: skip
 PARTS = (  # (part, beginnings of its tensors' names in a checkpoint)
     ("denoiser", r"model\.diffusion_model\."),

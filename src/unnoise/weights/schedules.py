@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unnoise.core.notation import make
 from unnoise.errors import UnnoiseError
 
 # diffusers' class of a scheduler -> our solver; those that are missing leave the family's own
@@ -78,6 +77,8 @@ def _spacing(name: str, values: Mapping[str, Any]) -> str:
 
 def written_schedule(denoiser: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A ``scheduler_config.json`` that ``read_schedule`` reads as this denoiser's entry of a record, and defaults."""
+    from unnoise.core.notation import make  # what draws, without which headers are read
+
     text = str(denoiser["path"])
     zero = text.startswith("zero-snr")
     inner = make("paths", text.removeprefix("zero-snr(").removesuffix(")") if zero else text)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...] | None]]  # {name: (type, shape)}; no shape where only names are known
 MAX_NAME = 1024  # characters of a tensor's name
+FLOATS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # that networks compute with
 
 
 class Span(NamedTuple):
@@ -24,6 +26,16 @@ class Span(NamedTuple):
     shape: tuple[int, ...]
     start: int
     size: int
+
+
+class Place(NamedTuple):
+    """Where a tensor lies: a file, and its name, type and shape there; in a GGUF file also its first byte."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int | None = None
 
 
 class Finding(NamedTuple):

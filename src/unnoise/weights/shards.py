@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,20 +15,10 @@ from unnoise.errors import UnnoiseError
 from unnoise.weights.header import Header, read_header
 from unnoise.weights.parts import build
 from unnoise.weights.record import AGAIN, MODEL, check_file
+from unnoise.weights.shapes import FLOATS, Place
 
 DIGEST = "sha256"  # the key of a header's metadata that distinguishes one shard from all others: of its numbers
-FLOATS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 WHOLE = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}  # of buffers
-
-
-class Place(NamedTuple):
-    """Where a tensor lies: a file, and its name, type and shape there; in a GGUF file also its first byte."""
-
-    file: Path
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int | None = None
 
 
 class Shards:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 from unnoise.foreign import GGUF, HEAD, PICKLE, ZIP, kind_of, parse_json, read
 from unnoise.weights.gguf import gguf_spans
 from unnoise.weights.header import read_header
-from unnoise.weights.shapes import Shapes
-from unnoise.weights.shards import Place, mapped
+from unnoise.weights.shapes import Place, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INDEX = ".safetensors.index.json"
 STEMS = ("diffusion_pytorch_model", "model")  # of the files in a part's folder, as diffusers and transformers call them
@@ -61,6 +61,8 @@ class Source(NamedTuple):
         Raises:
             UnnoiseError: a file is damaged.
         """
+        from unnoise.weights.shards import mapped  # torch, without which headers are read
+
         yield from mapped({name: self.places[name] for name in names})
 
 
@@ -140,7 +142,7 @@ def of_folder(folder: Path, variant: str = "") -> Source:
     names = sorted(each.name for each in folder.iterdir() if each.is_file()) if folder.is_dir() else []
     found: dict[str, str] = {}  # {variant: file}, an index before the whole
     for name in names:
-        key = _variant(name)
+        key = variant_of(name)
         if key is not None and (name.endswith(".json") or key not in found):
             found[key] = name
     if variant and variant not in found:
@@ -156,7 +158,7 @@ def of_folder(folder: Path, variant: str = "") -> Source:
     return source._replace(path=folder, config=config)
 
 
-def _variant(name: str) -> str | None:
+def variant_of(name: str) -> str | None:
     """The variant that a file of weights, or an index, is of; "" for the plain one, None where it is neither."""
     for stem in STEMS:
         if not name.startswith(f"{stem}."):

@@ -1,4 +1,4 @@
-"""Verification of model folders, whole: every file by its hash, every weight a finite number."""
+"""Verification of models, whole: every weight a finite number, and in our own folders every file by its hash."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from unnoise.core.sample import all_finite
 from unnoise.errors import UnnoiseError
 from unnoise.files import expanded, sha256
+from unnoise.weights.fitting import check_shapes
 from unnoise.weights.parts import describe
 from unnoise.weights.record import AGAIN, MODEL, read_record
 from unnoise.weights.shards import Shards
+from unnoise.weights.survey import survey
 
 AT_A_TIME = 2**24  # numbers that are looked at together, so that little memory is needed beside the file's
 
@@ -50,6 +52,28 @@ def verify_model(path: Path) -> Verified:
             if not finite(tensor):
                 raise UnnoiseError(f"{path} has weights that are not finite ({part}.{name})", "train it again")
     return Verified(len(record["files"]), len(record["parts"]), numbers)
+
+
+def verify_published(path: Path) -> Verified:
+    """Reads all numbers of a published model's parts: shapes fit their networks, and all are finite.
+
+    Parts that are missing are not looked for.
+
+    Raises:
+        UnnoiseError: they are not, or there is no model that is known here; the first fault is named.
+    """
+    found, numbers = survey(path), 0
+    for name, fault in found.faults.items():
+        if name not in found.missing:
+            raise fault
+    for name, part in found.parts.items():
+        check_shapes(name, part)
+        for tensor_name, tensor in part.tensors():
+            numbers += tensor.numel()
+            if not finite(tensor):
+                what = f"{path} has weights that are not finite ({name}.{tensor_name})"
+                raise UnnoiseError(what, "download it again, or use another file of this model")
+    return Verified(0, len(found.parts), numbers)
 
 
 def verify_written(path: Path, parts: Mapping[str, nn.Module]) -> None:

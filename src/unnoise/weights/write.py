@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from unnoise.errors import UnnoiseError
-from unnoise.weights.shards import FLOATS, WHOLE
+from unnoise.weights.shapes import FLOATS
+from unnoise.weights.shards import WHOLE
 
 ALIGNED = 8  # bytes of which the header's length is a multiple, as the format's own library has it
 NAMES = {getattr(torch, name): short for name, short in FLOATS.items()} | WHOLE | {torch.float64: "F64"}

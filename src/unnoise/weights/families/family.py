@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
-
-from unnoise.weights.shapes import Shapes
 
 DENOISER = "denoiser"
 
@@ -25,7 +23,7 @@ class Piece:
 
     Attributes:
         kind, name: what builds it, in the registry.
-        names: the module of ``weights.names`` with its key tables.
+        tables: the module of ``weights.names`` with its key tables, which is ``names``.
         folder: of a pipeline in diffusers' layout.
         prefixes: (what its names begin with in a single file, layout of the names behind that), today's spelling first,
             which is the one that is written.
@@ -38,7 +36,7 @@ class Piece:
 
     kind: str
     name: str
-    names: ModuleType
+    tables: str
     folder: str
     prefixes: tuple[tuple[str, str], ...]
     signature: Mapping[str, str]
@@ -46,6 +44,11 @@ class Piece:
     settings: Mapping[str, Any] = field(default_factory=dict)
     hints: Mapping[str, Any] = field(default_factory=dict)
     cut: int = 0
+
+    @cached_property
+    def names(self) -> ModuleType:
+        """The module with its key tables, read when it is first wanted: to recognise a family does without."""
+        return importlib.import_module(f"unnoise.weights.names.{self.tables}")
 
     @property
     def layout(self) -> str:
@@ -89,14 +92,6 @@ class Family:
     alike: str = ""
     index: Mapping[str, Any] = field(default_factory=dict)
 
-    def fits(self, config: Any) -> bool:
-        """Whether a denoiser of that config is of this family."""
-        return (config.text_width, config.added_width) == (self.width, self.added)
-
-    def marked(self, shapes: Shapes, matches: Callable[[str], bool] = lambda name: True) -> bool:
-        """Whether a single file has the marks of this family."""
-        return any(name.startswith(self.marks) for name in shapes if matches(name))
-
     @property
     def towers(self) -> list[str]:
         """The names of its text towers."""
@@ -111,3 +106,29 @@ def families() -> dict[str, Family]:
     modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
     found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
     return {family.name: family for family in found}
+
+
+def recognised(
+    width: int | None, added: int, names: Iterable[str] = (), pipeline: str = "", linear: bool = False
+) -> Family | None:
+    """The family of a denoiser, by the evidence in this order: its widths, names of parts that one family alone has in
+    its single files, the class of its pipeline, the width of its prompts alone. None where nothing tells.
+
+    Args:
+        width: of the prompt's vectors; None where it is not known.
+        added: width of the vector that its level's embedding takes besides; 0 for none.
+        names: of all tensors of a single file.
+        pipeline: the class of diffusers; "" where there is none.
+        linear: whether the projections around its transformers are linear layers.
+    """
+    every = list(families().values())
+    if exact := next((each for each in every if (width, added) == (each.width, each.added)), None):
+        return exact
+    marks = {mark: each for each in every for mark in each.marks}
+    beginnings = tuple(marks)
+    if found := next((name for name in names if name.startswith(beginnings)), None):
+        return next(each for mark, each in marks.items() if found.startswith(mark))
+    fitting = [each for each in every if pipeline in each.pipelines]
+    alike = [each for each in fitting if (each.prediction is None) == linear]  # of one pipeline: SD 2 is linear, 1 not
+    fitting = alike if len(fitting) > 1 else fitting
+    return next(iter(fitting or [each for each in every if each.width == width]), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from unnoise.weights.families.family import Piece
-from unnoise.weights.names import clip, ldm, sd_unet
 
 UNET = {"original": "time_embed.0.weight", "diffusers": "time_embedding.linear_1.weight"}
 LDM = {"original": "decoder.mid.block_1.norm1.weight", "diffusers": "decoder.mid_block.resnets.0.norm1.weight"}
@@ -23,14 +22,14 @@ def unet(**hints: Any) -> Piece:
     """The U-Net; ``hints`` say what its shapes do not: its heads, and the size that it was trained at, in cells."""
     size = {"size": hints.pop("size")} if "size" in hints else {}
     library = ("diffusers", "UNet2DConditionModel")
-    return Piece("networks", "sd-unet", sd_unet, "unet", UNET_PREFIXES, UNET, library, hints={**hints, **size})
+    return Piece("networks", "sd-unet", "sd_unet", "unet", UNET_PREFIXES, UNET, library, hints={**hints, **size})
 
 
 def autoencoder(scale: float) -> Piece:
     """The autoencoder, whose latents are multiplied by ``scale``."""
     prefixes = tuple((prefix, layout) for layout in LDM for prefix in ("first_stage_model.", "vae.", ""))
     library = ("diffusers", "AutoencoderKL")
-    return Piece("autoencoders", "ldm", ldm, "vae", prefixes, LDM, library, hints={"scale": scale})
+    return Piece("autoencoders", "ldm", "ldm", "vae", prefixes, LDM, library, hints={"scale": scale})
 
 
 def clip_l(folder: str, *prefixes: str, **settings: Any) -> Piece:
@@ -39,7 +38,7 @@ def clip_l(folder: str, *prefixes: str, **settings: Any) -> Piece:
     places += (("text_encoders.clip_l.transformer.", "transformers"), ("", "transformers"))
     hints = {"activation": "quick_gelu"}
     library = ("transformers", "CLIPTextModel")
-    return Piece("encoders", "clip-text", clip, folder, places, CLIP, library, {**TOWER, **settings}, hints)
+    return Piece("encoders", "clip-text", "clip", folder, places, CLIP, library, {**TOWER, **settings}, hints)
 
 
 def openclip(
@@ -51,4 +50,4 @@ def openclip(
     places += (("", "openclip"), ("", "transformers"))
     own = {**TOWER, "pad": 0, **settings}
     hints = {"activation": "gelu"}
-    return Piece("encoders", "clip-text", clip, folder, places, CLIP, ("transformers", library), own, hints, cut)
+    return Piece("encoders", "clip-text", "clip", folder, places, CLIP, ("transformers", library), own, hints, cut)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unnoise.encoders.clip_text import ACTIVATIONS, CLIPTextConfig
+from unnoise.encoders.clip_text_config import ACTIVATIONS, CLIPTextConfig
 from unnoise.errors import UnnoiseError
 from unnoise.weights.config import check_only, from_json
 from unnoise.weights.keys import Row, Shape, count, layers, size

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unnoise.autoencoders.ldm import LDMConfig
+from unnoise.autoencoders.ldm_config import LDMConfig
 from unnoise.errors import UnnoiseError
 from unnoise.weights.config import check_only, from_json
 from unnoise.weights.keys import Row, Shape, count, layers, matrices, size

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
-from unnoise.networks.sd_unet import SDUNetConfig
+from unnoise.networks.sd_unet_config import SDUNetConfig
 from unnoise.weights.config import from_json
 from unnoise.weights.keys import Row, Shape, count, layers, matrices, size
 from unnoise.weights.names.sd_unet_config import from_config as from_config

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnoise.errors import UnnoiseError
-from unnoise.networks.sd_unet import SDUNetConfig
+from unnoise.networks.sd_unet_config import SDUNetConfig
 from unnoise.weights.config import check_only, from_json
 
 WHERE = "the U-Net's config.json"
