@@ -23,7 +23,8 @@ from unnoise.weights.families.family import DENOISER, Family, Piece, families
 from unnoise.weights.opening import Opened
 from unnoise.weights.record import read_record
 from unnoise.weights.schedules import written_schedule
-from unnoise.weights.shapes import Place, Shards
+from unnoise.weights.shapes import Place
+from unnoise.weights.shards import Shards
 from unnoise.weights.write import Planned, write_tensors
 
 VERSION = "0.35.0"  # of diffusers, whose layout it is
