@@ -175,6 +175,17 @@ def test_torch_noise_starts_as_large_as_published_schedulers_start() -> None:
     assert float(euler.init_noise_sigma) == pytest.approx(1 / first.here.alpha, rel=1e-5), "in x/alpha"
 
 
+def test_torch_noise_on_the_way_came_with_the_third_rules(engine: Engine) -> None:
+    for rules in (3, 2):
+        request = engine.request(PROMPT, seed=4, noise="torch", steps=2, solver="lcm", rules=rules)
+        shape, generator = engine.model.shape(request), torch.Generator().manual_seed(4)
+        _, second = (torch.randn(shape, generator=generator) for _ in range(2))
+        step = next(each for each in engine.draw([request]) if hasattr(each, "step")).step
+        fresh = (step.run.x - step.there.alpha * step.estimate.x0) / step.there.sigma
+        theirs = second if rules == 3 else NoiseSource([4], shape, index=0).between(step.here, step.there)[0]
+        assert torch.allclose(fresh[0], theirs, atol=1e-5), rules
+
+
 def test_a_folder_of_free_parts_opens_and_draws(tmp_path: Path) -> None:
     parts = tiny.components()
     del parts["text"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise.core.noise import NoiseSource, TorchNoise
+from unnoise.core.level import NoiseLevel
+from unnoise.core.noise import NoiseSource, TorchNoise, TorchStart
 
 SHAPE = (4, 16, 16)
 
@@ -46,3 +47,22 @@ def test_half_precision_rounds_the_same_numbers() -> None:
     half = torch.randn((1, *SHAPE), generator=torch.Generator().manual_seed(5), dtype=torch.float16)
     assert not torch.equal(ours, half.float())
     assert torch.allclose(ours, half.float(), atol=0.01)
+
+
+def test_noise_on_the_way_goes_on_with_the_same_generator() -> None:
+    """As schedulers of diffusers draw that draw once a step; the second of a step is of our own."""
+    here, there = NoiseLevel(0.5, 0.8), NoiseLevel(0.8, 0.5)
+    theirs = torch.Generator().manual_seed(5)
+    source = TorchNoise([5, 6], SHAPE)
+    drawn = [torch.randn(SHAPE, generator=theirs) for _ in range(4)]
+    assert torch.equal(source.initial()[0], drawn[0])
+    for index in (2, 0, 1, 1):
+        step = source.at(index)
+        assert torch.equal(step.between(here, there)[0], drawn[1 + index])
+        other, own = step.between(here, there), NoiseSource([5, 6], SHAPE, index=index)
+        own.between(here, there)
+        assert torch.equal(other, own.between(here, there))
+    between = source.at(1.5).between(here, there)
+    assert torch.equal(between, NoiseSource([5, 6], SHAPE, index=1.5).between(here, there))
+    before = TorchStart([5], SHAPE).at(1)
+    assert torch.equal(before.between(here, there), NoiseSource([5], SHAPE, index=1).between(here, there))

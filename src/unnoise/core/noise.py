@@ -81,18 +81,46 @@ class NoiseSource:
         return self._rows("step", self.index, self._draws)
 
 
-class TorchNoise(NoiseSource):
+class TorchStart(NoiseSource):
     """Noise to start from as torch's own generator draws it, in float32 on the CPU: what diffusers and ComfyUI do.
 
     A seed of theirs is then the same noise, for a picture of the same shape that is drawn alone there, or with a list
-    of generators. Noise on the way is drawn as by ``NoiseSource``: theirs goes on with the same generator, so that it
-    depends on all that was drawn before. Args are those of ``NoiseSource``.
+    of generators. Noise on the way is drawn as by ``NoiseSource``. Args are those of ``NoiseSource``.
     """
 
     def initial(self) -> Tensor:
         """(B, *shape) standard normal noise to start from, each row by a generator of its own."""
-        rows = [torch.randn(self.shape, generator=torch.Generator().manual_seed(seed)) for seed in self.seeds]
+        return self._drawn(0)
+
+    def _drawn(self, before: int) -> Tensor:
+        """(B, *shape) what the generators of the seeds give after so many draws of the same shape."""
+        rows = []
+        for seed in self.seeds:
+            generator = torch.Generator().manual_seed(seed)
+            for _ in range(before):
+                torch.randn(self.shape, generator=generator)
+            rows.append(torch.randn(self.shape, generator=generator))
         return torch.stack(rows).to(device=self.device, dtype=self.dtype)
+
+
+class TorchNoise(TorchStart):
+    """Noise of a whole run as torch's own generator draws it: first what it starts from, then one draw a step.
+
+    So diffusers draws with solvers that draw once a step, such as LCM and Euler ancestral. What a solver draws beyond
+    that, or in a step that begins between two levels, has no counterpart there and is drawn as by ``NoiseSource``. Args
+    are those of ``NoiseSource``.
+    """
+
+    def at(self, index: float) -> TorchNoise:
+        """The source for one step of the run, by its number."""
+        return TorchNoise(self.seeds, self.shape, self.dtype, self.device, index)
+
+    def between(self, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        """(B, *shape) fresh standard normal noise for the interval."""
+        if self._draws or not isinstance(self.index, int):
+            return super().between(here, there)
+        self._draws += 1
+        return self._drawn(1 + self.index)
 
 
 _ROOT = -24  # time below 2^-24, that is sigma/alpha above 4096, is one piece

@@ -17,7 +17,7 @@ from unnoise.core.evaluate import Question
 from unnoise.core.guidance import Asks, Bound, Evaluate, Parts, bind
 from unnoise.core.inversion import invert
 from unnoise.core.level import NoiseLevel
-from unnoise.core.noise import BrownianNoise, NoiseSource, TorchNoise
+from unnoise.core.noise import BrownianNoise, NoiseSource, TorchNoise, TorchStart
 from unnoise.core.sample import Run, Step, check_levels, take
 from unnoise.engine.events import Stepped
 from unnoise.engine.model import Model
@@ -216,7 +216,8 @@ class Drawing:
         """
         request, solver = self.request, self.request.method()
         levels = self._levels(start.strength if start else 1.0)
-        noise = NOISES[request.noise]([seed], self.shape, torch.float32, self.model.device)  # whatever the networks'
+        kind = TorchStart if request.noise == "torch" and request.rules < 3 else NOISES[request.noise]
+        noise = kind([seed], self.shape, torch.float32, self.model.device)  # whatever the networks'
         x, steer = noise.initial() * self._spread(levels[0]), request.steer()
         if start is not None:
             noised = levels[0].mix(start.x0.to(x), noise.initial())

@@ -41,8 +41,8 @@ class Request:
         steps: solver steps, 1 to 10,000.
         solver, spacing: methods of the registry, as ``core.notation`` reads them: "heun", "ddim(eta=0.5)".
         guidance: how to steer, in the same notation; it owns the scale. A ``Guidance`` will do too, in Python alone.
-        noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine; or the
-            start noise that torch's own generator draws, as other tools have it.
+        noise: of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine; or as
+            torch's own generator draws it, as other tools have it.
         weights: whether brackets in prompts weigh words, as ``engine.emphasis`` describes; else they are text.
         clip_skip: the text towers' layer, counted from the end: 1 is the last, 2 the one before; None the model's own.
         start: what identifies the picture that the run starts from; None starts from noise.
@@ -99,7 +99,7 @@ class Request:
         default="independent",
         metadata=option(
             "of solvers that draw it: anew for each step, or along one Brownian path, which more steps refine; torch "
-            "draws the start noise of torch's own generator, as diffusers and ComfyUI do.",
+            "draws the noise of torch's own generator, as diffusers does; ComfyUI starts from the same.",
             kind=Literal["independent", "brownian", "torch"],
         ),
     )
