@@ -147,3 +147,21 @@ def test_what_these_spacings_cannot_do_is_refused() -> None:
         ours("scaled-linear", FIRST, 1000)
     with pytest.raises(UnnoiseError, match="end is called 'second'"):
         make("spacings", "leading(end=second)")
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 7, 10, 20, 25, 50])
+@pytest.mark.parametrize("spacing", ["linspace", "leading"])
+@pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_multistep_schedulers_count_one_level_more(scheduler: str, spacing: str, steps: int) -> None:
+    wanted = of_sigmas(theirs(scheduler, {**SD1, "timestep_spacing": spacing}, steps))
+    found = ours("scaled-linear", f"{spacing}(cleanest=false)", steps)
+    assert far(found, wanted) < NEAR
+    assert far(ours("scaled-linear", spacing, steps), wanted) > 1e-3, "the control"
+
+
+@pytest.mark.parametrize("steps", [50, 20, 10, 4])
+def test_trailing_times_may_stop_at_the_first_level_too(steps: int) -> None:
+    config = {**ZSNR, "set_alpha_to_one": False}
+    found = ours("zero-snr", "trailing(end=first)", steps)
+    assert far(found, of_table(theirs("DDIMScheduler", config, steps))) < NEAR
+    assert far(ours("zero-snr", "trailing", steps), found) > 0.02, "the control"

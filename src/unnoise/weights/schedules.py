@@ -15,7 +15,6 @@ SOLVERS = {
     "DDPMScheduler": "ddpm",
     "EulerDiscreteScheduler": "euler",
     "EulerAncestralDiscreteScheduler": "euler-a",
-    "DPMSolverMultistepScheduler": "dpmpp-2m",
     "DPMSolverSinglestepScheduler": "dpmpp-2s",
     "HeunDiscreteScheduler": "heun",
     "LMSDiscreteScheduler": "lms",
@@ -26,7 +25,19 @@ SOLVERS = {
     "LCMScheduler": "lcm",
     "TCDScheduler": "tcd",
 }
+MULTISTEP = "DPMSolverMultistepScheduler"
+KINDS = {  # (its algorithm_type, its solver_order) -> our solver
+    ("dpmsolver++", 1): "ddim",
+    ("dpmsolver++", 2): "dpmpp-2m",
+    ("dpmsolver++", 3): "dpmpp-3m(published=true)",
+    ("sde-dpmsolver++", 1): "euler-a",
+    ("sde-dpmsolver++", 2): "dpmpp-2m-sde",
+}
 ENDS_AT_FIRST = ("PNDMScheduler", "DDIMScheduler")  # which stop at the table's first level unless they are told not to
+LEADING = (*ENDS_AT_FIRST, "DDPMScheduler")  # where a file does not say which levels are visited; others: linspace
+OWN_LEVELS = ("LCMScheduler", "TCDScheduler")  # those that a student was distilled at
+# which put data in the place of the cleanest of n + 1 levels
+COUNT_ONE_MORE = (MULTISTEP, "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler")
 PREDICTIONS = {"epsilon": "noise", "v_prediction": "v", "sample": "data"}
 PATHS = {"scaled_linear": "scaled-linear", "linear": "ddpm-linear"}
 EDM = "EDM"  # what the classes of another calibration begin with: Playground 2.5, CosXL
@@ -54,25 +65,36 @@ def read_schedule(values: Mapping[str, Any], where: str) -> dict[str, str]:
     if values.get("rescale_betas_zero_snr"):
         path = f"zero-snr({path})"
     found = {"path": path, "prediction": PREDICTIONS[prediction]}
-    if name in SOLVERS:
-        found["solver"] = SOLVERS[name]
+    if solver := _solver(name, values):
+        found["solver"] = solver
     if spacing := _spacing(name, values):
         found["spacing"] = spacing
     return found
 
 
+def _solver(name: str, values: Mapping[str, Any]) -> str:
+    """The rule of one step; "" where it is not known."""
+    if name == MULTISTEP:
+        return KINDS.get((str(values.get("algorithm_type", "dpmsolver++")), values.get("solver_order", 2)), "")
+    return SOLVERS.get(name, "")
+
+
 def _spacing(name: str, values: Mapping[str, Any]) -> str:
     """The levels that a scheduler visits; "" where that is not known."""
-    if name == "LCMScheduler":
+    if name in OWN_LEVELS:
         return f"lcm({int(values.get('original_inference_steps', 50))})"
     if values.get("use_karras_sigmas"):
         return "karras"
-    kind = str(values.get("timestep_spacing", "leading" if name in ENDS_AT_FIRST else ""))
-    if kind == "leading":
-        offset = int(values.get("steps_offset", 0))
-        short = name in ENDS_AT_FIRST and values.get("set_alpha_to_one", True) is False
-        return f"leading({offset}, end=first)" if short and offset else f"leading({offset})"
-    return {"trailing": "trailing", "linspace": "linspace"}.get(kind, "")
+    usual = "leading" if name in LEADING else "linspace" if name in SOLVERS or name == MULTISTEP else ""
+    kind, offset = str(values.get("timestep_spacing", usual)), int(values.get("steps_offset", 0))
+    short = name in ENDS_AT_FIRST and not values.get("set_alpha_to_one", name != "PNDMScheduler")
+    settings = [str(offset)] if kind == "leading" else []
+    if short and (kind == "trailing" or (kind == "leading" and offset)):
+        settings.append("end=first")
+    if name in COUNT_ONE_MORE and kind != "trailing":
+        settings.append("cleanest=false")
+    text = f"{kind}({', '.join(settings)})" if settings else kind
+    return text if kind in ("leading", "trailing", "linspace") else ""
 
 
 def written_schedule(denoiser: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +105,9 @@ def written_schedule(denoiser: Mapping[str, Any], defaults: Mapping[str, Any]) -
     zero = text.startswith("zero-snr")
     inner = make("paths", text.removeprefix("zero-snr(").removesuffix(")") if zero else text)
     solver = str(defaults.get("solver", "euler"))
-    name = next((theirs for theirs, ours in SOLVERS.items() if ours == solver), "EulerDiscreteScheduler")
+    name = next((theirs for theirs, ours in SOLVERS.items() if ours == solver), "")
+    multistep = None if name else next((kind for kind, ours in KINDS.items() if ours == solver), None)
+    name = name or (MULTISTEP if multistep else "EulerDiscreteScheduler")
     spacing = str(defaults.get("spacing", "leading(1)"))
     kind = spacing.partition("(")[0]
     offset = re.search(r"leading\((\d+)", spacing)
@@ -101,8 +125,11 @@ def written_schedule(denoiser: Mapping[str, Any], defaults: Mapping[str, Any]) -
     }
     if kind == "karras":
         values["use_karras_sigmas"] = True
-    if name == "LCMScheduler":
-        values["original_inference_steps"] = 50
+    if name in OWN_LEVELS:
+        original = re.search(r"lcm\((\d+)", spacing)
+        values["original_inference_steps"] = int(original[1]) if original else 50
     if name in ENDS_AT_FIRST:
         values |= {"set_alpha_to_one": "end=first" not in spacing, "skip_prk_steps": True}
+    if multistep:
+        values |= {"algorithm_type": multistep[0], "solver_order": multistep[1]}
     return values
