@@ -56,7 +56,14 @@ def configs(family: Family, **changes: Any) -> dict[str, Any]:
             found[name] = cls(channels=(32, 32, 32, 32), blocks=1, **piece.hints)
         else:
             width = WIDTHS[name]
-            shape = {"vocabulary": VOCABULARY, "length": 77, "width": width, "depth": 3, "heads": max(1, width // 64)}
+            depth = 3 + piece.cut  # an odd number of blocks is taken for a tower whose last one is left out
+            shape = {
+                "vocabulary": VOCABULARY,
+                "length": 77,
+                "width": width,
+                "depth": depth,
+                "heads": max(1, width // 64),
+            }
             own = {**shape, "hidden": 2 * width, "end": VOCABULARY - 1, **piece.hints, **piece.settings}
             found[name] = cls(**own, projection=128 if name == "text.clip-g" else 0)
     return found

@@ -84,7 +84,7 @@ def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str
         UnnoiseError: they do not, which are named.
     """
     config = replace(config_of(piece, source, layout, names, **piece.hints), **piece.settings)
-    if layout == "transformers" and (folder or config.depth % 2) and getattr(config, "layer", 1) > 1 and piece.cut:
+    if piece.cut and (folder or config.depth % 2):  # whole towers have an even number of blocks
         config = replace(config, cut=piece.cut)
     rows = piece.names.table(config, layout)
     where = f"the {name} in {source.path}"

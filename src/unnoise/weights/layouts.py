@@ -25,6 +25,7 @@ from unnoise.weights.record import read_record
 from unnoise.weights.schedules import written_schedule
 from unnoise.weights.shapes import Place
 from unnoise.weights.shards import Shards
+from unnoise.weights.survey import ZEROS
 from unnoise.weights.write import Planned, write_tensors
 
 VERSION = "0.35.0"  # of diffusers, whose layout it is
@@ -155,6 +156,8 @@ def write_diffusers(model: Contents, path: Path, dtype: torch.dtype | None = Non
         write_json(folder / "scheduler/scheduler_config.json", schedule)
         index["scheduler"] = ["diffusers", schedule["_class_name"]]
         index |= model.family.index
+        if ZEROS in index:
+            index[ZEROS] = model.record["layout"].get("empty") == "zeros"
         write_json(folder / "model_index.json", index)
     return count
 

@@ -124,7 +124,7 @@ def _opened(found: Survey) -> Opened:
     entry = record["parts"][DENOISER]
     entry |= {"path": calibration.path, "prediction": calibration.prediction, "noise_label": "index"}
     entry["config"]["size"] = calibration.defaults["size"][0] // STRIDE
-    record |= {"layout": dict(family.layout), "defaults": dict(calibration.defaults)}
+    record |= {"layout": dict(found.layout), "defaults": dict(calibration.defaults)}
     return Opened(
         found.path, family, dict(found.parts), record, calibration.undecided, tuple(calibration.assumed),
         found.matched, found.total, found.unknown,

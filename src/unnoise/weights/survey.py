@@ -21,6 +21,7 @@ from unnoise.weights.sources import Source, open_source, read_config
 PIPELINE, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
 USES = {5: "depth", 7: "the upscaler", 8: "editing by instruction"}  # of U-Nets with so many channels, not drawn with
 PLAIN, INPAINTING = 4, 9  # channels that a U-Net of Stable Diffusion takes in
+ZEROS = "force_zeros_for_empty_prompt"  # of an index of diffusers
 Finder = Callable[[str, str], Sequence[Path]]  # (family, part) -> files that have this part
 Found = tuple[Source, str, dict[str, str]]  # (source, layout, {name in the key table: name in the source})
 
@@ -39,6 +40,7 @@ class Survey:
         faults: {part, or what is wrong: why}, in the order in which they should be mended; empty if nothing is.
         missing: parts that are nowhere; they are among the faults.
         calibration: what its numbers mean; None where that is not known here.
+        layout: how its text towers make one condition, as the family's or as the folder says.
         matched, total: how many tensors of its files belong to parts, and how many they have.
         unknown: names that belong to no part.
     """
@@ -52,6 +54,7 @@ class Survey:
     faults: Mapping[str, UnnoiseError]
     missing: tuple[str, ...]
     calibration: Calibration | None
+    layout: Mapping[str, Any]
     matched: int
     total: int
     unknown: tuple[str, ...]
@@ -116,8 +119,15 @@ def survey(
         faults,
         tuple(missing),
         calibration,
+        _layout(chosen, pipeline or {}),
         *_counted(chosen, found, fit, whole),
     )
+
+
+def _layout(family: Family, pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    """How text towers make one condition; a folder says what an empty negative prompt is."""
+    own = {"empty": "zeros" if pipeline[ZEROS] else "encoded"} if ZEROS in pipeline else {}
+    return {**family.layout, **own}
 
 
 def denoiser_of(folder: Path) -> Source:
