@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import tyro
@@ -51,6 +51,10 @@ def test_a_new_recipe_needs_no_edit_here(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def another(flag: str, default: Any, kind: Any) -> tuple[list[str], Any]:
     """(what is typed, what it must become): a value of that kind that is not the default."""
+    if type(None) in get_args(kind):  # Path, a number, or one of a list; or nothing
+        (kind,) = (each for each in get_args(kind) if each is not type(None))
+        if kind in (int, float):
+            return ["7"], kind(7)
     if get_origin(kind) is Literal:
         value = next(each for each in get_args(kind) if each != default)
         return [str(value)], value
@@ -63,9 +67,26 @@ def another(flag: str, default: Any, kind: Any) -> tuple[list[str], Any]:
     if isinstance(default, str):
         return ["gelu"], "gelu"
     if isinstance(default, bool):
-        return [], not default
+        return [], not default  # see ``switch``
     value = default + 1 if isinstance(default, int) else default / 2 + 0.03
     return [str(value)], value
+
+
+def kind_of(function: Any, flag: str) -> Any:
+    """The annotation of a setting, also of one that is a field of an argument."""
+    kind: Any = None
+    for name in flag.removeprefix("--").replace("-", "_").split("."):
+        if kind is None:
+            kind = inspect.signature(function, eval_str=True).parameters[name].annotation
+        else:
+            kind = get_type_hints(kind)[name]
+    return kind
+
+
+def switch(flag: str, default: Any) -> str:
+    """What is typed to set it: of a switch that is on, the word that turns it off."""
+    before, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"--{before}{dot}no-{name}" if default is True else flag
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -81,9 +102,8 @@ def test_every_setting_can_be_set(recipe: str) -> None:
     signature = inspect.signature(function, eval_str=True)
     take.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": None}
     for flag, default in settings(function):
-        parameter = signature.parameters.get(flag.removeprefix("--").replace("-", "_"))
-        typed, wanted = another(flag, default, parameter and parameter.annotation)
-        tyro.cli(take, args=[flag, *typed])
+        typed, wanted = another(flag, default, kind_of(function, flag))
+        tyro.cli(take, args=[switch(flag, default), *typed])
         got: Any = found
         for name in flag.removeprefix("--").replace("-", "_").split("."):
             got = got[name] if isinstance(got, dict) else getattr(got, name)

@@ -31,7 +31,7 @@ from unnoise.engine.words import WORDS, read_vocabulary, vocabulary
 from unnoise.networks.unet import UNetConfig
 from unnoise.recipes.folder import SCALES, fresh
 from unnoise.recipes.latent import encode_captions
-from unnoise.recipes.watched import EvenLevels, copies, spread, strange_to
+from unnoise.recipes.watched import EvenLevels, at_once, copies, spread, strange_to
 from unnoise.study.distances import Figure
 from unnoise.study.memorisation import copied, nearest, singled_out, thumbnails
 from unnoise.training.runner import run
@@ -304,6 +304,10 @@ def test_levels_are_even(name: str) -> None:
 def test_some_of_many_are_spread() -> None:
     assert spread(range(100), 4) == [0, 25, 50, 75]
     assert spread([3, 5], 4) == [3, 5]
+
+
+def test_large_pictures_are_encoded_in_small_groups() -> None:
+    assert [at_once(side) for side in (64, 128, 256, 512, 2048)] == [128, 32, 8, 2, 1]
 
 
 # copies

@@ -33,6 +33,7 @@ def average(
     """
     from unnoise.cli.main import parse
     from unnoise.cli.record import found_again, read_run
+    from unnoise.cli.train import suited
     from unnoise.core.registry import find
     from unnoise.files import alone
     from unnoise.training import checkpoint
@@ -48,7 +49,8 @@ def average(
     if out.exists():
         raise UnnoiseError(f"{out} already exists", "name another --out")
     function = find("recipes", recipe)
-    training = parse(function, recipe_arguments(found_again(options, run, function)), f"unnoise train {recipe}")
+    arguments = recipe_arguments(found_again(options, run, function))
+    training = parse(suited(function, arguments), arguments, f"unnoise train {recipe}")
     with alone(run):  # no training deletes a checkpoint meanwhile
         healthy = [path for path in checkpoint.checkpoints(run / CHECKPOINTS) if checkpoint.healthy(path)]
         if not healthy:
@@ -66,7 +68,8 @@ def average(
         )
     record = {"width": width, "step": trainer.step, "checkpoints": len(healthy), "error": round(fit.error, 5)}
     with trainer.averaged(width) as modules:
-        save_model(out, training.finish(modules), {**training.info, "average": record}, training.texts)
+        info = {**training.info, "average": record}
+        save_model(out, training.finish(modules), info, training.texts, training.precision)
     if as_json:
         print(json.dumps({"model": str(out), **record}))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unnoise.cli.meant import nameable
-from unnoise.cli.record import found_again, read_run, record
+from unnoise.cli.record import found_again, read_run, record, value_of
 from unnoise.core import checks, registry
 from unnoise.errors import UnnoiseError, one_line
 from unnoise.files import expanded
@@ -72,6 +72,7 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
     import functools
     import inspect
 
+    recipe = suited(recipe, args)
     signature = inspect.signature(recipe, eval_str=True)
     run = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, default=RunOptions(), annotation=RunOptions)
 
@@ -83,6 +84,33 @@ def _with_options(recipe: Any, name: str, args: list[str]) -> Any:
     whole.__signature__ = signature.replace(parameters=[*parameters, run], return_annotation=None)  # type: ignore[attr-defined]
     whole.__annotations__ = {p.name: p.annotation for p in [*parameters, run]}
     whole.__doc__ = (recipe.__doc__ or "").rstrip() + "\n        run: where and on what it runs.\n    "
+    return whole
+
+
+def suited(recipe: Any, args: Sequence[str]) -> Any:
+    """The recipe's function with the defaults that suit what is typed.
+
+    A recipe says so by an attribute ``suited``: (an argument's name, what gives other defaults by that argument).
+    """
+    import functools
+    import inspect
+
+    name, others = getattr(recipe, "suited", ("", None))
+    typed = value_of(f"--{name}", args)
+    changed = others(typed) if typed and others is not None else {}
+    if not changed:
+        return recipe
+    signature = inspect.signature(recipe, eval_str=True)
+
+    @functools.wraps(recipe)
+    def whole(**settings: Any) -> Any:
+        return recipe(**{**changed, **settings})
+
+    parameters = [
+        p.replace(default=changed.get(p.name, p.default), kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in signature.parameters.values()
+    ]
+    whole.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return whole
 
 

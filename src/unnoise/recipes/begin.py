@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unnoise.engine.load import model_folder
+from unnoise.core.autoencoder import Autoencoder
+from unnoise.core.denoiser import Denoiser
+from unnoise.encoders.tokenizer import Tokenizer
+from unnoise.engine.load import default_model, model_folder, read_tokenizer
 from unnoise.errors import UnnoiseError
 from unnoise.weights.model import load_model
 from unnoise.weights.parts import describe
 from unnoise.weights.record import read_file
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a training of a denoiser starts from.
+
+    Attributes:
+        parts: "autoencoder", the text tower, and "denoiser" where one is trained further.
+        tokenizer: of the tower.
+        trained: {part: the trainings that it went through}.
+        tower: what the tower's part is called.
+        record: what the record of the new model takes over, such as its ``layout``.
+        precision: of the new model's weights, or {part: precision}.
+    """
+
+    parts: Mapping[str, nn.Module]
+    tokenizer: Tokenizer
+    trained: Mapping[str, Any]
+    tower: str = "text"
+    record: Mapping[str, Any] = field(default_factory=dict)
+    precision: torch.dtype | Mapping[str, torch.dtype] = torch.bfloat16
 
 
 def begin_from(init: Path, modules: Mapping[str, nn.Module], part: str, tokenizer: str | None = None) -> list[Any]:
@@ -52,3 +77,55 @@ def history(record: Mapping[str, Any], part: str) -> list[Any]:
     """The trainings that a part of a model went through, by its record; empty where it has no such list."""
     trained = record.get("trained", {})
     return list(trained.get(part, [])) if isinstance(trained, dict) else []
+
+
+def starting_parts(
+    autoencoder: Path | Callable[[Tensor], Autoencoder] | None,
+    text: Path | None,
+    init: Path | None,
+    pixels: Callable[[], Tensor],
+) -> Beginning:
+    """The parts that a training starts from, their tokenizer, and how each was trained.
+
+    Args:
+        autoencoder: a model folder, or what makes one of the pictures from ``pixels``.
+        text, init: model folders.
+        pixels: the uint8 pictures (N, 3, H, W) that are trained on.
+
+    Raises:
+        UnnoiseError: ``init`` beside another text tower or other latents than its own: a denoiser knows only the words
+            and the latents that it was trained with.
+    """
+    if init is not None and text is not None:
+        raise UnnoiseError("--init brings its own text tower", "leave out --text")
+    text_folder = model_folder(text or init or default_model())
+    if callable(autoencoder):
+        parts, auto_record = dict[str, nn.Module](autoencoder=autoencoder(pixels())), dict[str, Any]()
+    else:
+        parts, auto_record = load_model(model_folder(autoencoder or init or default_model()), ["autoencoder"])
+    others, record = load_model(text_folder, ["text", "denoiser"] if init else ["text"])
+    if init is not None and autoencoder is not None:
+        own, _ = load_model(text_folder, ["autoencoder"])
+        if not same_latents(own["autoencoder"], parts["autoencoder"]):
+            hint = "leave --autoencoder out, or name one that was trained with --keep-latents"
+            raise UnnoiseError("--autoencoder makes other latents than the denoiser of --init knows", hint)
+    if "tokenizer.json" not in record["files"]:
+        raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
+    tokenizer = read_tokenizer(text_folder, record, others["text"])
+    histories = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
+    return Beginning(parts | others, tokenizer, histories | {"denoiser": history(record, "denoiser") if init else []})
+
+
+def warm_start(denoiser: Denoiser, start: nn.Module) -> None:
+    """Takes over the weights of a trained denoiser.
+
+    Raises:
+        UnnoiseError: it is of another kind: its network, path, prediction or noise label differ.
+    """
+    ours, theirs = describe(denoiser), describe(start)
+    for key in ours:
+        if ours[key] != theirs[key]:
+            raise UnnoiseError(
+                f"--init has another {key}: {theirs[key]}, not {ours[key]}", "train it by its own recipe"
+            )
+    denoiser.load_state_dict(start.state_dict())

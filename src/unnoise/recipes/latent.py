@@ -24,7 +24,8 @@ from unnoise.data.folder import SIZE
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.engine import Engine
-from unnoise.engine.load import default_model, model_folder, read_tokenizer
+from unnoise.engine.foreign import tokenizer_file
+from unnoise.engine.load import default_model, layout_of, model_folder
 from unnoise.engine.model import Model
 from unnoise.engine.words import WORDS, vocabulary
 from unnoise.errors import UnnoiseError
@@ -32,13 +33,11 @@ from unnoise.objectives.denoising import DenoisingObjective
 from unnoise.objectives.times import TimeSampler
 from unnoise.objectives.weightings import Weighting
 from unnoise.pictures import from_bytes
-from unnoise.recipes.begin import history, same_latents
+from unnoise.recipes.begin import Beginning, starting_parts, warm_start
 from unnoise.recipes.terms import Terms, WithOthers, lasting
-from unnoise.recipes.watched import copies, kept_back, kept_items, prompts_of, strange_to, taught_words
+from unnoise.recipes.watched import at_once, copies, kept_back, kept_items, prompts_of, strange_to, taught_words
 from unnoise.training.plan import Training
 from unnoise.training.settings import TrainSettings
-from unnoise.weights.model import load_model
-from unnoise.weights.parts import describe
 
 PREVIEW_PROMPTS = (
     "red apple",
@@ -78,7 +77,7 @@ def encode_pictures(autoencoder: Autoencoder, pictures: PictureSet) -> dict[str,
 
     def compute() -> dict[str, Tensor]:
         parts = []
-        for rows in torch.split(pictures.pictures(), 32):
+        for rows in torch.split(pictures.pictures(), at_once(pictures.side)):
             x = from_bytes(rows).contiguous(memory_format=torch.channels_last)
             parts.append(autoencoder.encode(x))
         return {"mean": torch.cat([p.mean.cpu() for p in parts]), "std": torch.cat([p.std.cpu() for p in parts])}
@@ -96,7 +95,8 @@ def encode_captions(text: nn.Module, pictures: PictureSet, items: list[int], tok
         ids = CaptionIds([pictures.captions[i] for i in items], tokenizer).unique
         parts = [text(rows) for rows in torch.split(torch.cat([ids, tokenizer([""])]), 256)]
         whole = Condition.cat(parts)
-        return {"tokens": whole.tokens, "token_mask": whole.token_mask, "pooled": whole.pooled}  # type: ignore[dict-item]
+        made = {"tokens": whole.tokens, "token_mask": whole.token_mask, "pooled": whole.pooled}
+        return {name: tensor for name, tensor in made.items() if tensor is not None}
 
     which = hashlib.sha256(repr(items).encode()).hexdigest()
     transform = {"items": which, "what": "captions", "tokenizer": tokenizer.json}
@@ -125,29 +125,36 @@ def latent_training(
     defaults: Mapping[str, Any],
     terms: Terms = Terms(),
     prompts: Sequence[str] = PREVIEW_PROMPTS,
+    beginning: Beginning | None = None,
 ) -> Training:
     """A training of a denoiser on latents, by whichever recipe; see the recipes for what each argument means.
 
     Args:
         network, shape: its name in the registry, and its config.
         autoencoder: a model folder, or what makes one of the uint8 pictures (N, 3, H, W) that are trained on.
+        beginning: the parts themselves, which fit the pictures; their denoiser is what is trained.
     """
     items = trained(pictures, "denoiser")
-    check_size(pictures)
     options = terms.options(shape)
-    parts, tokenizer, before = starting_parts(autoencoder, text, init, partial(pictures.pictures, items))
-    torch.manual_seed(train.seed)
-    built = find("networks", network)(shape).to(memory_format=torch.channels_last)
-    denoiser = Denoiser(built, path, prediction, noise_label)
-    if init is not None:
-        warm_start(denoiser, parts["denoiser"])
+    if beginning is None:
+        check_size(pictures)
+        begun = starting_parts(autoencoder, text, init, partial(pictures.pictures, items))
+        torch.manual_seed(train.seed)
+        built = find("networks", network)(shape).to(memory_format=torch.channels_last)
+        denoiser = Denoiser(built, path, prediction, noise_label)
+        if init is not None:
+            warm_start(denoiser, begun.parts["denoiser"])
+    else:
+        begun, denoiser = beginning, beginning.parts["denoiser"]  # type: ignore[assignment]
+    parts, tokenizer, name = begun.parts, begun.tokenizer, begun.tower
     denoiser.requires_grad_(True)
-    tower = parts["text"].requires_grad_(text_rate > 0)
+    tower = parts[name].requires_grad_(text_rate > 0)
     learnt = tower if text_rate > 0 else None
     objective = DenoisingObjective(denoiser, times, weighting, learnt, text_rate, drop, **options)
     # the first that takes long: all else was refused before
     latents = encode_pictures(parts["autoencoder"], pictures)  # type: ignore[arg-type]
-    fits(shape, latents["mean"].shape, parts["text"].config.width)  # type: ignore[arg-type,union-attr]
+    if beginning is None:
+        fits(shape, latents["mean"].shape, tower.config.width)  # type: ignore[arg-type,union-attr]
     identity = {
         "recipe": recipe,
         "network": shape,
@@ -156,7 +163,7 @@ def latent_training(
         **settings,
         **terms.identity(),
     }
-    identity["given"] = {name: weights_sha256(part) for name, part in parts.items()}
+    identity["given"] = {each: weights_sha256(part) for each, part in parts.items()}
     identity["tokenizer"] = hashlib.sha256(tokenizer.json.encode()).hexdigest()
 
     def feed(rows: list[int]) -> LatentFeed | WithOthers:
@@ -166,13 +173,17 @@ def latent_training(
 
     def finish(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         done = Denoiser(modules["denoiser"], path, prediction, noise_label).eval()
-        return {"autoencoder": parts["autoencoder"], "text": modules.get("text", tower), "denoiser": done}
+        return {"autoencoder": parts["autoencoder"], name: modules.get("text", tower), "denoiser": done}
 
     font = pictures.manifest.get("origin", {}).get("font", {})
     now = {"recipe": recipe, **train.length(), "batch": train.batch, "font": font}
-    info = {"name": recipe, "trained": {**before, "denoiser": [*before["denoiser"], now]}, "defaults": dict(defaults)}
-    captions, words = [pictures.captions[i] for i in items], taught_words(model_folder(text or init or default_model()))
-    taught = vocabulary([*(words or () if init else ()), *(caption for each in captions for caption in each)])
+    before = begun.trained
+    histories = {**before, "denoiser": [*before["denoiser"], now]}
+    info = {**begun.record, "name": recipe, "trained": histories, "defaults": dict(defaults)}
+    captions, files, words = [pictures.captions[i] for i in items], {tokenizer_file(name): tokenizer.json}, None
+    if beginning is None:  # a published model knows more words than anybody could list
+        words = taught_words(model_folder(text or init or default_model()))
+        files[WORDS] = vocabulary([*(words or () if init else ()), *(caption for each in captions for caption in each)])
     kept = kept_items(pictures)
     texts = [*prompts, *prompts_of(pictures, kept, tokenizer)]
     return Training(
@@ -181,9 +192,10 @@ def latent_training(
         train,
         identity,
         finish,
-        previewer(tokenizer, info, texts or prompts_of(pictures, items, tokenizer)),
+        previewer({name: tokenizer}, info, texts or prompts_of(pictures, items, tokenizer)),
         info,
-        texts={"tokenizer.json": tokenizer.json, WORDS: taught},
+        texts=files,
+        precision=begun.precision,
         kept_back=kept_back(objective, kept, items, feed),
         copied=copies(pictures, kept, items, parts["autoencoder"]),  # type: ignore[arg-type]
         notes=strange_to(words, captions),
@@ -204,53 +216,6 @@ def check_size(pictures: PictureSet) -> None:
         )
 
 
-def starting_parts(
-    autoencoder: Path | Callable[[Tensor], Autoencoder] | None,
-    text: Path | None,
-    init: Path | None,
-    pixels: Callable[[], Tensor],
-) -> tuple[dict[str, nn.Module], Tokenizer, dict[str, Any]]:
-    """The parts that a training starts from, their tokenizer, and how each was trained.
-
-    Raises:
-        UnnoiseError: ``init`` beside another text tower or other latents than its own: a denoiser knows only the words
-            and the latents that it was trained with.
-    """
-    if init is not None and text is not None:
-        raise UnnoiseError("--init brings its own text tower", "leave out --text")
-    text_folder = model_folder(text or init or default_model())
-    if callable(autoencoder):
-        parts, auto_record = dict[str, nn.Module](autoencoder=autoencoder(pixels())), dict[str, Any]()
-    else:
-        parts, auto_record = load_model(model_folder(autoencoder or init or default_model()), ["autoencoder"])
-    others, record = load_model(text_folder, ["text", "denoiser"] if init else ["text"])
-    if init is not None and autoencoder is not None:
-        own, _ = load_model(text_folder, ["autoencoder"])
-        if not same_latents(own["autoencoder"], parts["autoencoder"]):
-            hint = "leave --autoencoder out, or name one that was trained with --keep-latents"
-            raise UnnoiseError("--autoencoder makes other latents than the denoiser of --init knows", hint)
-    if "tokenizer.json" not in record["files"]:
-        raise UnnoiseError(f"the model at {text_folder} has no tokenizer.json", "name another model folder")
-    tokenizer = read_tokenizer(text_folder, record, others["text"])
-    histories = {"autoencoder": history(auto_record, "autoencoder"), "text": history(record, "text")}
-    return parts | others, tokenizer, histories | {"denoiser": history(record, "denoiser") if init else []}
-
-
-def warm_start(denoiser: Denoiser, start: nn.Module) -> None:
-    """Takes over the weights of a trained denoiser.
-
-    Raises:
-        UnnoiseError: it is of another kind: its network, path, prediction or noise label differ.
-    """
-    ours, theirs = describe(denoiser), describe(start)
-    for key in ours:
-        if ours[key] != theirs[key]:
-            raise UnnoiseError(
-                f"--init has another {key}: {theirs[key]}, not {ours[key]}", "train it by its own recipe"
-            )
-    denoiser.load_state_dict(start.state_dict())
-
-
 def fits(network: Any, latents: Sequence[int], text_width: int) -> None:
     """Ensures that a network's config has the shape of what it is trained on: latents (N, C, h, w), and a text width.
 
@@ -266,7 +231,7 @@ def fits(network: Any, latents: Sequence[int], text_width: int) -> None:
 
 
 def previewer(
-    tokenizer: Tokenizer, info: Mapping[str, Any], prompts: Sequence[str]
+    tokenizers: Mapping[str, Tokenizer], info: Mapping[str, Any], prompts: Sequence[str]
 ) -> Callable[[Mapping[str, nn.Module]], Tensor]:
     """Draws prompts by the inference engine itself, each with seed 1; one that stands again, with the next."""
     seeds = [1 + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
@@ -274,7 +239,7 @@ def previewer(
     def preview(parts: Mapping[str, nn.Module]) -> Tensor:
         device = next(parts["denoiser"].parameters()).device
         parts = {name: part.to(device) for name, part in parts.items()}
-        engine = Engine(Model(parts, {"text": tokenizer}, info))
+        engine = Engine(Model(parts, tokenizers, info, layout=layout_of(info)))
         return engine.pixels(
             [engine.request(prompt, seed=seed, steps=20) for prompt, seed in zip(prompts, seeds, strict=True)]
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from unnoise.core.autoencoder import Autoencoder
 from unnoise.core.level import NoiseLevel
 from unnoise.core.path import Path as NoisePath
+from unnoise.data.folder import SIZE
 from unnoise.data.store import PictureSet
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.words import WORDS, read_vocabulary, words_of
@@ -27,6 +28,7 @@ from unnoise.weights.record import read_file, read_record
 
 LONG = 24  # characters of a word in a note: a text without blanks is one
 WATCHED = 64  # pictures on either side, at most
+ENCODED = 32  # pictures of the usual size that pass an autoencoder at once, and as many pixels of another size
 DRAWN = 16  # captions of pictures kept back that a preview draws
 SPAN = 4.0  # log-SNR from -SPAN, where only the prompt tells what a picture will be, to SPAN, where it is all but there
 
@@ -38,6 +40,11 @@ class EvenLevels(TimeSampler):
         """Times of the path whose log-SNR lies u of the way from -SPAN to SPAN; (B,) float64."""
         sigma = torch.exp(SPAN - 2 * SPAN * u.double())
         return torch.as_tensor(path.time_of(NoiseLevel(torch.ones_like(sigma), sigma))).clamp(path.t_min, 1.0)
+
+
+def at_once(side: int) -> int:
+    """How many pictures of that side pass an autoencoder at once."""
+    return max(1, ENCODED * SIZE**2 // side**2)
 
 
 def kept_items(pictures: PictureSet) -> list[int]:
@@ -90,9 +97,11 @@ def copies(
         far = thumbnails(pictures.pictures(list(items)))
         device = next(autoencoder.parameters()).device
         with torch.inference_mode():
-            x = from_bytes(pictures.pictures(rows)).to(device).contiguous(memory_format=torch.channels_last)
-            again = to_bytes(autoencoder.decode(autoencoder.encode(x).mean)).cpu()
-        return far, singled_out(again, far)
+            again = []
+            for some in torch.split(pictures.pictures(rows), at_once(pictures.side)):
+                x = from_bytes(some).to(device).contiguous(memory_format=torch.channels_last)
+                again.append(to_bytes(autoencoder.decode(autoencoder.encode(x).mean)).cpu())
+        return far, singled_out(torch.cat(again), far)
 
     def figure(preview: Tensor) -> Figure:
         far, real = references()

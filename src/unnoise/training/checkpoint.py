@@ -19,6 +19,7 @@ from unnoise.files import discard, explain, new_folder, save_tensors, sha256, sw
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+UNKNOWN = ("BF", "F8")  # how types begin that numpy does not have
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -98,13 +99,16 @@ class Saved(Mapping[str, Tensor]):
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        with safe_open(file, "pt") as opened:
+        with safe_open(file, "np") as opened:
             self.names = frozenset(opened.keys())
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:
             raise KeyError(name)
-        with safe_open(self.file, "pt") as opened:
+        with safe_open(self.file, "np") as opened:
+            if not opened.get_slice(name).get_dtype().startswith(UNKNOWN):
+                return torch.from_numpy(opened.get_tensor(name))
+        with safe_open(self.file, "pt") as opened:  # which maps the whole file, and counts it as memory of its own
             tensor: Tensor = opened.get_tensor(name)
             return tensor
 

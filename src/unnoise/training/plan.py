@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unnoise.core.objective import Objective
@@ -33,6 +34,7 @@ class Training:
         copied: from the preview's pictures how much more than pictures kept back they single out a training picture:
             (share, low, high, count), of which 0.5 is not at all and 1 a copyist.
         notes: what a person should know before it begins, a line each.
+        precision: of the model's weights, or {part: precision}.
     """
 
     objective: Objective
@@ -46,3 +48,4 @@ class Training:
     kept_back: KeptBack | None = None
     copied: Callable[[Tensor], tuple[float, float, float, int]] | None = None
     notes: Sequence[str] = ()
+    precision: torch.dtype | Mapping[str, torch.dtype] = torch.bfloat16

@@ -115,7 +115,8 @@ def run(
                     trainer.save()  # a disk that cannot be written is better found now than in an hour
                 _loop(training, trainer, report, folder, flag)
             with trainer.averaged() as modules:
-                save_model(folder / MODEL, training.finish(modules), training.info, training.texts, replace=True)
+                finished = training.finish(modules)
+                save_model(folder / MODEL, finished, training.info, training.texts, training.precision, replace=True)
     except OSError as error:
         raise explain(error, folder) from None
     return folder / MODEL

@@ -32,7 +32,7 @@ class TrainSettings:
         cooldown: the last part of the training, in [0, 1], over which the rate falls linearly to a hundredth.
         clip: largest norm of AdamW's gradients.
         averages: relative widths of the running averages of weights (sigma_rel of arXiv 2312.02696), between 0 and
-            0.28; the narrowest makes the model.
+            0.28; the narrowest makes the model. None: the weights themselves make it.
         seed: 0 to 2^63 - 1, of data order, noise, times and dropout.
         checkpoint_every: samples between two checkpoints.
         preview_every: samples between two preview sheets; 0 for none.
@@ -68,7 +68,7 @@ class TrainSettings:
         plain["minutes"] = checks.number("minutes", self.minutes, 0, LONGEST)
         plain["cooldown"] = checks.number("cooldown", self.cooldown, 0, 1)
         plain["clip"] = checks.number("clip", self.clip, above=0, most=math.inf)
-        widths = checks.several("averages", self.averages, partial(checks.number, above=0, below=WIDEST), most=64)
+        widths = checks.several("averages", self.averages, partial(checks.number, above=0, below=WIDEST), 0, 64)
         plain |= {"averages": tuple(widths), "seed": checks.seed("seed", self.seed)}
         for name, value in plain.items():
             object.__setattr__(self, name, value)
