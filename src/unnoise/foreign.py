@@ -159,8 +159,19 @@ def read(path: Path, limit: int, start: int = 0) -> bytes:
         raise UnnoiseError(f"{path} cannot be read ({reason})", "check the path") from None
 
 
-def parse_json(data: bytes) -> Any:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:80]!r} stands there twice")
+    return record
+
+
+def parse_json(data: bytes, unique: bool = False) -> Any:
     """The value of a JSON text in UTF-8, UTF-16 or UTF-32, which may have a byte order mark.
+
+    Args:
+        unique: refuse objects with two values of one name, of which programs take different ones.
 
     Raises:
         ValueError: it is no JSON, is nested too deeply, or has too many objects.
@@ -168,7 +179,7 @@ def parse_json(data: bytes) -> Any:
     if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
         raise ValueError(f"more than {MAX_CONTAINERS:,} objects and lists")
     try:
-        return json.loads(data.decode(json.detect_encoding(data)))
+        return json.loads(data.decode(json.detect_encoding(data)), object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

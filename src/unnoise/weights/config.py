@@ -59,6 +59,20 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     raise wrong
 
 
+def check_extent(where: str, **counts: tuple[int, int]) -> None:
+    """Ensures that counts of others' settings are small enough to make a table of, before one is made.
+
+    Args:
+        counts: {what is counted: (how many, how many at most)}.
+
+    Raises:
+        UnnoiseError: one is below 0 or too large; no published model has as many.
+    """
+    for name, (value, most) in counts.items():
+        if not 0 <= value <= most:
+            raise UnnoiseError(f"{where} has {value} {name}, out of range: 0 to {most}", "it is damaged; copy it again")
+
+
 def check_only(values: Mapping[str, Any], only: Mapping[str, tuple[tuple[Any, ...], str]], where: str) -> None:
     """Ensures that others' settings which ours have no field for have values that ours can stand for.
 

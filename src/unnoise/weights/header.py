@@ -106,7 +106,7 @@ def _read(path: Path) -> tuple[Header, dict[str, Span]]:
             f"the header of {path} claims {length:,} bytes, more than {MAX_HEADER:,}", "check where it is from"
         )
     try:
-        return _parse(parse_json(read(path, length, 8)), size - 8 - length, size)
+        return _parse(parse_json(read(path, length, 8), unique=True), size - 8 - length, size)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnnoiseError(f"the header of {path} is damaged ({error})", "copy or download it again") from None
 
@@ -128,4 +128,18 @@ def _parse(header: dict[str, Any], room: int, size: int) -> tuple[Header, dict[s
             raise ValueError(f"{name[:80]!r} has {end - start} bytes for {math.prod(shape)} numbers of {dtype}")
         tensors[name] = (str(dtype), shape)
         spans[name] = Span(str(dtype), shape, size - room + start, end - start)
+    check_apart(spans)
     return Header(tensors, metadata, size), spans
+
+
+def check_apart(spans: Mapping[str, Span]) -> None:
+    """Ensures that no two tensors share bytes.
+
+    Raises:
+        ValueError: two do; they are named.
+    """
+    before = ""
+    for name, span in sorted(spans.items(), key=lambda item: (item[1].start, item[1].size)):
+        if span.size and before and span.start < spans[before].start + spans[before].size:
+            raise ValueError(f"{before[:80]!r} and {name[:80]!r} overlap")
+        before = name if span.size else before

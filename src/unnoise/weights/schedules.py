@@ -40,6 +40,7 @@ OWN_LEVELS = ("LCMScheduler", "TCDScheduler")  # those that a student was distil
 COUNT_ONE_MORE = (MULTISTEP, "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler")
 PREDICTIONS = {"epsilon": "noise", "v_prediction": "v", "sample": "data"}
 PATHS = {"scaled_linear": "scaled-linear", "linear": "ddpm-linear"}
+LEVELS = 1000  # of the table of every family here
 EDM = "EDM"  # what the classes of another calibration begin with: Playground 2.5, CosXL
 AGAIN = "use the model's own file, or a model of another family"
 
@@ -61,32 +62,51 @@ def read_schedule(values: Mapping[str, Any], where: str) -> dict[str, str]:
     if schedule not in PATHS or values.get("trained_betas") is not None:
         raise UnnoiseError(f"{where} has betas that are not read here ({schedule[:40]})", AGAIN)
     start, end = values.get("beta_start", 1e-4), values.get("beta_end", 0.02)
+    betas = isinstance(start, int | float) and isinstance(end, int | float) and not isinstance(start, bool)
+    if not betas or not 0 < start <= end < 1:
+        what = f"{where} has beta_start {str(start)[:40]} and beta_end {str(end)[:40]}"
+        raise UnnoiseError(what, "0 < beta_start <= beta_end < 1: copy the model again")
+    whole(values, "num_train_timesteps", LEVELS, LEVELS, LEVELS, where)
     path = f"{PATHS[schedule]}({start:.10g}, {end:.10g})"
     if values.get("rescale_betas_zero_snr"):
         path = f"zero-snr({path})"
     found = {"path": path, "prediction": PREDICTIONS[prediction]}
-    if solver := _solver(name, values):
+    if solver := _solver(name, values, where):
         found["solver"] = solver
-    if spacing := _spacing(name, values):
+    if spacing := _spacing(name, values, where):
         found["spacing"] = spacing
     return found
 
 
-def _solver(name: str, values: Mapping[str, Any]) -> str:
+def whole(values: Mapping[str, Any], name: str, default: int, low: int, high: int, where: str) -> int:
+    """A whole number of a scheduler's settings.
+
+    Raises:
+        UnnoiseError: it is none, or out of range.
+    """
+    value = values.get(name, default)
+    if type(value) is not int or not low <= value <= high:
+        reach = f"{low} to {high}" if low < high else f"{low}"
+        raise UnnoiseError(f"{where} has {name} {str(value)[:40]!r}, out of range: {reach}", AGAIN)
+    return value
+
+
+def _solver(name: str, values: Mapping[str, Any], where: str) -> str:
     """The rule of one step; "" where it is not known."""
     if name == MULTISTEP:
-        return KINDS.get((str(values.get("algorithm_type", "dpmsolver++")), values.get("solver_order", 2)), "")
+        order = whole(values, "solver_order", 2, 1, 3, where)
+        return KINDS.get((str(values.get("algorithm_type", "dpmsolver++")), order), "")
     return SOLVERS.get(name, "")
 
 
-def _spacing(name: str, values: Mapping[str, Any]) -> str:
+def _spacing(name: str, values: Mapping[str, Any], where: str) -> str:
     """The levels that a scheduler visits; "" where that is not known."""
     if name in OWN_LEVELS:
-        return f"lcm({int(values.get('original_inference_steps', 50))})"
+        return f"lcm({whole(values, 'original_inference_steps', 50, 1, LEVELS, where)})"
     if values.get("use_karras_sigmas"):
         return "karras"
     usual = "leading" if name in LEADING else "linspace" if name in SOLVERS or name == MULTISTEP else ""
-    kind, offset = str(values.get("timestep_spacing", usual)), int(values.get("steps_offset", 0))
+    kind, offset = str(values.get("timestep_spacing", usual)), whole(values, "steps_offset", 0, 0, LEVELS - 1, where)
     short = name in ENDS_AT_FIRST and not values.get("set_alpha_to_one", name != "PNDMScheduler")
     settings = [str(offset)] if kind == "leading" else []
     if short and (kind == "trailing" or (kind == "leading" and offset)):

@@ -241,15 +241,21 @@ def _counted(
         for name in names.values()
     }
     rest = sorted(name for _, name in every - used - unfit)
-    unknown = [name for name in rest if not STRAY.search(name) and not _ignored(name, family)]
+    ignored = _ignored(family)
+    unknown = [name for name in rest if not STRAY.search(name) and not ignored(name)]
     return len(used), len(every), tuple(unknown)
 
 
-def _ignored(name: str, family: Family) -> bool:
-    """Whether a name is of those that files have beside weights, such as the places of CLIP's positions."""
-    return any(
-        name.startswith(prefix) and re.search(pattern, piece.names.tidied(name[len(prefix) :], layout))
+def _ignored(family: Family) -> Callable[[str], bool]:
+    """Tells whether a name is of those that files have beside weights, such as the places of CLIP's positions."""
+    patterns = {
+        (prefix, layout, piece.tables): (piece.names.tidied, re.compile("|".join(piece.names.IGNORED[layout])))
         for piece in family.pieces.values()
         for prefix, layout in piece.prefixes
-        for pattern in piece.names.IGNORED[layout]
+        if piece.names.IGNORED[layout]
+    }
+    rows = [(prefix, layout, *found) for (prefix, layout, _), found in patterns.items()]
+    return lambda name: any(
+        name.startswith(prefix) and pattern.search(tidied(name[len(prefix) :], layout))
+        for prefix, layout, tidied, pattern in rows
     )

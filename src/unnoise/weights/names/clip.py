@@ -12,7 +12,7 @@ from typing import Any
 
 from unnoise.encoders.clip_text_config import ACTIVATIONS, CLIPTextConfig
 from unnoise.errors import UnnoiseError
-from unnoise.weights.config import check_only, from_json
+from unnoise.weights.config import check_extent, check_only, from_json
 from unnoise.weights.keys import Row, Shape, count, layers, size
 
 LAYOUTS = ("transformers", "openclip")
@@ -63,6 +63,7 @@ ONLY = {
     "model_type": (("clip_text_model",), "another network than CLIP's text tower"),
     "layer_norm_eps": ((1e-5,), "another epsilon in its norms"),
 }
+MAX_DEPTH = 128  # published: 32
 HEAD_WIDTH = 64  # of every published tower
 LEGACY_END = (
     2  # what older configs say of the end; they read the prompt at its largest id, which is the vocabulary's last
@@ -140,6 +141,7 @@ def from_config(values: Mapping[str, Any]) -> CLIPTextConfig:
     projected = "CLIPTextModelWithProjection" in classes or "CLIPModel" in classes
     named["projection"] = values.get("projection_dim", 512) if projected else 0
     config: CLIPTextConfig = from_json(CLIPTextConfig, named, WHERE)
+    check_extent(WHERE, num_hidden_layers=(config.depth, MAX_DEPTH))
     if config.activation not in ACTIVATIONS:
         raise UnnoiseError(f"{WHERE} has the activation {config.activation!r}", f"one of: {', '.join(ACTIVATIONS)}")
     legacy = {"end": config.vocabulary - 1} if config.end == LEGACY_END else {}

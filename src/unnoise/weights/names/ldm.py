@@ -6,12 +6,13 @@ those of ``AutoencoderKL``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unnoise.autoencoders.ldm_config import LDMConfig
 from unnoise.errors import UnnoiseError
-from unnoise.weights.config import check_only, from_json
+from unnoise.weights.config import check_extent, check_only, from_json
 from unnoise.weights.keys import Row, Shape, count, layers, matrices, size
 
 LAYOUTS = ("original", "diffusers")
@@ -54,6 +55,7 @@ ONLY = {
     "up_block_types": (("UpDecoderBlock2D",), f"blocks of another kind, {NO_FIELD}"),
 }
 WHERE = "the autoencoder's config.json"
+MAX_LEVELS, MAX_BLOCKS = 8, 16  # published: 4, 2
 
 
 def places(levels: int, blocks: int, layout: str) -> Iterator[tuple[str, int, str, str]]:
@@ -133,6 +135,7 @@ def from_shapes(shapes: Mapping[str, Shape], layout: str, **hints: Any) -> LDMCo
     blocks = count(shapes, f"{below}0.block." if layout == "original" else f"{below}0.resnets.")
     if not levels or not blocks:
         raise UnnoiseError("the weights are not those of an autoencoder of latent diffusion", "use another file")
+    check_extent("the autoencoder", levels=(levels, MAX_LEVELS), blocks=(blocks, MAX_BLOCKS))
     channels = [0] * levels
     for kind, level, _, theirs in places(levels, blocks, layout):
         if kind == "residual":
@@ -171,6 +174,10 @@ def from_config(values: Mapping[str, Any]) -> LDMConfig:
         "groups": values.get("norm_num_groups", 32),
     }
     config: LDMConfig = from_json(LDMConfig, named, WHERE)
+    check_extent(WHERE, levels=(len(config.channels), MAX_LEVELS), layers_per_block=(config.blocks, MAX_BLOCKS))
+    if not (math.isfinite(config.scale) and config.scale > 0 and math.isfinite(config.shift)):
+        what = f"{WHERE} has the scaling_factor {config.scale:g} and the shift_factor {config.shift:g}"
+        raise UnnoiseError(what, "a scale is positive, and both are finite: copy the model again")
     return config
 
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from unnoise.errors import UnnoiseError
 from unnoise.networks.sd_unet_config import SDUNetConfig
-from unnoise.weights.config import from_json
+from unnoise.weights.config import check_extent, from_json
 from unnoise.weights.keys import Row, Shape, count, layers, matrices, size
+from unnoise.weights.names.sd_unet_config import MAX_BLOCKS, MAX_LEVELS, per_level
 from unnoise.weights.names.sd_unet_config import from_config as from_config
-from unnoise.weights.names.sd_unet_config import per_level
 from unnoise.weights.names.sd_unet_config import to_config as to_config
 
 LAYOUTS = ("original", "diffusers")
@@ -228,4 +228,5 @@ def extent(shapes: Mapping[str, Shape], layout: str) -> tuple[int, int]:
             "the weights are not those of a U-Net with the same number of blocks at each resolution",
             "use a model of Stable Diffusion 1, 2 or XL",
         )
+    check_extent("the U-Net", levels=(levels, MAX_LEVELS), blocks=(blocks, MAX_BLOCKS))
     return levels, blocks

@@ -7,9 +7,10 @@ from typing import Any
 
 from unnoise.errors import UnnoiseError
 from unnoise.networks.sd_unet_config import SDUNetConfig
-from unnoise.weights.config import check_only, from_json
+from unnoise.weights.config import check_extent, check_only, from_json
 
 WHERE = "the U-Net's config.json"
+MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 16, 32  # published: 4, 2, 10
 NO_FIELD = "which this network does not do"
 ONLY = {
     "_class_name": (("UNet2DConditionModel",), "another network"),
@@ -73,15 +74,16 @@ def from_config(values: Mapping[str, Any]) -> SDUNetConfig:
     if not isinstance(channels, list | tuple) or not channels or not all(type(each) is int for each in channels):
         raise UnnoiseError(f"{WHERE} has block_out_channels {channels!r}, no list of widths", "copy the model again")
     levels = len(channels)
+    check_extent(WHERE, levels=(levels, MAX_LEVELS))
     named: dict[str, Any] = {"channels": channels}
     depth = per_level(values.get("transformer_layers_per_block", 1), levels, "transformer_layers_per_block")
     kinds = per_level(
         values.get("down_block_types", ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)), levels, "down_block_types"
     )
     ups = values.get("up_block_types", ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
-    if any(kind not in ("DownBlock2D", "CrossAttnDownBlock2D") for kind in kinds) or list(ups) != [
-        str(kind).replace("Down", "Up") for kind in reversed(kinds)
-    ]:
+    mirrored = [str(kind).replace("Down", "Up") for kind in reversed(kinds)]
+    known = all(kind in ("DownBlock2D", "CrossAttnDownBlock2D") for kind in kinds)
+    if not known or not isinstance(ups, list | tuple) or list(ups) != mirrored:
         raise UnnoiseError(
             f"{WHERE} has blocks of a kind that this network has not, or others on its way up than down",
             "use a model of Stable Diffusion 1, 2 or XL",
@@ -104,6 +106,11 @@ def from_config(values: Mapping[str, Any]) -> SDUNetConfig:
         "groups": values.get("norm_num_groups", 32),
     }
     config: SDUNetConfig = from_json(SDUNetConfig, named, WHERE)
+    check_extent(
+        WHERE,
+        layers_per_block=(config.blocks, MAX_BLOCKS),
+        transformer_layers_per_block=(max(*config.depth, config.middle), MAX_DEPTH),
+    )
     if not config.middle or any(kind.startswith("Cross") and n == 0 for n, kind in zip(depth, kinds, strict=True)):
         raise UnnoiseError(f"{WHERE} has transformers without blocks", "use a model of Stable Diffusion 1, 2 or XL")
     return config
