@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from engine.test_decoders import write
 from unnoise.cli.main import main
 from unnoise.cli.replay import compare
+from unnoise.engine import decoders
+from unnoise.engine import load as loading
 from unnoise.engine.engine import Engine, finished
 from unnoise.engine.metadata import Record, record_of, to_png
 from unnoise.engine.request import FORMAT
@@ -256,3 +259,71 @@ def test_a_start_that_was_tampered_with(
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"unnoise: the record in {path} ")
     assert err.endswith("; generate the picture again\n") or " cannot be drawn: st" in err
+
+
+def test_a_picture_is_decoded_again_by_what_decoded_it(
+    say: Say, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNNOISE_HOME", str(tmp_path / "home"))
+    how = ("--seed", 1, "--model", tiny_model)
+    status, _, err = say("generate", "red apple", *how, "--decoder", "linear")
+    assert status == 0
+    assert "pictures are decoded by a linear map" in err
+    path = tmp_path / "pictures" / "red-apple-1.png"
+    record = json.loads(Image.open(path).text["unnoise"])  # type: ignore[attr-defined]
+    assert record["model"]["decoder"]["kind"] == "linear"
+    assert say("replay", path, "--model", tiny_model)[:2] == (0, f"{path}: equal, every pixel is the same\n")
+    status, out, _ = say("replay", path, "--model", tiny_model, "--decoder", "own")
+    assert status == 1
+    assert "decoded by the model's own decoder, it was by linear" in out
+    other = {**record["model"], "decoder": {**record["model"]["decoder"], "hash": "0"}}
+    status, out, _ = say("replay", edited(path, model=other), "--model", tiny_model)
+    assert status == 0
+    assert "decoded by linear, it was by one of other numbers" in out
+    status, _, err = say("replay", edited(path, model={**other, "decoder": 3}), "--model", tiny_model)
+    assert status == 1
+    assert "damaged" in err
+
+
+def test_a_tiny_decoder_is_found_in_the_list_or_missed(
+    say: Say, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNNOISE_HOME", str(tmp_path / "home"))
+    file = tmp_path / "models" / "taesd_decoder.safetensors"
+    write(file)
+    assert say("generate", "red apple", "--seed", 1, "--model", tiny_model, "--decoder", file)[0] == 0
+    path = tmp_path / "pictures" / "red-apple-1.png"
+    assert "VAE Decoder: TAESD" in Image.open(path).text["parameters"]  # type: ignore[attr-defined]
+    status, out, _ = say("replay", path, "--model", tiny_model)
+    assert status == 1
+    assert "decoded by the model's own decoder, it was by taesd_decoder; name that with --decoder" in out
+    for more in (("--decoder", file), ()):
+        status, out, _ = say("replay", path, "--model", tiny_model, *more)
+        assert (status, out) == (0, f"{path}: equal, every pixel is the same\n")
+        assert say("models", "add", file.parent)[0] == 0
+
+
+def test_frames_of_a_published_model_are_decoded_cheaply(
+    say: Say, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture is the same to the bit, the film another; --decoder own makes both as ever."""
+    monkeypatch.setenv("UNNOISE_HOME", str(tmp_path / "home"))
+    how = ("--seed", 1, "--steps", 3, "--gif", "--model", tiny_model)
+    plain = ((), ("--decoder", "own"))
+    folders = [tmp_path / name for name in ("ours", "own", "cheap")]
+    for more, folder in zip(plain, folders, strict=False):
+        assert say("generate", "red apple", *how, *more, "--out", folder)[0] == 0
+    monkeypatch.setattr(decoders, "is_dear", lambda *args: True)
+    load = loading.load_own
+    monkeypatch.setattr(
+        loading,
+        "load_own",
+        lambda *args: (model := load(*args)).with_part("autoencoder", model.autoencoder, family="sd1"),
+    )
+    status, _, err = say("generate", "red apple", *how, "--out", folders[2])
+    assert status == 0
+    assert "frames on the way are decoded by a linear map" in err
+    pictures = [np.asarray(Image.open(folder / "red-apple-1.png")).tobytes() for folder in folders]
+    films = [(folder / "red-apple-1.gif").read_bytes() for folder in folders]
+    assert pictures[0] == pictures[1] == pictures[2]
+    assert films[0] == films[1] != films[2]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PNGS = [1, 0, 3, 1, 1, 20, 0, 2, 1, 0, 0, 1, 0]  # files that each block of docs/python.md writes
+PNGS = [1, 0, 3, 1, 1, 20, 0, 0, 2, 1, 0, 0, 1, 0]  # files that each block of docs/python.md writes
 
 
 def blocks(page: str) -> list[str]:
@@ -25,6 +25,7 @@ def test_the_pages_have_python() -> None:
 def test_python_runs(number: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unnoise.engine.load.default_model", lambda: tiny_model)
+    monkeypatch.setenv("UNNOISE_HOME", str(tmp_path / "home"))
     exec(compile(blocks("docs/python.md")[number], "python.md", "exec"), {})
     assert not torch.is_inference_mode_enabled()
     assert len(list(tmp_path.glob("*.png"))) == PNGS[number]

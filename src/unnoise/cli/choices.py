@@ -1,4 +1,4 @@
-"""Options on models of other tools, which several verbs take."""
+"""Options on a model, of other tools above all, which several verbs take."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from unnoise.errors import UnnoiseError
 from unnoise.files import expanded
 
 
-def choices(part: Sequence[str], family: str | None, prediction: str | None, download: bool = False) -> Choices:
-    """What the options ``--part NAME=FILE``, ``--family``, ``--prediction`` and ``--download`` say.
+def choices(
+    part: Sequence[str],
+    family: str | None,
+    prediction: str | None,
+    download: bool = False,
+    decoder: str | None = None,
+) -> Choices:
+    """What the options ``--part NAME=FILE``, ``--family``, ``--prediction``, ``--download`` and ``--decoder`` say.
 
     Raises:
         UnnoiseError: one is no such thing, a part is given twice, or there is no file of that name.
@@ -25,7 +31,7 @@ def choices(part: Sequence[str], family: str | None, prediction: str | None, dow
         if name in parts:
             raise UnnoiseError(f"--part {name} is given twice", "leave one of them out")
         parts[name] = path if exists(path := expanded(file)) else named(name, file, download)
-    return Choices(parts, family, prediction, download)
+    return Choices(parts, family, prediction, download, decoder)
 
 
 def named(part: str, file: str, download: bool) -> Path:

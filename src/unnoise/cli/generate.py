@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,6 +44,7 @@ def generate(
     part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FILE")] = (),
     family: str | None = None,
     prediction: str | None = None,
+    decoder: Annotated[str | None, tyro.conf.arg(metavar="own|tiny|linear|FILE")] = None,
     download: bool = False,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -72,6 +74,8 @@ def generate(
         part: a part of a model of other tools, such as autoencoder=FILE or text.clip-l=FILE; may be given again.
         family: of such a model, where its file is taken for another: sd1, sd2, sdxl, sdxl-refiner.
         prediction: what such a model predicts, where its file does not say: noise or v.
+        decoder: what turns latents into pictures: the model's own; a tiny one, quick and rough; a linear map, rougher;
+            a file of TAESD. Left out: the own, and a rough one for the frames of --strip and --gif if the own is slow.
         download: fetch the model if it is a name on a hub, such as owner/name, and not here yet.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto is what the device computes fastest.
@@ -124,10 +128,11 @@ def generate(
     from unnoise.cli.job import Job, check_prompts
     from unnoise.cli.nearest import training_pictures
     from unnoise.data.square import open_picture, open_unchanged
-    from unnoise.engine.engine import sources_of
+    from unnoise.engine.decoders import with_preview
+    from unnoise.engine.engine import Engine, sources_of
     from unnoise.engine.load import load_engine
 
-    engine = load_engine(model, device, dtype, threads, compiled, choices(part, family, prediction, download))
+    engine = load_engine(model, device, dtype, threads, compiled, choices(part, family, prediction, download, decoder))
     if example is not None:
         settings |= example.fit(engine, settings["negative"], not literal)
     others = [Prompt(settings["negative"], "--negative"), Prompt(settings["invert"] or "", "--invert")]
@@ -140,6 +145,8 @@ def generate(
     settings |= own | {"weights": not literal}
     job = Job(engine, settings, sources, out, metadata, strict, strip, gif, index, tuple(axes))
     first = job.prepare(all_prompts[0].text, seed)
+    if (strip or gif) and first.size is not None:
+        job = replace(job, engine=Engine(with_preview(engine.model, first.size)))
     started = time.perf_counter()
     entries: list[dict[str, Any]] = []
     images: list[Image.Image] = []

@@ -31,6 +31,7 @@ def replay(
     part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FILE")] = (),
     family: str | None = None,
     prediction: str | None = None,
+    decoder: Annotated[str | None, tyro.conf.arg(metavar="own|tiny|linear|FILE")] = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     threads: int | None = None,
@@ -45,6 +46,7 @@ def replay(
         mask: the mask that it was drawn with, where it was.
         model: what it was made with, as `unnoise generate` takes it; the model that comes with unnoise if left out.
         part, family, prediction: as `unnoise generate` was given them.
+        decoder: as `unnoise generate` takes it; the recorded one if left out, where it is at hand.
         device: cpu, cuda, or auto.
         dtype: precision of the computation; auto takes the recorded one.
         threads: processor threads; the recorded number if left out.
@@ -54,8 +56,9 @@ def replay(
     from unnoise.cli.choices import choices
     from unnoise.cli.like import foreign
     from unnoise.cli.output import ready_folder, save
+    from unnoise.engine.decoders import recorded
     from unnoise.engine.load import load_engine
-    from unnoise.engine.metadata import about_maker, read_pictures, to_png, weights_sha256
+    from unnoise.engine.metadata import about_maker, about_model, read_pictures, to_png
 
     try:
         pairs = read_pictures(picture)
@@ -74,14 +77,16 @@ def replay(
     before = record.made_by.get("threads")
     if threads is None and isinstance(before, int) and 1 <= before <= 256:
         threads = before
-    engine = load_engine(model, device, dtype, threads, choices=choices(part, family, prediction))
+    if decoder is None:
+        decoder = recorded(record.model.get("decoder"))
+    engine = load_engine(model, device, dtype, threads, choices=choices(part, family, prediction, decoder=decoder))
     new = [again(engine, each, start, mask) for _, each in pairs]
     verdict, distance = worst([compare(old, image) for (old, _), image in zip(pairs, new, strict=True)])
     here = about_maker(engine.model)
     with ready_folder(out) if out else nullcontext():
-        data = to_png(new[0], record._replace(made_by=here))
+        data = to_png(new[0], record._replace(model=about_model(engine.model), made_by=here))
         path = save(data, out, f"{picture.stem}-replayed") if out else None
-    notes = changed(record, here, weights_sha256(engine.model.record))
+    notes = changed(record, here, about_model(engine.model))
     if as_json:
         print(json.dumps({"verdict": verdict, **distance, "notes": notes, "path": str(path) if path else None}))
     else:
@@ -91,11 +96,15 @@ def replay(
         raise SystemExit(1)
 
 
-def changed(record: Record, here: Mapping[str, Any], weights: str) -> list[str]:
-    """Notes on what has changed since a picture was made: weights, versions, device, other pictures beside it."""
+def changed(record: Record, here: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    """Notes on what has changed since a picture was made: weights, decoder, versions, device, pictures beside it."""
+    from unnoise.engine.decoders import difference
+
     notes = []
-    if weights != record.model["sha256"]:
+    if model["sha256"] != record.model["sha256"]:
         notes.append(f"made with other weights ({str(record.model.get('name'))[:40]!r}); name theirs with --model")
+    if (other := difference(record.model.get("decoder"), model.get("decoder"))) is not None:
+        notes.append(other)
     if record.shared:
         notes.append("it was drawn beside others, which changes bits by rounding")
     then = record.made_by

@@ -62,13 +62,13 @@ class Stepped(NamedTuple):
 
     @property
     def picture(self) -> Image.Image:
-        """The picture that the denoiser now predicts."""
-        return self.model.decode(self.step.estimate.x0, self.start)[0]
+        """The picture that the denoiser now predicts, decoded as previews are."""
+        return self.model.decode(self.step.estimate.x0, self.start, preview=True)[0]
 
     @property
     def noisy(self) -> Image.Image:
-        """The state before the step, decoded as it is."""
-        return self.model.decode(self.step.x)[0]
+        """The state before the step, decoded as it is, as previews are."""
+        return self.model.decode(self.step.x, preview=True)[0]
 
     @property
     def finished(self) -> Image.Image:

@@ -32,19 +32,22 @@ FIRST_LABEL = 999.0  # the noisiest level of a table of 1000
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person may say of a model of other tools.
+    """What a person may say of a model; of those of other tools all of it.
 
     Attributes:
         parts: {part: file or folder to take it from}, in place of the model's own.
         family: its name, where it is recognised wrongly or not at all.
         prediction: what its denoiser predicts: "noise" or "v".
         download: whether a model that is named may be fetched from a hub.
+        decoder: what decodes pictures: "own", "tiny", "linear", or a file; see ``engine.decoders``. None is the own,
+            with previews by another where the own is slow.
     """
 
     parts: Mapping[str, Path] = field(default_factory=dict)
     family: str | None = None
     prediction: str | None = None
     download: bool = False
+    decoder: str | None = None
 
 
 def load_foreign(path: Path, device: torch.device, dtype: torch.dtype, choices: Choices = Choices()) -> Model:

@@ -15,6 +15,7 @@ from torch import nn
 from unnoise.core import checks
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.engine.conditioner import Layout
+from unnoise.engine.decoders import with_decoder
 from unnoise.engine.engine import Engine
 from unnoise.engine.fit import check_fit, check_tower
 from unnoise.engine.foreign import Choices, load_foreign, tokenizer_file
@@ -117,7 +118,7 @@ def load_engine(
         device, dtype: where and in which precision it computes.
         threads: processor threads; None leaves them as they are.
         compiled: compile the denoiser for this machine, by ``kernels.compiled``.
-        choices: what a person says of a model of other tools.
+        choices: what a person says of the model.
 
     Raises:
         UnnoiseError: there is no whole model, or the device or dtype cannot be had, or there is no compiler.
@@ -130,6 +131,8 @@ def load_engine(
         torch.set_num_threads(threads)
     check_threads(where)
     whole = (load_foreign if is_foreign(folder) else load_own)(folder, where, precision, choices)
+    if choices.decoder is not None:
+        whole = with_decoder(whole, choices.decoder, choices.download)
     if compiled:
         compile_network(whole.denoiser.network)
     return Engine(whole)
@@ -142,7 +145,7 @@ def load_own(folder: Path, device: torch.device, dtype: torch.dtype, choices: Ch
         UnnoiseError: there is no whole model, or its parts do not fit.
     """
     parts, record = load_model(folder, drawing_parts(read_record(folder)), device, dtype)
-    if replace(choices, download=False) != Choices():
+    if replace(choices, download=False, decoder=None) != Choices():
         raise UnnoiseError(f"{folder} is a model of unnoise, which knows its parts", "leave out --part and the like")
     towers = [name for name in parts if is_tower(name)]
     tokenizers = {name: read_tokenizer(folder, record, parts[name], name) for name in towers}

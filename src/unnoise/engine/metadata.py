@@ -50,7 +50,7 @@ class Record(NamedTuple):
     Attributes:
         request: it, complete.
         row, batch, shared: as in ``events.Finished``.
-        model: "name" and "sha256" of the model.
+        model: "name" and "sha256" of the model; "decoder", if another than its own drew, as ``engine.decoders`` has it.
         made_by: versions, device, precision and threads.
     """
 
@@ -94,14 +94,17 @@ class Record(NamedTuple):
         whole = request.size is not None and isinstance(own.model, dict) and isinstance(own.model.get("sha256"), str)
         if not whole or any(type(value) is not kind for value, kind in zip(own[1:], kinds, strict=True)):
             raise damaged
+        if not isinstance(own.model.get("decoder", {}), dict):
+            raise damaged
         if not (0 <= own.row < own.batch <= 64 and 0 <= request.seed - own.row < 2**63):
             raise damaged
         return own
 
 
 def about_model(model: Model) -> dict[str, Any]:
-    """The entry of a record on its model."""
-    return {"name": str(model.record.get("name", "")), "sha256": weights_sha256(model.record)}
+    """The entry of a record on its model, and on what decodes in its autoencoder's place."""
+    about = {"name": str(model.record.get("name", "")), "sha256": weights_sha256(model.record)}
+    return about | ({"decoder": model.record["decoder"]} if "decoder" in model.record else {})
 
 
 def about_maker(model: Model) -> dict[str, Any]:
@@ -130,6 +133,7 @@ def infotext(record: Record, size: Sequence[int], more: Mapping[str, str] | None
     request = record.request
     solver = make("solvers", request.solver)
     eta = changed("solvers", solver).get("eta")
+    decoder = record.model.get("decoder", {}).get("kind")
     fields = {
         "Steps": request.steps,
         "Sampler": written("solvers", request.solver),
@@ -139,6 +143,7 @@ def infotext(record: Record, size: Sequence[int], more: Mapping[str, str] | None
         "Size": "x".join(map(str, size)),
         "Model hash": record.model["sha256"][:10],
         "Model": re.sub(r'[,:"\s]+', " ", str(record.model.get("name", ""))).strip(),
+        "VAE Decoder": "TAESD" if decoder == "tiny" else "",
         "Clip skip": "" if request.clip_skip is None else request.clip_skip,
         "Denoising strength": "" if request.strength is None else f"{request.strength:g}",
         "Eta DDIM" if solver.name == "ddim" else "Eta": "" if eta is None else f"{eta:g}",

@@ -44,7 +44,8 @@ class Model:
 
     Args:
         parts: by name: "autoencoder", "denoiser", text towers "text" or "text.NAME", and further denoisers such as
-            "weak", which guidances may ask for. Each has a device and a precision of its own.
+            "weak", which guidances may ask for; "decoder", which decodes pictures in place of the autoencoder, and
+            "preview", which decodes what is not finished. Each has a device and a precision of its own.
         tokenizers: by the names of the text towers.
         record: the model's record; ``record["defaults"]`` holds default settings of a ``Request``.
         taught: the words of the captions that it was trained on; None where they are unknown.
@@ -52,6 +53,7 @@ class Model:
 
     Attributes:
         denoisers: all calibrated networks by name, the model's own among them.
+        decoder, preview: what decodes finished pictures, and estimates on the way to them.
         conditioner: from prompts to a condition.
 
     Raises:
@@ -70,6 +72,8 @@ class Model:
         self.parts = dict(parts)
         self.autoencoder: Autoencoder = checks.instance("autoencoder", parts.get("autoencoder"), Autoencoder, hint)  # type: ignore[assignment]
         self.denoiser: Denoiser = checks.instance(OWN, parts.get(OWN), Denoiser, hint)  # type: ignore[assignment]
+        self.decoder = self._reader("decoder", self.autoencoder)
+        self.preview = self._reader("preview", self.decoder)
         self.denoisers = {name: part for name, part in parts.items() if isinstance(part, Denoiser)}
         towers = {}
         for name in filter(is_tower, parts):
@@ -81,6 +85,30 @@ class Model:
         weights = next(self.denoiser.parameters())
         self.device, self.dtype = weights.device, weights.dtype
         self.defaults = self._defaults()
+
+    def _reader(self, part: str, otherwise: Autoencoder) -> Autoencoder:
+        """A part that decodes the autoencoder's latents.
+
+        Raises:
+            UnnoiseError: it decodes others.
+        """
+        hint = "give an autoencoder that reads the model's latents"
+        reader: Autoencoder = checks.instance(part, self.parts.get(part, otherwise), Autoencoder, hint)  # type: ignore[assignment]
+        if reader.space != self.space:
+            theirs, ours = (f"{s.channels} channels, {s.stride} pixels a cell" for s in (reader.space, self.space))
+            what = f"the {part} decodes other latents ({theirs}) than the model's ({ours})"
+            raise UnnoiseError(what, "name one that was made for this model's latents")
+        return reader
+
+    def with_part(self, name: str, part: nn.Module, **about: Any) -> Model:
+        """The same model with one more part, or with another in a part's place, and with entries of its record.
+
+        Raises:
+            UnnoiseError: the part does not fit.
+        """
+        tokenizers = {tower: each.tokenizer for tower, each in self.conditioner.towers.items()}
+        parts, record = {**self.parts, name: part}, {**self.record, **about}
+        return Model(parts, tokenizers, record, self.taught, self.conditioner.layout)
 
     def _defaults(self) -> dict[str, Any]:
         """The model's own settings, as they are written in its record.
@@ -245,8 +273,13 @@ class Model:
         return cond.to(self.device, self.dtype)
 
     @torch.inference_mode()
-    def decode(self, z: Tensor, start: Start | None = None) -> list[Image.Image]:
+    def decode(self, z: Tensor, start: Start | None = None, preview: bool = False) -> list[Image.Image]:
         """RGB images from latents, (B, C, h, w); of a run from ``start`` with the pixels that its mask keeps.
+
+        Args:
+            z: the latents.
+            start: of the run.
+            preview: decode them by what previews are decoded with.
 
         Raises:
             UnnoiseError: they are of another shape, no floats, or not finite.
@@ -256,10 +289,11 @@ class Model:
         checks.tensor("z", z, (self.space.channels, *cells))
         if not all_finite(z):
             raise UnnoiseError("z has numbers that are not finite", "give latents of a run, such as step.run.x")
-        return to_images(to_bytes(self.pixels(z, start)))
+        return to_images(to_bytes(self.pixels(z, start, self.preview if preview else None)))
 
-    def pixels(self, z: Tensor, start: Start | None = None) -> Tensor:
-        """(B, 3, H, W) floats, about [-1, 1], from latents; as ``decode``, and nothing is checked."""
-        weights = next(self.autoencoder.parameters(), z)
-        pictures = self.autoencoder.decode(z.to(device=weights.device, dtype=weights.dtype))
+    def pixels(self, z: Tensor, start: Start | None = None, decoder: Autoencoder | None = None) -> Tensor:
+        """(B, 3, H, W) floats, about [-1, 1], from latents; as ``decode``, by any decoder, and nothing is checked."""
+        decoder = decoder or self.decoder
+        weights = next(decoder.parameters(), z)
+        pictures = decoder.decode(z.to(device=weights.device, dtype=weights.dtype))
         return pictures if start is None else start.put_back(pictures)

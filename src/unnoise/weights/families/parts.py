@@ -14,6 +14,12 @@ UNET_PREFIXES = tuple(
     for layout in UNET
     for prefix in ("model.diffusion_model.", "model.model.", "diffusion_model.", "unet.", "net.", "")
 )
+TINY = {  # of its decoder
+    "diffusers": "decoder.layers.0.bias",
+    "sd.cpp": "decoder.1.bias",
+    "comfyui": "taesd_decoder.1.bias",
+    "taesd": "1.bias",
+}
 LONGEST = 64  # rows of 75 tokens that a prompt may be cut into: more than its letters can fill
 TOWER = {"masked": False, "chunks": LONGEST}
 
@@ -30,6 +36,13 @@ def autoencoder(scale: float) -> Piece:
     prefixes = tuple((prefix, layout) for layout in LDM for prefix in ("first_stage_model.", "vae.", ""))
     library = ("diffusers", "AutoencoderKL")
     return Piece("autoencoders", "ldm", "ldm", "vae", prefixes, LDM, library, hints={"scale": scale})
+
+
+def tiny() -> Piece:
+    """A tiny autoencoder that has a decoder: a part of no family, which any model of its latents may have beside."""
+    places = [("", "diffusers"), ("", "sd.cpp"), ("first_stage_model.", "sd.cpp"), ("tae.", "sd.cpp")]
+    prefixes = (*places, ("", "comfyui"), ("", "taesd"))
+    return Piece("autoencoders", "taesd", "taesd", "vae", prefixes, TINY, ("diffusers", "AutoencoderTiny"))
 
 
 def clip_l(folder: str, *prefixes: str, **settings: Any) -> Piece:
