@@ -128,6 +128,13 @@ def test_latent_consistency_models(original: int, steps: int) -> None:
         assert far(ours("scaled-linear", "leading", steps), wanted) > 1e-3, "the control"
 
 
+@pytest.mark.parametrize(("setting", "spacing"), [("exponential", "log-snr"), ("beta", "beta-sigma")])
+def test_ramps_of_sigma(setting: str, spacing: str) -> None:
+    wanted = of_sigmas(theirs("EulerDiscreteScheduler", {**STABLE, f"use_{setting}_sigmas": True}, 25, exact=True))
+    assert far(ours("scaled-linear", spacing, 25), wanted) < 5e-6
+    assert far(ours("scaled-linear", "karras", 25), wanted) > 1e-3, "the control"
+
+
 def test_playground_s_levels() -> None:
     config = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0}
     wanted = theirs("EDMDPMSolverMultistepScheduler", config, 50).sigmas.tolist()

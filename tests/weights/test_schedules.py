@@ -31,6 +31,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [  # class, settings, solver
     ),
     ("DPMSolverMultistepScheduler", {"solver_order": 3}, "dpmpp-3m(published=true)", "linspace(cleanest=false)"),
     ("UniPCMultistepScheduler", {"timestep_spacing": "trailing"}, "unipc", "trailing"),
+    ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}, "euler", "log-snr"),
+    ("EulerDiscreteScheduler", {"use_beta_sigmas": True}, "euler", "beta-sigma"),
     ("LCMScheduler", {"original_inference_steps": 33, "timestep_spacing": "leading"}, "lcm", "lcm(33)"),
     ("TCDScheduler", {}, "tcd", "lcm(50)"),
 ]
@@ -58,6 +60,7 @@ def test_a_rule_that_is_not_known_leaves_the_family_s_own() -> None:
         ({"prediction_type": "flow_prediction"}, "flow calibration"),
         ({"prediction_type": "colour"}, "unknown prediction"),
         ({"beta_schedule": "squaredcos_cap_v2"}, "betas that are not read"),
+        ({"timestep_type": "continuous", "sigma_max": 700.0}, "EDM's calibration"),
     ],
 )
 def test_other_calibrations_are_refused(change: dict[str, Any], message: str) -> None:

@@ -38,6 +38,7 @@ LEADING = (*ENDS_AT_FIRST, "DDPMScheduler")  # where a file does not say which l
 OWN_LEVELS = ("LCMScheduler", "TCDScheduler")  # those that a student was distilled at
 # which put data in the place of the cleanest of n + 1 levels
 COUNT_ONE_MORE = (MULTISTEP, "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler")
+RAMPS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "log-snr", "use_beta_sigmas": "beta-sigma"}
 PREDICTIONS = {"epsilon": "noise", "v_prediction": "v", "sample": "data"}
 PATHS = {"scaled_linear": "scaled-linear", "linear": "ddpm-linear"}
 LEVELS = 1000  # of the table of every family here
@@ -53,7 +54,8 @@ def read_schedule(values: Mapping[str, Any], where: str) -> dict[str, str]:
     """
     name = str(values.get("_class_name", ""))
     prediction = str(values.get("prediction_type", "epsilon"))
-    if name.startswith(EDM) or values.get("sigma_data") is not None or prediction == "flow_prediction":
+    continuous = values.get("timestep_type", "discrete") != "discrete"  # labels are logarithms, not places of a table
+    if name.startswith(EDM) or values.get("sigma_data") is not None or prediction == "flow_prediction" or continuous:
         kind = "flow" if prediction == "flow_prediction" else "EDM's"
         raise UnnoiseError(f"{where} is of {kind} calibration ({name}), which no family here has", AGAIN)
     if prediction not in PREDICTIONS:
@@ -103,8 +105,8 @@ def _spacing(name: str, values: Mapping[str, Any], where: str) -> str:
     """The levels that a scheduler visits; "" where that is not known."""
     if name in OWN_LEVELS:
         return f"lcm({whole(values, 'original_inference_steps', 50, 1, LEVELS, where)})"
-    if values.get("use_karras_sigmas"):
-        return "karras"
+    if ramp := next((ramp for setting, ramp in RAMPS.items() if values.get(setting)), ""):
+        return ramp
     usual = "leading" if name in LEADING else "linspace" if name in SOLVERS or name == MULTISTEP else ""
     kind, offset = str(values.get("timestep_spacing", usual)), whole(values, "steps_offset", 0, 0, LEVELS - 1, where)
     short = name in ENDS_AT_FIRST and not values.get("set_alpha_to_one", name != "PNDMScheduler")
@@ -143,8 +145,7 @@ def written_schedule(denoiser: Mapping[str, Any], defaults: Mapping[str, Any]) -
         "rescale_betas_zero_snr": zero,
         "clip_sample": False,
     }
-    if kind == "karras":
-        values["use_karras_sigmas"] = True
+    values |= {setting: True for setting, ramp in RAMPS.items() if ramp == kind}
     if name in OWN_LEVELS:
         original = re.search(r"lcm\((\d+)", spacing)
         values["original_inference_steps"] = int(original[1]) if original else 50
