@@ -14,7 +14,7 @@ from small_models import diffusers_folder, modules, single_file
 from unnoise.errors import UnnoiseError
 from unnoise.weights import keys
 from unnoise.weights.families.family import families
-from unnoise.weights.opening import open_model
+from unnoise.weights.opening import is_foreign, open_model
 
 EVERY = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 
@@ -45,6 +45,53 @@ def test_a_folder_of_diffusers_opens(family: str, tmp_path: Path) -> None:
     opened = open_model(tmp_path / "m")
     assert opened.family.name == family
     assert_same(parts, opened.load())
+
+
+def test_a_denoiser_s_own_folder_opens_with_parts_from_elsewhere(tmp_path: Path) -> None:
+    diffusers_folder(tmp_path / "m", "sdxl")
+    unet, whole = tmp_path / "m/unet", tmp_path / "m"
+    parts = {"autoencoder": whole, "text.clip-l": whole, "text.clip-g": whole}
+    assert is_foreign(unet)
+    assert not is_foreign(tmp_path)
+    assert open_model(unet, parts, family="sdxl").family.name == "sdxl"
+
+
+def test_of_a_model_that_gives_a_part_nothing_else_counts(tmp_path: Path) -> None:
+    single_file(tmp_path / "m.safetensors", "sd1")
+    single_file(tmp_path / "other.safetensors", "sd1", extra={"some.other.weight": torch.zeros(3)})
+    opened = open_model(tmp_path / "m.safetensors", {"autoencoder": tmp_path / "other.safetensors"})
+    assert opened.matched == opened.total
+    assert opened.unknown == ()
+    assert opened.report()[1] == f"autoencoder from {tmp_path / 'other.safetensors'}"
+
+
+def test_the_picture_s_half_of_clip_is_passed_over_wherever_it_lies(tmp_path: Path) -> None:
+    extra = {"cond_stage_model.transformer.vision_model.a": torch.zeros(3)}
+    single_file(tmp_path / "m.safetensors", "sd1", extra=extra)
+    assert open_model(tmp_path / "m.safetensors").unknown == ()
+
+
+def test_a_control_network_and_a_damaged_part_are_named(tmp_path: Path) -> None:
+    diffusers_folder(tmp_path / "m", "sd1")
+    unet = load_file(tmp_path / "m/unet/diffusion_pytorch_model.safetensors")
+    control = {
+        key: value for key, value in unet.items() if not key.startswith(("up_blocks", "conv_norm_out", "conv_out"))
+    }
+    control |= {"controlnet_cond_embedding.conv_in.weight": torch.zeros(16, 3, 3, 3)}
+    control |= {"controlnet_down_blocks.0.weight": torch.zeros(32, 32, 1, 1)}
+    save_file(control, tmp_path / "control.safetensors")
+    with pytest.raises(UnnoiseError, match="is a control network"):
+        open_model(tmp_path / "control.safetensors")
+    extra = {"first_stage_model.decoder.mid.block_1.norm1.weight": torch.zeros(32)}
+    single_file(tmp_path / "half.safetensors", "sd1", only=("denoiser", "text.clip-l"), extra=extra)
+    with pytest.raises(UnnoiseError, match=r"half\.safetensors: the weights are not those of"):
+        open_model(tmp_path / "half.safetensors")
+
+
+def test_a_family_that_is_forced_must_have_such_a_u_net(tmp_path: Path) -> None:
+    single_file(tmp_path / "m.safetensors", "sd1", only=("denoiser",), text_width=768)
+    with pytest.raises(UnnoiseError, match="has the U-Net of Stable Diffusion 1, not of Stable Diffusion 2"):
+        open_model(tmp_path / "m.safetensors", family="sd2")
 
 
 def test_what_was_matched_is_reported_and_strangers_are_named(tmp_path: Path) -> None:

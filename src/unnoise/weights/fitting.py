@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STRAY = re.compile(  # names in single files that are no weights of a part: schedules, averages, marks, losses
-    r"^(model_ema\.|vision_model\.|visual\.|visual_projection\.|.*\.lora_|.*(betas|alphas_cumprod|alphas_cumprod_prev|posterior_\w+|(sqrt|log)_\w+_cumprod|"
+    r"^(model_ema\.|(.*\.)?(vision_model|visual|visual_projection)\.|.*\.lora_|.*(betas|alphas_cumprod|alphas_cumprod_prev|posterior_\w+|(sqrt|log)_\w+_cumprod|"
     r"sqrt_recipm1_alphas_cumprod|logvar|lvlb_weights|v_pred|ztsnr|scale_factor|denoiser\.sigmas)$|first_stage_model\.loss\.)"
 )
 
@@ -69,9 +69,12 @@ def locate(source: Source, piece: Piece) -> tuple[str, dict[str, str]] | None:
 def config_of(piece: Piece, source: Source, layout: str, names: Mapping[str, str], **hints: Any) -> Any:
     """The config of a part: as the file beside it says, else read off its shapes."""
     shapes = {bare: source.places[name].shape for bare, name in names.items()}
-    if source.config is not None and layout == piece.layout:
-        return piece.names.from_config(source.config)
-    return piece.names.from_shapes(shapes, layout, **hints)
+    try:
+        if source.config is not None and layout == piece.layout:
+            return piece.names.from_config(source.config)
+        return piece.names.from_shapes(shapes, layout, **hints)
+    except UnnoiseError as error:
+        raise UnnoiseError(f"{source.path}: {error.what}", error.hint) from None
 
 
 def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str, str], folder: bool) -> Part:

@@ -21,6 +21,7 @@ from unnoise.weights.fitting import Part, check_shapes, some
 from unnoise.weights.model import Device, placed, planar
 from unnoise.weights.parts import build
 from unnoise.weights.record import MODEL
+from unnoise.weights.sources import holds_part
 from unnoise.weights.survey import PIPELINE, Finder, Survey, survey
 
 STRIDE = 8  # pixels a cell, of all families here
@@ -84,7 +85,8 @@ class Opened:
 
 def is_foreign(path: Path) -> bool:
     """Whether a path is a model of other tools, and no folder of ours."""
-    return (path.is_file() and path.name != MODEL) or (path / PIPELINE).is_file()
+    alone = not (path / MODEL).is_file() and holds_part(path)  # a denoiser's own folder
+    return (path.is_file() and path.name != MODEL) or (path / PIPELINE).is_file() or alone
 
 
 def open_model(

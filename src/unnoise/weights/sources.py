@@ -158,6 +158,11 @@ def of_folder(folder: Path, variant: str = "") -> Source:
     return source._replace(path=folder, config=config)
 
 
+def holds_part(folder: Path) -> bool:
+    """Whether a folder is that of one part, with its config.json and weights."""
+    return (folder / "config.json").is_file() and any(variant_of(each.name) is not None for each in folder.iterdir())
+
+
 def variant_of(name: str) -> str | None:
     """The variant that a file of weights, or an index, is of; "" for the plain one, None where it is neither."""
     for stem in STEMS:

@@ -120,7 +120,7 @@ def survey(
         tuple(missing),
         calibration,
         _layout(chosen, pipeline or {}),
-        *_counted(chosen, found, fit, whole),
+        *_counted(path, chosen, found, fit, whole),
     )
 
 
@@ -171,6 +171,10 @@ def recognise(
             f"{path} has a U-Net of no known family (prompts of width {config.text_width})",
             f"say which with --family: {', '.join(every)}",
         )
+    known = recognised(config.text_width, config.added_width)
+    if known not in (None, chosen):
+        assert known is not None
+        raise UnnoiseError(f"{path} has the U-Net of {known.title}, not of {chosen.title}", "leave out --family")
     if bool(config.added_width) != bool(chosen.added):
         what = f"{path} reads {'a picture beside the prompt (unCLIP)' if config.added_width else 'no sizes'}"
         raise UnnoiseError(f"{what}, which {chosen.title} does not", "name another model, or another --family")
@@ -223,17 +227,24 @@ def _from_file(name: str, piece: Piece, file: Path, family: Family) -> Found:
 
 
 def _counted(
-    family: Family, found: Mapping[str, Found], parts: Mapping[str, Part], whole: Source | None
+    path: Path, family: Family, found: Mapping[str, Found], parts: Mapping[str, Part], whole: Source | None
 ) -> tuple[int, int, tuple[str, ...]]:
-    """(tensors that belong to parts, all tensors, names of those that nothing knows)."""
+    """(tensors that belong to parts, all tensors, names of those that nothing knows).
+
+    Of another model that gave a part, and of a part that another model's replaces, nothing else counts.
+    """
     used = {
         (place.file, place.name)
         for part in parts.values()
         for row in part.rows
         for place in [part.source.places[part.names[row.theirs]]]
     }
-    sources = [source for source, _, _ in found.values()] + ([whole] if whole is not None else [])
-    every = {(place.file, name) for source in sources for name, place in source.places.items()}
+    sources = [source for source, _, _ in found.values() if source.path == path or path in source.path.parents]
+    sources += [whole] if whole is not None else []
+    every = used | {(place.file, name) for source in sources for name, place in source.places.items()}
+    for part, (source, _, _) in found.items():
+        if whole is not None and source is not whole and (replaced := locate(whole, family.pieces[part])) is not None:
+            every -= {(whole.places[name].file, name) for name in replaced[1].values()} - used
     unfit = {
         (source.places[name].file, name)
         for part, (source, _, names) in found.items()

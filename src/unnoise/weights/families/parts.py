@@ -6,7 +6,7 @@ from typing import Any
 
 from unnoise.weights.families.family import Piece
 
-UNET = {"original": "time_embed.0.weight", "diffusers": "time_embedding.linear_1.weight"}
+UNET = {"original": "out.0.weight", "diffusers": "conv_norm_out.weight"}  # the end, which control networks lack
 LDM = {"original": "decoder.mid.block_1.norm1.weight", "diffusers": "decoder.mid_block.resnets.0.norm1.weight"}
 CLIP = {"transformers": "text_model.embeddings.token_embedding.weight", "openclip": "token_embedding.weight"}
 UNET_PREFIXES = tuple(
