@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unnoise.engine.load import load_engine
+from unnoise.weights.record import no_model
 from weights.hostile import Hostile
 
 
@@ -155,3 +157,10 @@ def test_damaged_records_are_refused(case: str, hostile: Hostile) -> None:
 def test_records_of_a_newer_format_are_refused(hostile: Hostile) -> None:
     hostile.change(lambda record: record.update(format=3))
     hostile.refused("format 3, this program reads up to 2; update")
+
+
+def test_what_lies_where_a_model_folder_is_wanted_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    assert "such as" in no_model(tmp_path).hint
+    (tmp_path / "model_index.json").write_text("{}")
+    assert "unnoise convert" in no_model(tmp_path).hint

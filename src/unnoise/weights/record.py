@@ -114,7 +114,11 @@ def no_model(path: Path) -> UnnoiseError:
         kind = kind_of(head_of(path))
         return UnnoiseError(f"no model at {path}: it is a file{f' ({kind.name})' if kind else ''}, not a folder", hint)
     if isfile(path / "model_index.json"):
-        return UnnoiseError(f"no model at {path}: it holds one in diffusers' layout, which is not loaded yet", hint)
+        own = f"make one of unnoise of it: `unnoise convert {path} --to unnoise --out FOLDER`"
+        return UnnoiseError(f"no model folder of unnoise at {path}: it is one in diffusers' layout", own)
+    files = sorted(path.glob("*.safetensors"))
+    if files:
+        return UnnoiseError(f"no model at {path}: it is a folder with files", f"name one, such as {files[0]}")
     return UnnoiseError(f"no model at {path}", hint)
 
 
