@@ -97,6 +97,12 @@ def test_models_and_parts(case: str) -> None:
     assert of(tensors).what == what
 
 
+def test_an_encoder_tells_whose_latents_it_makes() -> None:
+    half = {"0.weight": (64, 3, 3, 3), "1.conv.0.weight": (64, 64, 3, 3), "1.conv.4.weight": (64, 64, 3, 3)}
+    found = of({**half, "14.weight": (32, 64, 3, 3)})
+    assert (found.facts["half"], found.facts["latent channels"], found.facts["for"]) == ("encoder", 32, "Flux.2")
+
+
 def test_every_row_has_a_pattern_that_compiles() -> None:
     import re
 

@@ -356,9 +356,9 @@ def test_some_mutants(models: Models, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_more_mutants(models: Models, tmp_path: Path) -> None:
-    counts = fuzz(models, tmp_path, range(100, 220))
-    assert counts["refused"] > 60
-    assert counts["whole"] > 5
+    counts = fuzz(models, tmp_path, range(100, 160))
+    assert counts["refused"] > 30
+    assert counts["whole"] > 2
 
 
 @pytest.mark.soak

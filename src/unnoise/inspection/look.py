@@ -171,7 +171,7 @@ def pickled(path: Path, file: TorchFile) -> Answer:
         return Answer(
             "a pickle that runs code", file.form, facts, "", fault, "do not open it with any program", evidence
         )
-    note = f"{finding.note}; {OTHERWISE}" if finding.note else OTHERWISE
+    note = "; ".join(filter(None, (finding.note, OTHERWISE if file.tensors else "")))
     mend = "download it again, or ask for the same weights as safetensors"
     return Answer(finding.what, file.form, facts, note, file.fault, mend, header if file.tensors else None)
 

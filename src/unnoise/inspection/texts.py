@@ -20,6 +20,7 @@ YAML = (  # (what it is, patterns that must all be in it)
     ("Stable Diffusion XL", (ENGINE, "FrozenOpenCLIPEmbedder2")),
     ("a model of generative-models", (ENGINE,)),
     ("Stable Diffusion 3, by AUTOMATIC1111 and Forge", (r"target: [\w.]{0,80}SD3Inferencer",)),
+    ("Stable Diffusion 2, for inpainting", (r"target: [\w.]{0,80}LatentInpaintDiffusion", "FrozenOpenCLIPEmbedder")),
     ("Stable Diffusion for inpainting", (r"target: [\w.]{0,80}LatentInpaintDiffusion",)),
     ("an upscaler of Stable Diffusion", (r"target: [\w.]{0,80}LatentUpscale\w{0,40}Diffusion",)),
     ("Stable Diffusion for editing by instruction", (r"target: [\w.]{0,80}ddpm_edit\.LatentDiffusion",)),

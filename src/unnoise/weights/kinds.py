@@ -21,6 +21,7 @@ ADDED = r"(^|\.)(label_emb\.0\.0|add_embedding\.linear_1)\.weight$"
 TOWERS, AUTOENCODER = r"^(cond_stage_model|conditioner\.embedders|text_encoders)\.", r"^(first_stage_model|vae)\."
 OURS = r"^denoiser\.network\.|^autoencoder\.latent_mean|^text(\.[\w-]+)?\.token\.weight|^pair\."
 TINY = "a tiny autoencoder of the TAESD family"
+TINY_FOR = {4: "Stable Diffusion 1, 2 or XL", 16: "Stable Diffusion 3 or Flux.1", 32: "Flux.2"}  # by latent channels
 # (what it is, patterns of which each must be found in some name), the most special first; ^ is a name's beginning
 MODELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an unnoise model: autoencoder, text tower and denoiser",
@@ -173,8 +174,14 @@ def details(what: str, tensors: Shapes) -> dict[str, Any]:
         first = size(tensors, r"^0\.weight$", 1)  # an encoder begins with a picture's three channels
         facts["half"] = " and ".join(names) or ("encoder" if first == 3 else "decoder")
         latent = size(tensors, r"^1\.weight$|decoder\.1\.weight$", 1)
-        if facts["half"] == "decoder" and latent:
+        if facts["half"] == "encoder":  # whose last layer gives the latent
+            numbers = [
+                int(match[1]) for name in tensors if (match := re.fullmatch(r"(?:.*\.)?(\d{1,4})\.weight", name))
+            ]
+            latent = size(tensors, rf"(^|\.){max(numbers, default=0)}\.weight$", 0)
+        if latent and " and " not in facts["half"]:
             facts["latent channels"] = latent
+            facts |= {"for": TINY_FOR[latent]} if latent in TINY_FOR else {}
     if "CLIP text encoder" in what and (width := size(tensors, r"token_embedding\.weight$", 1)):
         facts["width"] = f"{width} ({ {768: 'CLIP-L', 1024: 'OpenCLIP-H', 1280: 'OpenCLIP-G'}.get(width, 'unknown') })"
     return facts
