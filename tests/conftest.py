@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,9 @@ import pytest
 from tiny import save
 from unnoise.engine.engine import Engine
 from unnoise.engine.load import load_engine
+
+os.environ["UNNOISE_HOME"] = tempfile.mkdtemp(prefix="unnoise-home-")  # not the user's list of models
+atexit.register(shutil.rmtree, os.environ["UNNOISE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from small_models import single_file
+from small_models import diffusers_folder, single_file
+from unnoise.cli.convert import convert
+from unnoise.cli.like import Example
 from unnoise.engine.foreign import Choices
 from unnoise.engine.load import load_engine
 from unnoise.engine.metadata import about_model
 from unnoise.errors import UnnoiseError
 from unnoise.predictions.noise import Noise
 from unnoise.predictions.v import V
+from unnoise.weights.opening import open_model
 
 
 @pytest.mark.parametrize(("bias", "prediction", "size"), [(-4.0, V, 768), (0.0, Noise, 512)])
@@ -32,7 +35,7 @@ def test_a_trial_tells_what_stable_diffusion_2_predicts(
     model = load_engine(tmp_path / "m.safetensors", "cpu").model
     assert isinstance(model.denoiser.prediction, prediction)
     assert model.size == (size, size)
-    assert model.denoiser.network.config.size == 64  # of the network as it was built: it takes any
+    assert model.denoiser.network.config.size == size // 8
     word = load_engine(tmp_path / "m.safetensors", "cpu", choices=Choices(prediction="v")).model
     assert isinstance(word.denoiser.prediction, V)
 
@@ -93,3 +96,38 @@ def test_lcm_draws_in_four_steps_with_the_scale_inside(tmp_path: Path) -> None:
     assert engine.request("a cat", cfg_scale=4.0).scale == 4.0
     assert "distilled" in json.dumps(engine.model.record["name"])
     assert engine.generate("a cat", size=(32, 32), seed=1)[0].size == (32, 32)
+
+
+def test_the_size_of_another_tool_s_picture_is_taken(tmp_path: Path, tiny_model: Path) -> None:
+    text = "a red cat\nSteps: 2, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 40x24"
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", text)
+    Image.new("RGB", (40, 24)).save(tmp_path / "theirs.png", pnginfo=info)
+    single_file(tmp_path / "m.safetensors", "sd1")
+    for model, size in ((tmp_path / "m.safetensors", (40, 24)), (tiny_model, None)):
+        example = Example.read(tmp_path / "theirs.png")
+        example.take({}, (), False)
+        instead = example.fit(load_engine(model, "cpu"), "", True)
+        assert instead.get("size") == size
+        assert ("size" in example.left_out) == (size is None)
+    example = Example.read(tmp_path / "theirs.png")
+    example.take({"size": "64x64"}, (), False)
+    assert "size" not in example.fit(load_engine(tmp_path / "m.safetensors", "cpu"), "", True)
+
+
+def test_a_trial_decides_a_folder_too(tmp_path: Path) -> None:
+    single_file(tmp_path / "m.safetensors", "sd2")
+    convert(tmp_path / "m.safetensors", tmp_path / "d", to="diffusers")
+    assert not open_model(tmp_path / "d").undecided
+
+
+def test_a_path_that_ends_in_noise_wants_v(tmp_path: Path) -> None:
+    single_file(tmp_path / "m.safetensors", "sdxl", extra={"ztsnr": torch.empty(0)})
+    assert "zero-snr" not in open_model(tmp_path / "m.safetensors").record["parts"]["denoiser"]["path"]
+    diffusers_folder(tmp_path / "d", "sdxl")
+    (tmp_path / "d/scheduler").mkdir()
+    usual = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True}
+    (tmp_path / "d/scheduler/scheduler_config.json").write_text(json.dumps(usual))
+    with pytest.raises(UnnoiseError, match="ends in pure noise"):
+        open_model(tmp_path / "d")
+    assert open_model(tmp_path / "d", prediction="v").record["parts"]["denoiser"]["prediction"] == "v"

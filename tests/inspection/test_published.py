@@ -119,7 +119,7 @@ def test_variants_and_their_evidence(tmp_path: Path) -> None:
     assert (model_of(path).prediction, model_of(path).evidence) == ("v", "the file's header")
     true_models.write_sparse(path, {**true_models.single_file("sdxl"), "edm_mean": (4,)})
     assert "EDM's calibration" in model_of(path).faults[0]
-    assert look(path).note.startswith("it is not drawn with")
+    assert look(path).note.startswith("it cannot be drawn with")
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_quantised_files_are_named_and_not_called_ready(tmp_path: Path) -> None:
     true_models.write_sparse(path, true_models.single_file("sdxl"), "F8_E4M3")
     model = model_of(path)
     assert model.quantisation == "F8_E4M3 without scales"
-    assert "a type that is not drawn with yet" in model.faults[0]
+    assert "a type that cannot be drawn with yet" in model.faults[0]
     scaled = {**true_models.single_file("sd1"), "scaled_fp8": (2,)}
     true_models.write_sparse(path, scaled, "F8_E4M3")
     assert model_of(path).quantisation == "fp8 with scales"

@@ -116,7 +116,10 @@ def test_what_was_matched_is_reported_and_strangers_are_named(tmp_path: Path) ->
         ),
         (lambda t: t.update({"edm_mean": torch.zeros(4)}), "EDM's calibration"),
         (lambda t: [t.pop(k) for k in list(t) if k.startswith("first_stage")], "has no autoencoder"),
-        (lambda t: [t.pop(k) for k in list(t) if k.startswith("model.")], "is no model known here|not drawn with"),
+        (
+            lambda t: [t.pop(k) for k in list(t) if k.startswith("model.")],
+            "no model known here|cannot be drawn with",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_whole(edit: object, message: str, tmp_path: Path) -> None:

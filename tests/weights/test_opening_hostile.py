@@ -162,7 +162,7 @@ CASES: dict[str, tuple[Make, str]] = {  # what must come of it: "opened", or wha
     "shape of 2^53": (put(FIRST, shape=[2**53, 4, 3, 3]), "has no shape"),
     "shape of 2^52": (put(FIRST, shape=[2**52, 4, 3, 3]), "damaged"),
     "shape of strings": (put(FIRST, shape=["a"]), "damaged"),
-    "unknown type": (put(FIRST, dtype="Q9_Z\x1b[2J"), "not drawn with|damaged"),
+    "unknown type": (put(FIRST, dtype="Q9_Z\x1b[2J"), "cannot be drawn with|damaged"),
     "type is a list": (put(FIRST, dtype=["F16"]), "damaged"),
     "missing keys": (partial(header, lambda h: [h.pop(k) for k in list(h) if k.endswith("out.2.bias")]), "lacks out.2.bias"),
     "strange keys": (partial(header, lambda h: h.update({"model.diffusion_model.\x1b[2J": h[FIRST]})), "unknown|overlap"),

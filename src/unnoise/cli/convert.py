@@ -74,16 +74,15 @@ def convert_model(file: Path, out: Path, to: str, dtype: str, about: Choices, as
     """
     import torch
 
-    from unnoise.engine.foreign import save_as_ours
+    from unnoise.engine.foreign import open_decided, save_as_ours
     from unnoise.engine.load import named_model
     from unnoise.weights.layouts import contents, own_contents, write_diffusers, write_original
-    from unnoise.weights.lookup import parts_for
-    from unnoise.weights.opening import is_foreign, open_model
+    from unnoise.weights.opening import is_foreign
 
     if to == "original" and out.suffix != ".safetensors":
         raise UnnoiseError(f"{out} would be a safetensors file", f"call it {out.with_suffix('.safetensors').name}")
     path, kind = named_model(file), None if dtype == "keep" else getattr(torch, dtype)
-    opened = open_model(path, about.parts, about.family, about.prediction, parts_for) if is_foreign(path) else None
+    opened = open_decided(path, about) if is_foreign(path) else None
     if opened is not None:
         say("\n".join(opened.report()))
     if to == "unnoise":

@@ -28,6 +28,7 @@ class Example:
     like: Like
     values: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    sized: bool = False  # whether a size was given, or varies
 
     @classmethod
     def read(cls, path: Path) -> Example:
@@ -60,6 +61,7 @@ class Example:
             UnnoiseError: neither the file nor an option has a prompt.
         """
         like = self.like
+        self.sized = options.get("size") is not None or "size" in varied
         offers = {"prompt": like.prompt, "negative": like.negative, "seed": like.seed, "strength": like.strength}
         offers |= like.settings
         self.values = {
@@ -83,9 +85,10 @@ class Example:
         return option or (self.like.literal and "prompt" in self.values)
 
     def fit(self, engine: Engine, negative: str, weights: bool) -> dict[str, Any]:
-        """{field: value} of what is drawn with in place of the file's settings that the model has no use for.
+        """{field: value} of what only the model decides: what is drawn with in place of the file's settings that it has
+        no use for, and the file's size where the model draws at any.
 
-        These are a negative prompt that is longer than it reads, and a layer of CLIP, where the text tower is another.
+        No use has it for a negative prompt that is longer than it reads, and a layer of CLIP of another text tower.
 
         Raises:
             UnnoiseError: the prompt is the file's, and too long.
@@ -105,11 +108,22 @@ class Example:
                 self.left_out[name] = error.what.replace("the prompt has ", "", 1)
                 del self.values[name]
                 instead[name] = ""
+        if self.like.size is not None and "size" in self.left_out and not self.sized and self._takes(engine):
+            self.values["size"] = instead["size"] = self.like.size
+            del self.left_out["size"]
         clip = any(tower.tokenizer.kind == "clip" for tower in engine.model.conditioner.towers.values())
         if "clip_skip" in self.values and not clip and self.like.weights_sha256 is None:
             self.left_out["Clip skip"] = str(self.values.pop("clip_skip"))
             instead["clip_skip"] = None
         return instead
+
+    def _takes(self, engine: Engine) -> bool:
+        """Whether the model is one that draws at the file's size: published models draw at many, ours at one."""
+        try:
+            engine.model.shape(engine.request("", size=self.like.size))
+        except UnnoiseError:
+            return False
+        return "family" in engine.model.record
 
     def report(self, request: Request, cfg_scale: float | None) -> list[str]:
         """The lines on the picture's tool, the settings from it and those left out.

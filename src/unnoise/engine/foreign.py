@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,6 @@ import torch
 from torch import nn
 
 from unnoise.core.condition import Condition
-from unnoise.core.denoiser import Denoiser
-from unnoise.core.notation import make
 from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.encoders.vocabulary import clip_json, of_merges
 from unnoise.engine.conditioner import Layout
@@ -22,7 +20,7 @@ from unnoise.notes import say
 from unnoise.weights.config import from_json
 from unnoise.weights.families.family import DENOISER
 from unnoise.weights.model import save_model
-from unnoise.weights.opening import STRIDE, Opened, open_model
+from unnoise.weights.opening import Opened, open_model
 from unnoise.weights.quick import quick_hash
 from unnoise.weights.record import MODEL
 
@@ -56,21 +54,34 @@ def load_foreign(path: Path, device: torch.device, dtype: torch.dtype, choices: 
     Raises:
         UnnoiseError: it cannot be opened; see ``weights.opening.open_model``.
     """
-    from unnoise.weights.lookup import parts_for  # large tables, which models of ours do without
-
-    opened = open_model(path, choices.parts, choices.family, choices.prediction, parts_for)
+    opened = open_decided(path, choices)
+    say("\n".join(opened.report()))
     modules = opened.load(dict.fromkeys(opened.parts, device), dtype)
     record = dict(opened.record)
-    lines = opened.report()
-    if opened.undecided and predicts_v(modules[DENOISER]):
-        modules[DENOISER], record = as_v(modules[DENOISER], opened)
-    say("\n".join(lines))
     record["files"] = {
         f"{name}/{file.name}": quick_hash(file) for name, part in opened.parts.items() for file in part.source.files
     }
     tokenizers = {name: tokenizer_of(opened, name) for name in opened.family.towers}
     layout: Layout = from_json(Layout, record["layout"], f"{MODEL}: layout")
     return Model(modules, tokenizers, record, layout=layout)
+
+
+def open_decided(path: Path, choices: Choices = Choices()) -> Opened:
+    """A published model, opened; where its file does not say what its network predicts, a trial does.
+
+    Raises:
+        UnnoiseError: it cannot be opened; see ``weights.opening.open_model``.
+    """
+    from unnoise.weights.lookup import parts_for  # large tables, which models of ours do without
+
+    opened = open_model(path, choices.parts, choices.family, choices.prediction, parts_for)
+    if not opened.undecided:
+        return opened
+    network = opened.load(dtype=torch.float32, only=(DENOISER,))[DENOISER]
+    word = "v" if predicts_v(network) else "noise"
+    decided = open_model(path, choices.parts, choices.family, word, parts_for)
+    line = f"prediction: {word} (found by a trial of the network; --prediction overrules it)"
+    return replace(decided, assumed=(line, *decided.assumed[1:]))
 
 
 def tokenizer_of(opened: Opened, name: str) -> Tokenizer:
@@ -97,17 +108,14 @@ def save_as_ours(opened: Opened, path: Path, dtype: torch.dtype | None = None) -
     """Writes a published model as a model folder of ours, which opens without a question.
 
     Args:
-        opened: it.
+        opened: it, with its prediction decided.
         path: the folder; must not exist.
         dtype: of its weights; None keeps for each part the widest that its file has.
 
     Raises:
         UnnoiseError: the folder exists, the disk is full, or weights are not finite.
     """
-    modules, record = opened.load(), dict(opened.record)
-    if opened.undecided and predicts_v(modules[DENOISER].float()):
-        modules = opened.load()
-        modules[DENOISER], record = as_v(modules[DENOISER], opened)
+    modules, record = opened.load(), opened.record
     widest = {
         name: max((weight.dtype for weight in module.parameters()), key=lambda kind: (kind.itemsize, str(kind)))
         for name, module in modules.items()
@@ -138,15 +146,3 @@ def predicts_v(denoiser: nn.Module) -> bool:
     concat = x.new_zeros(1, more, 8, 8) if more else None
     output, _ = network(x, torch.full((1,), FIRST_LABEL, device=x.device), Condition(tokens=tokens, concat=concat))
     return bool((output - x).float().mean() < -1)
-
-
-def as_v(denoiser: nn.Module, opened: Opened) -> tuple[Denoiser, dict[str, Any]]:
-    """(the denoiser, the record) of a model that was taken to predict noise, and predicts v."""
-    own: Any = denoiser
-    record = dict(opened.record)
-    pixels = opened.family.size.get("v", opened.family.size[""])
-    entry = {**record["parts"][DENOISER], "prediction": "v"}
-    entry["config"] = {**entry["config"], "size": pixels // STRIDE}
-    record["parts"] = {**record["parts"], DENOISER: entry}
-    record["defaults"] = {**record["defaults"], "size": [pixels, pixels]}
-    return Denoiser(own.network, own.path, make("predictions", "v"), own.noise_label).eval(), record

@@ -146,7 +146,8 @@ def load_own(folder: Path, device: torch.device, dtype: torch.dtype, choices: Ch
     """
     parts, record = load_model(folder, drawing_parts(read_record(folder)), device, dtype)
     if replace(choices, download=False, decoder=None) != Choices():
-        raise UnnoiseError(f"{folder} is a model of unnoise, which knows its parts", "leave out --part and the like")
+        what = f"{folder} is a model of unnoise, which knows its parts"
+        raise UnnoiseError(what, "name another with --model, or leave out --part, --family and --prediction")
     towers = [name for name in parts if is_tower(name)]
     tokenizers = {name: read_tokenizer(folder, record, parts[name], name) for name in towers}
     taught = read_vocabulary(read_file(folder, record, WORDS)) if WORDS in record["files"] else None

@@ -24,7 +24,7 @@ class Answer(NamedTuple):
         fault: what is wrong with it, where it is damaged, no such file, or would run code; "" if nothing was found.
         mend: how to mend the fault, an imperative.
         header: its tensors, where it has any.
-        model: more of it, where it is a published model of a family that is drawn with.
+        model: more of it, where it is a published model of a family that this program draws with.
     """
 
     what: str

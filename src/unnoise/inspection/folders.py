@@ -140,7 +140,7 @@ def diffusers(folder: Path) -> Answer:
     try:
         found = survey(folder)
     except UnnoiseError as error:
-        other = f"it is not drawn with: {error.what}"
+        other = f"it cannot be drawn with: {error.what}"
         return answer._replace(note=f"{note}; {other}" if note else other)
     return described(folder, answer)._replace(header=header_of(found))
 

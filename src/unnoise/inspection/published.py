@@ -43,7 +43,7 @@ class Published(NamedTuple):
         listed: {missing part: file of the list of models from which it is taken}.
         matched, total: tensors that belong to its parts, and all.
         unmatched: names of those that nothing knows.
-        faults: why it is not drawn with, a line each, besides missing parts.
+        faults: why nothing can be drawn with it, a line each, besides missing parts.
     """
 
     family: str
@@ -93,10 +93,10 @@ def described(path: Path, answer: Answer) -> Answer:
     try:
         found = survey(path)
     except UnnoiseError as error:
-        return answer._replace(note="; ".join(filter(None, (answer.note, f"it is not drawn with: {error.what}"))))
+        return answer._replace(note="; ".join(filter(None, (answer.note, f"it cannot be drawn with: {error.what}"))))
     model = published(found)
     faults = "; ".join(model.faults)
-    note = "; ".join(filter(None, (answer.note, f"it is not drawn with: {faults}" if faults else "")))
+    note = "; ".join(filter(None, (answer.note, f"it cannot be drawn with: {faults}" if faults else "")))
     facts = {key: value for key, value in answer.facts.items() if key not in ("prediction", "packed")}
     return answer._replace(facts={**facts, **model.facts()}, note=note, model=model)
 

@@ -26,6 +26,7 @@ WORDS = {
     "v": "v", "v_prediction": "v", "v-prediction": "v", "velocity": "v",
     "noise": "noise", "eps": "noise", "epsilon": "noise", "x0": "data", "sample": "data", "data": "data",
 }  # fmt: skip
+STRIDE = 8  # pixels a cell, of all families here
 LCM_DEFAULTS = {"steps": 4, "cfg_scale": 8.5, "guidance": "embedded", "solver": "lcm", "spacing": "lcm(50)"}
 
 
@@ -78,16 +79,18 @@ def calibrated(family: Family, config: Any, evidence: Evidence) -> Calibration:
     if mark := next((name for name in names if EDM.search(name)), None):
         raise UnnoiseError(
             f"{evidence.path} is of EDM's calibration ({mark[:60]}), as CosXL and Playground 2.5 are",
-            "it is not drawn with yet; as plain SDXL its pictures would be wrong",
+            "this program cannot draw with it yet; as plain SDXL its pictures would be wrong",
         )
     schedule = {} if evidence.schedule is None else read_schedule(evidence.schedule, f"{evidence.path}: its scheduler")
     prediction, why = _prediction(family, evidence, schedule, names)
     undecided = prediction is None
     prediction = prediction or "noise"
     path = schedule.get("path", family.path)
-    zero = any(ZERO_SNR.search(name) for name in names)
-    if zero and not path.startswith("zero-snr"):
-        path = f"zero-snr({path})"
+    if prediction == "v" and any(ZERO_SNR.search(name) for name in names) and not path.startswith("zero-snr"):
+        path = f"zero-snr({path})"  # the mark counts with v alone: nothing else can begin in pure noise
+    if prediction == "noise" and path.startswith("zero-snr"):
+        what = f"{evidence.path}: its path ends in pure noise, where predicted noise says nothing"
+        raise UnnoiseError(what, "say --prediction v if it predicts v")
     defaults: dict[str, Any] = {"size": [size(family, config, prediction, evidence)] * 2, **family.defaults}
     if path.startswith("zero-snr"):
         defaults["spacing"] = "trailing"  # a run must begin in pure noise
@@ -132,5 +135,5 @@ def _prediction(
 def size(family: Family, config: Any, prediction: str, evidence: Evidence) -> int:
     """Pixels along one axis of the pictures that it was trained on."""
     if evidence.source.config is not None:
-        return int(config.size) * 8
+        return int(config.size) * STRIDE
     return family.size.get(prediction, family.size[""])

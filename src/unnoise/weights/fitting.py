@@ -100,8 +100,10 @@ def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str
         place = source.places[names[row.theirs]]
         if place.dtype not in FLOATS.values():
             raise UnnoiseError(
-                f"{where}: {place.name[:80]} is {place.dtype[:20]}, a type that is not drawn with yet",
-                f"use the model in {', '.join(FLOATS)}",
+                f"{where}: {place.name[:80]} is {place.dtype[:20]}, a type that cannot be drawn with yet",
+                "write it anew: `unnoise convert FILE --out NEW.safetensors --dtype float32`"
+                if place.dtype == "F64"
+                else f"use the model in {', '.join(FLOATS)}",
             )
     return Part(piece, source, layout, names, config, rows)
 

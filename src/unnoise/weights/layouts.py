@@ -113,7 +113,7 @@ def write_original(model: Contents, path: Path, dtype: torch.dtype | None = None
     }
     if model.undecided:
         del metadata["modelspec.prediction_type"]
-    if model.family.name == "sdxl":
+    if model.family.marks_v:
         for word, mark in MARKS.items():
             if entry["prediction"] == word or entry["path"].startswith(word):
                 tensors.append(Planned(mark, torch.float32, (0,), lambda: torch.empty(0)))

@@ -6,7 +6,7 @@ beside them; what was assumed is kept, for people to read. All tensors of a part
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from unnoise.core.denoiser import Denoiser
+from unnoise.weights.calibration import STRIDE
 from unnoise.weights.config import to_json
 from unnoise.weights.families.family import DENOISER, Family
 from unnoise.weights.fitting import Part, check_shapes, some
@@ -23,8 +24,6 @@ from unnoise.weights.parts import build
 from unnoise.weights.record import MODEL
 from unnoise.weights.sources import holds_part
 from unnoise.weights.survey import PIPELINE, Finder, Survey, survey
-
-STRIDE = 8  # pixels a cell, of all families here
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,25 @@ class Opened:
         return part.source.path != self.path and self.path not in part.source.path.parents
 
     def load(
-        self, device: Device | Mapping[str, Device] = "cpu", dtype: torch.dtype | None = None
+        self,
+        device: Device | Mapping[str, Device] = "cpu",
+        dtype: torch.dtype | None = None,
+        only: Collection[str] | None = None,
     ) -> dict[str, nn.Module]:
         """{part: module in evaluation mode}, all its weights in ``dtype``, or in the file's where that is None.
+
+        Args:
+            device: where the parts go, or {part: device}; the processor for those that are not named.
+            dtype: of their weights.
+            only: the parts to load; all of them where it is None.
 
         Raises:
             UnnoiseError: a file is damaged.
         """
         modules = {}
         for name, part in self.parts.items():
+            if only is not None and name not in only:
+                continue
             module = build(name, self.record["parts"][name], len(part.rows))
             where = device.get(name, "cpu") if isinstance(device, Mapping) else device
             network = module.network if isinstance(module, Denoiser) else module

@@ -15,7 +15,7 @@ KINDS = (CHECKPOINT, DENOISER, AUTOENCODER, TINY, TEXT, ADAPTER, OTHER, PICKLE, 
 UNDECIDED = "sd1 or sdxl"  # of autoencoders with four channels, which no tensor tells apart
 CHANNELS = {4: UNDECIDED, 16: "sd3 or flux1", 32: "flux2"}
 WIDTHS = {768: "clip-l", 1024: "clip-h", 1280: "clip-g", 4096: "t5-xxl"}
-OTHERS = (  # (family that is not drawn with, what a finding's words hold)
+OTHERS = (  # (family that cannot be drawn with, what a finding's words hold)
     ("sd3", "Stable Diffusion 3"), ("flux1", r"Flux\.1"),
     ("flux2", r"Flux\.2"), ("flux3", r"Flux\.3"), ("chroma", "Chroma"), ("qwen-image", "Qwen-Image"),
     ("hidream", "HiDream"), ("krea2", "Krea 2"), ("ernie", "ERNIE"), ("z-image", "Z-Image"), ("lumina2", "Lumina 2"),

@@ -19,7 +19,11 @@ from unnoise.weights.fitting import STRAY, Part, check_widths, config_of, fitted
 from unnoise.weights.sources import Source, open_source, read_config
 
 PIPELINE, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
-USES = {5: "depth", 7: "the upscaler", 8: "editing by instruction"}  # of U-Nets with so many channels, not drawn with
+USES = {
+    5: "depth",
+    7: "the upscaler",
+    8: "editing by instruction",
+}  # of so many channels; not drawn
 PLAIN, INPAINTING = 4, 9  # channels that a U-Net of Stable Diffusion takes in
 ZEROS = "force_zeros_for_empty_prompt"  # of an index of diffusers
 Finder = Callable[[str, str], Sequence[Path]]  # (family, part) -> files that have this part
@@ -158,7 +162,7 @@ def recognise(
     if located is None:
         what = source.what
         raise UnnoiseError(
-            f"{path} is {what}, which is not drawn with" if what != "unknown" else f"{path} is no model known here",
+            f"{path} is {what}, which cannot be drawn with" if what != "unknown" else f"{path} is no model known here",
             f"families: {', '.join(each.title for each in every.values())}; `unnoise inspect` says more",
         )
     layout, names = located
@@ -180,7 +184,7 @@ def recognise(
         raise UnnoiseError(f"{what}, which {chosen.title} does not", "name another model, or another --family")
     if config.channels_in not in (PLAIN, INPAINTING):
         use = USES.get(config.channels_in, f"{config.channels_in} channels")
-        raise UnnoiseError(f"{path} is a U-Net for {use}, which is not drawn with yet", "name another model")
+        raise UnnoiseError(f"{path} is a U-Net for {use}, which cannot be drawn with yet", "name another model")
     return chosen, config, (source, layout, names)
 
 

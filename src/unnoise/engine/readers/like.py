@@ -25,6 +25,7 @@ class Like(NamedTuple):
         left_out: {name: value} of settings in the file that are not used.
         notes: notes for the user, a sentence each.
         weights_sha256: for our own pictures, the hash of the weights that drew them.
+        size: (width, height) of the picture; None if it is not known.
     """
 
     tool: str
@@ -37,6 +38,7 @@ class Like(NamedTuple):
     left_out: Mapping[str, str]
     notes: tuple[str, ...]
     weights_sha256: str | None = None
+    size: tuple[int, int] | None = None
 
 
 def like(reading: Reading, size: tuple[int, int] | None = None) -> Like:
@@ -71,6 +73,7 @@ def like(reading: Reading, size: tuple[int, int] | None = None) -> Like:
         left_out,
         tuple(notes),
         reading.record.get("model", {}).get("sha256") if reading.record is not None else None,
+        reading.size,
     )
 
 

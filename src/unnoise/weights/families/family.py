@@ -73,6 +73,7 @@ class Family:
         layout: how text towers make one condition, as ``engine.conditioner.Layout``.
         size: (pixels along one axis for each prediction, "" for any other), of training.
         defaults: the published settings of drawing.
+        marks_v: whether its single files mark by empty tensors that they predict v, as ComfyUI reads and writes them.
         index: what a ``model_index.json`` of it says besides its parts.
         alike: what no tensor tells from it, and how that is drawn, for people.
     """
@@ -90,6 +91,7 @@ class Family:
     path: str = "scaled-linear"
     prediction: str | None = "noise"
     alike: str = ""
+    marks_v: bool = False
     index: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -34,6 +34,7 @@ FAMILY = Family(
     },
     size={"": 1024},
     defaults={"steps": 50, "cfg_scale": 5.0, "solver": "euler", "spacing": "leading(1)"},
+    marks_v=True,
     index={"force_zeros_for_empty_prompt": True},
     alike="Turbo, Lightning and Hyper look the same; draw them with --steps 1 to 8 --cfg-scale 1 --spacing trailing",
 )
