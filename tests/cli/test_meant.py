@@ -57,7 +57,7 @@ def test_pictures_go_home(typed: str, home: Path, tiny_model: Path, capsys: Said
     assert not list(Path.cwd().iterdir()), "no folder called ~"
     assert main(["replay", "~/pictures/red-apple-1.png", "--model", "~/tiny"]) == 0
     assert main(["generate", "red apple", "--model", "~/none"]) == 1
-    assert f"no model at {home}/none" in capsys.readouterr().err
+    assert f"listed model is called '{home}/none'" in capsys.readouterr().err
 
 
 def test_paths_of_the_python_interface_go_home(home: Path, tiny_model: Path) -> None:

@@ -123,8 +123,11 @@ VERBATIM: list[tuple[list[str], str]] = [
     (["train", "--resume", "nowhere"], "no training at nowhere"),
     (["data", "show", "nowhere"], "'nowhere' is one word too many"),
     (["data", "show", "--path", "nowhere"], "no picture set at nowhere"),
-    (["generate", "x", "--model", "nowhere"], "no model at nowhere; name a folder that holds model.json"),
-    (["generate", "x", "--model", "m" * 5000], "no model at"),
+    (
+        ["generate", "x", "--model", "nowhere"],
+        "no file, folder or listed model is called 'nowhere'; add folders of models",
+    ),
+    (["generate", "x", "--model", "m" * 5000], "no file, folder or listed model is called"),
     (["measure", "nowhere"], "no model at nowhere"),
     (["nearest"], "the picture is missing; name 1 to 1000 picture files"),
     (["nearest", "nowhere.png"], "there is no picture at nowhere.png"),
@@ -144,6 +147,7 @@ WANTING = ("generate", "replay", "nearest", "noise", "inspect", "data folder", "
 GIVEN = {verb: ["x"] for verb in WANTING} | {
     "train": ["emoji-flow"],
     "average": ["x", "--width", "0.1", "--out", "y"],
+    "convert": ["x", "--out", "y"],
 }
 
 

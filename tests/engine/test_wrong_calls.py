@@ -451,7 +451,7 @@ WHOLES = (
 @pytest.mark.parametrize("name", [*NUMBERS, *WHOLES, "averages"])
 def test_a_training_refuses_what_its_setting_cannot_be(name: str) -> None:
     wrong = [None, -1, *(NO_NUMBER if name in NUMBERS else NO_WHOLE)]
-    for value in wrong if name != "averages" else [None, 0.1, (), "0.1", [0.3], [True], [[0.1]], {0.1: 1}]:
+    for value in wrong if name != "averages" else [None, 0.1, "0.1", [0.3], [True], [[0.1]], {0.1: 1}]:
         with pytest.raises(UnnoiseError, match=name):
             TrainSettings(**{"samples": 10, name: value})
 

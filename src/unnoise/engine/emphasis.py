@@ -103,13 +103,15 @@ class Reading(NamedTuple):
 
     Attributes:
         text: the prompt without its brackets.
-        ids: (chunks * length,) int64, row after row; start, end and padding of each row included.
-        weights: (chunks * length,) float32, of each id; None where all are 1.
+        ids: (rows * length,) int64, row after row; start, end and padding of each row included.
+        weights: (rows * length,) float32, of each id; None where all are 1.
+        rows: how many rows they are.
     """
 
     text: str
     ids: Tensor
     weights: Tensor | None
+    rows: int = 1
 
 
 def read(tokenizer: Tokenizer, prompt: str, weights: bool = True, typed: bool = False, chunks: int = 1) -> Reading:
@@ -130,21 +132,39 @@ def read(tokenizer: Tokenizer, prompt: str, weights: bool = True, typed: bool = 
         pieces = parse(prompt, typed)
     else:
         pieces = [(prompt if typed else clean(checks.text("prompt", prompt)), 1.0)]
-    parts = sections(pieces) if weights and chunks > 1 else [pieces]
+    if chunks == 1:
+        return one_row(tokenizer, pieces)
+    parts = sections(pieces) if weights else [pieces]
     texts = ["".join(piece for piece, _ in part) for part in parts]
     rows: list[int] = []
     weighed: list[float] = []
     for text, part in zip(texts, parts, strict=True):
         ids, spans = tokenizer.pieces(text)
         own = of_spans(text, part, spans)
-        for place in cuts(ids, tokenizer) if chunks > 1 else [slice(0, None)]:
+        for place in cuts(ids, tokenizer):
             rows += tokenizer.row(ids[place])
             after = tokenizer.length - tokenizer.first - len(ids[place])
             weighed += [*[1.0] * tokenizer.first, *own[place], *[1.0] * after]
     if len(rows) > chunks * tokenizer.length:
         refuse(texts, tokenizer, chunks, len(rows) // tokenizer.length)
     row = torch.tensor(weighed)
-    return Reading(" ".join(texts), torch.tensor(rows, dtype=torch.int64), None if bool((row == 1).all()) else row)
+    weighed_row = None if bool((row == 1).all()) else row
+    return Reading(" ".join(texts), torch.tensor(rows), weighed_row, len(rows) // tokenizer.length)
+
+
+def one_row(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> Reading:
+    """What a tower of one row reads of a prompt's pieces.
+
+    Raises:
+        UnnoiseError: the prompt is longer than the row.
+    """
+    text = "".join(piece for piece, _ in pieces)
+    tokens = tokenizer.read(text)
+    row = torch.ones(len(tokens.ids))
+    if any(weight != 1 for _, weight in pieces):
+        own = of_spans(text, pieces, tokens.spans)
+        row[tokens.first : tokens.first + len(own)] = torch.tensor(own)
+    return Reading(text, tokens.ids, None if bool((row == 1).all()) else row)
 
 
 def refuse(texts: Sequence[str], tokenizer: Tokenizer, chunks: int, rows: int) -> None:
@@ -226,7 +246,8 @@ def encode(
     if len({len(each.ids) for each in readings}) > 1:
         return Condition.cat([encode(tower, tokenizer, [each], device, layer) for each in readings])
     how = {} if layer is None else {"layer": layer}
-    ids = torch.cat([each.ids for each in readings]).reshape(-1, tokenizer.length)  # (B * chunks, L)
+    chunks = readings[0].rows
+    ids = torch.cat([each.ids for each in readings]).reshape(len(readings) * chunks, -1)  # (B * chunks, L)
     cond: Condition = tower(ids.to(device), **how)
     if cond.tokens is not None and any(each.weights is not None for each in readings):
         rows = [torch.ones(len(each.ids)) if each.weights is None else each.weights for each in readings]
@@ -234,7 +255,6 @@ def encode(
         empty = tower(tokenizer([""]).to(device), **how).tokens  # (1, L, D)
         moved = empty + weights.to(empty.dtype) * (cond.tokens - empty)  # (B * chunks, L, D)
         cond = replace(cond, tokens=torch.where(weights == 1, cond.tokens, moved))
-    chunks = len(ids) // len(readings)
     return cond if chunks == 1 else joined(cond, chunks)
 
 

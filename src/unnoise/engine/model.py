@@ -207,7 +207,7 @@ class Model:
         Raises:
             UnnoiseError: one is not there, or the guidance is for other networks.
         """
-        reads, embeds = bool(getattr(self.denoiser.network.config, "guidance_width", 0)), False
+        reads, embeds = bool(getattr(getattr(self.denoiser.network, "config", None), "guidance_width", 0)), False
         while steer is not None:
             network_called(self.denoisers, getattr(steer, "network", OWN))
             embeds = embeds or isinstance(steer, Embedded)

@@ -17,9 +17,17 @@ from unnoise.weights.sources import Source
 if TYPE_CHECKING:
     from torch import Tensor
 
-STRAY = re.compile(  # names in single files that are no weights of a part: schedules, averages, marks, losses
-    r"^(model_ema\.|(.*\.)?(vision_model|visual|visual_projection)\.|.*\.lora_|.*(betas|alphas_cumprod|alphas_cumprod_prev|posterior_\w+|(sqrt|log)_\w+_cumprod|"
-    r"sqrt_recipm1_alphas_cumprod|logvar|lvlb_weights|v_pred|ztsnr|scale_factor|denoiser\.sigmas)$|first_stage_model\.loss\.)"
+STRAY = re.compile(  # names in single files that are no weights of a part
+    r"""
+    ^model_ema\. | ^first_stage_model\.loss\.                # averages, and the judge of an autoencoder's training
+    | (^|\.)(vision_model|visual|visual_projection)\.         # CLIP's half that sees
+    | \.lora_ | \.alpha$                                      # what a merge of an adapter left
+    | (^|\.)(logit_scale|global_step|epoch|scale_factor)$     # of training
+    | (^|\.)(v_pred|ztsnr)$                                   # marks
+    | (betas|alphas_cumprod|alphas_cumprod_prev|posterior_\w+|(sqrt|log)_\w+_cumprod|sqrt_recipm1_alphas_cumprod)$
+    | (^|\.)(logvar|lvlb_weights|denoiser\.sigmas)$           # tables of noise levels
+    """,
+    re.X,
 )
 
 
@@ -150,5 +158,6 @@ def check_widths(family: Family, parts: Mapping[str, Part]) -> None:
 
 
 def some(names: Sequence[str]) -> str:
+    """The first three names, and how many there are besides."""
     first = ", ".join(name[:80] for name in names[:3])
     return f"{first} and {len(names) - 3} more" if len(names) > 3 else first

@@ -19,11 +19,7 @@ from unnoise.weights.fitting import STRAY, Part, check_widths, config_of, fitted
 from unnoise.weights.sources import Source, open_source, read_config
 
 PIPELINE, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
-USES = {
-    5: "depth",
-    7: "the upscaler",
-    8: "editing by instruction",
-}  # of so many channels; not drawn
+USES = {5: "depth", 7: "the upscaler", 8: "editing by instruction"}  # of U-Nets that take in so many channels
 PLAIN, INPAINTING = 4, 9  # channels that a U-Net of Stable Diffusion takes in
 ZEROS = "force_zeros_for_empty_prompt"  # of an index of diffusers
 Finder = Callable[[str, str], Sequence[Path]]  # (family, part) -> files that have this part
@@ -175,10 +171,9 @@ def recognise(
             f"{path} has a U-Net of no known family (prompts of width {config.text_width})",
             f"say which with --family: {', '.join(every)}",
         )
-    known = recognised(config.text_width, config.added_width)
-    if known not in (None, chosen):
-        assert known is not None
-        raise UnnoiseError(f"{path} has the U-Net of {known.title}, not of {chosen.title}", "leave out --family")
+    by_widths = recognised(config.text_width, config.added_width)
+    if by_widths is not None and by_widths is not chosen:
+        raise UnnoiseError(f"{path} has the U-Net of {by_widths.title}, not of {chosen.title}", "leave out --family")
     if bool(config.added_width) != bool(chosen.added):
         what = f"{path} reads {'a picture beside the prompt (unCLIP)' if config.added_width else 'no sizes'}"
         raise UnnoiseError(f"{what}, which {chosen.title} does not", "name another model, or another --family")
