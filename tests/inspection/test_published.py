@@ -61,7 +61,8 @@ def test_inspect_the_list_and_loading_agree(family: str, tmp_path: Path) -> None
     assert set(listed["whole.safetensors"].parts) == set(model_of(tmp_path / "whole.safetensors").parts)
 
 
-@pytest.mark.parametrize("family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in EVERY[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", EVERY)
 def test_true_sizes_in_every_layout(family: str, tmp_path: Path) -> None:
     """Denoisers alone are known by their widths, which small models do not have."""
     true_models.write_sparse(tmp_path / "whole.safetensors", true_models.single_file(family))

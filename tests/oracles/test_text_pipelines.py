@@ -21,6 +21,8 @@ from unnoise.encoders.tokenizer import Tokenizer
 from unnoise.encoders.vocabulary import clip_json
 from unnoise.engine.conditioner import Conditioner, Layout, Tower
 
+pytestmark = pytest.mark.slow  # whole pictures of the same pipelines are compared in test_published_pipelines
+
 SHAPE = {"vocab_size": 49408, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2}
 L = Case(SHAPE)
 H = Case(SHAPE, {"layer": 2}, activation="gelu")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.jobs import ENV
 from unnoise.core.condition import Condition
 from unnoise.errors import UnnoiseError
 from unnoise.networks.sd_unet import SDUNet, SDUNetConfig
@@ -170,7 +171,7 @@ def test_a_process_takes_what_was_counted(tmp_path: Path) -> None:
     """Two steps and two saves of a network of 30 million weights, in a process of its own. The control leaves out the
     moments; the bound leaves room for what libraries keep for themselves."""
     answer = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / "run")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CHILD, str(tmp_path / "run")], env=ENV, capture_output=True, text=True, check=True
     ).stdout
     before, after = map(int, answer.split())
     with torch.device("meta"):

@@ -20,7 +20,7 @@ from unnoise.weights.opening import open_model
 EVERY = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", ["sd1", "sd2", *(pytest.param(name, marks=pytest.mark.slow) for name in EVERY[2:])])
 def test_round_trips_keep_every_bit(family: str, tmp_path: Path) -> None:
     single_file(tmp_path / "a.safetensors", family, dtype=torch.float16)
     first = open_model(tmp_path / "a.safetensors", prediction="noise")
@@ -36,7 +36,7 @@ def test_round_trips_keep_every_bit(family: str, tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in after.values()} == {torch.float16}
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_a_folder_of_ours_draws_the_same_picture(family: str, tmp_path: Path) -> None:
     single_file(tmp_path / "a.safetensors", family)
     save_as_ours(open_model(tmp_path / "a.safetensors"), tmp_path / "b")
