@@ -130,9 +130,9 @@ def _decoded(autoencoder: Autoencoder, pictures: Tensor) -> tuple[Tensor, Tensor
 def nearness(decoder: Autoencoder, z: Tensor, y: Tensor) -> tuple[float, float]:
     """(PSNR, explained variance) of a decoder's pictures from (B, 3, H, W) in [-1, 1]; see ``Fit``."""
     stride = decoder.space.strides[0]
-    wanted = cells(y, stride)
-    error = (cells(decoder.decode(z).clamp(-1, 1), stride) - wanted).square().mean().clamp_min(1e-12)
-    spread = (wanted - wanted.mean(0)).square().mean().clamp_min(1e-12)
+    targets = cells(y, stride)
+    error = (cells(decoder.decode(z).clamp(-1, 1), stride) - targets).square().mean().clamp_min(1e-12)
+    spread = (targets - targets.mean(0)).square().mean().clamp_min(1e-12)
     return float(10 * torch.log10(4 / error)), float(1 - error / spread)
 
 

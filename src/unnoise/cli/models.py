@@ -129,19 +129,19 @@ def counter(what: str) -> Iterator[Callable[[], None]]:
 def hashed(entries: list[Entry]) -> list[Entry]:
     """The entries with the SHA-256 of those that are one file, computed where it is not known, and kept in the list."""
     files = [e for e in entries if os.path.isfile(e.path) and not e.path.endswith(".json")]  # the index of shards
-    wanted = [entry for entry in files if not entry.sha256 and entry.kind != BROKEN]
+    unread = [entry for entry in files if not entry.sha256 and entry.kind != BROKEN]
     news: dict[str, Entry] = {}
     done = 0
     try:
         with notes.progress("hashing", "MB") as bar:
-            task = bar.add_task("", total=sum(entry.bytes for entry in wanted) // 10**6)
+            task = bar.add_task("", total=sum(entry.bytes for entry in unread) // 10**6)
 
             def advance(count: int) -> None:
                 nonlocal done
                 done += count
                 bar.update(task, completed=done // 10**6)
 
-            for entry in wanted:
+            for entry in unread:
                 stat = os.stat(entry.path)
                 if (stat.st_size, stat.st_mtime_ns) != (entry.bytes, entry.changed):
                     raise UnnoiseError(f"{entry.path} has changed since it was listed", "run `unnoise models scan`")

@@ -157,10 +157,10 @@ def linear(model: Model) -> Chosen:
     Raises:
         UnnoiseError: the autoencoder makes numbers that are not finite.
     """
-    found = fitted_once(model.autoencoder)
-    about = {"kind": LINEAR, "name": LINEAR, "hash": fingerprint(found.decoder)}
-    words = f"a linear map of the own decoder ({found.psnr:.1f} dB, {found.explained:.0%} of its variance)"
-    return Chosen(_placed(found.decoder, model), about, words)
+    result = fitted_once(model.autoencoder)
+    about = {"kind": LINEAR, "name": LINEAR, "hash": fingerprint(result.decoder)}
+    words = f"a linear map of the own decoder ({result.psnr:.1f} dB, {result.explained:.0%} of its variance)"
+    return Chosen(_placed(result.decoder, model), about, words)
 
 
 def _placed(module: nn.Module, model: Model) -> Any:
@@ -181,12 +181,12 @@ def fitted_once(autoencoder: Autoencoder) -> Fit:
     if (kept := read_fit(path, config)) is not None:
         return kept
     say("fitting a linear map to the decoder, once for each autoencoder")
-    found = fit(autoencoder)
+    result = fit(autoencoder)
     try:
-        keep_fit(path, found)
+        keep_fit(path, result)
     except UnnoiseError as error:
         say(f"note: {error.what}: the map is fitted again next time")
-    return found
+    return result
 
 
 def keep_fit(path: Path, found: Fit) -> None:

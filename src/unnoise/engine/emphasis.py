@@ -181,12 +181,12 @@ def of_spans(text: str, pieces: Sequence[Piece], spans: Sequence[tuple[int, int]
     if all(weight == 1 for _, weight in pieces):
         return [1.0] * len(spans)
     each = [weight for piece, weight in pieces for _ in piece]
-    found = []
+    means = []
     for start, stop in spans:
         inked = [i for i in range(start, stop) if not text[i].isspace()] or list(range(start, stop))
         own = {each[i] for i in inked}
-        found.append(own.pop() if len(own) == 1 else fmean(each[i] for i in inked))
-    return found
+        means.append(own.pop() if len(own) == 1 else fmean(each[i] for i in inked))
+    return means
 
 
 def sections(pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -213,18 +213,18 @@ def cuts(ids: Sequence[int], tokenizer: Tokenizer) -> list[slice]:
     if len(ids) <= tokenizer.room:
         return [slice(0, len(ids))]
     comma = tokenizer.ids(",")
-    found, begin, last = [], 0, -1  # the last comma of the row
+    places, begin, last = [], 0, -1  # the last comma of the row
     for place, each in enumerate(ids):
         full = place - begin == tokenizer.room
         if full and [each] != comma and last >= 0 and place - last <= NEAR_COMMA:
-            found.append(slice(begin, last + 1))
+            places.append(slice(begin, last + 1))
             begin, last = last + 1, -1
         elif full:
-            found.append(slice(begin, place))
+            places.append(slice(begin, place))
             begin, last = place, -1
         elif [each] == comma:
             last = place
-    return [*found, slice(begin, len(ids))]
+    return [*places, slice(begin, len(ids))]
 
 
 @torch.inference_mode()

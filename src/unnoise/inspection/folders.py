@@ -138,11 +138,11 @@ def diffusers(folder: Path) -> Answer:
     name = str(record.get("_class_name", "no name"))[:80]
     answer = Answer(f"a model in diffusers' layout: {name}", FOLDER, facts or about.facts, note)
     try:
-        found = survey(folder)
+        model = survey(folder)
     except UnnoiseError as error:
         other = f"it cannot be drawn with: {error.what}"
         return answer._replace(note=f"{note}; {other}" if note else other)
-    return described(folder, answer)._replace(header=header_of(found))
+    return described(folder, answer)._replace(header=header_of(model))
 
 
 def peft(folder: Path) -> Answer:

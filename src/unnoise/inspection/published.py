@@ -91,10 +91,10 @@ def is_published(what: str, header: Header) -> bool:
 def described(path: Path, answer: Answer) -> Answer:
     """The answer for a published model with all that a survey of it tells; what it was, where there is none."""
     try:
-        found = survey(path)
+        whole = survey(path)
     except UnnoiseError as error:
         return answer._replace(note="; ".join(filter(None, (answer.note, f"it cannot be drawn with: {error.what}"))))
-    model = published(found)
+    model = published(whole)
     faults = "; ".join(model.faults)
     note = "; ".join(filter(None, (answer.note, f"it cannot be drawn with: {faults}" if faults else "")))
     facts = {key: value for key, value in answer.facts.items() if key not in ("prediction", "packed")}

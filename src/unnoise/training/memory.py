@@ -126,15 +126,15 @@ def kept(network: nn.Module, call: Callable[[], Tensor]) -> int:
         call: calls it, on tensors of the meta device.
     """
     own = {p.untyped_storage()._cdata for p in network.parameters()}
-    found: dict[int, Tensor] = {}  # tensors are kept here, so that no two storages have one address
+    tensors: dict[int, Tensor] = {}  # tensors are kept here, so that no two storages have one address
 
     def pack(tensor: Tensor) -> Tensor:
-        found.setdefault(tensor.untyped_storage()._cdata, tensor)
+        tensors.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
     with _AsFused(), saved_tensors_hooks(pack, lambda tensor: tensor):
         call()
-    return sum(tensor.untyped_storage().nbytes() for place, tensor in found.items() if place not in own)
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in tensors.items() if place not in own)
 
 
 def free() -> int | None:

@@ -123,8 +123,8 @@ def _prediction(
         return "v", "a mark in the file"
     yaml = evidence.path.with_suffix(".yaml")
     if evidence.path.is_file() and yaml.is_file():
-        found = YAML.search(read(yaml, MAX_YAML).decode("utf-8", "replace"))
-        return (WORDS.get(found[1].lower(), "noise") if found else "noise"), f"{yaml.name} beside it"
+        match = YAML.search(read(yaml, MAX_YAML).decode("utf-8", "replace"))
+        return (WORDS.get(match[1].lower(), "noise") if match else "noise"), f"{yaml.name} beside it"
     if "prediction" in schedule:
         return schedule["prediction"], "the scheduler's settings"
     if family.prediction is not None:

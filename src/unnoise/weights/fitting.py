@@ -99,10 +99,10 @@ def fitted(name: str, piece: Piece, source: Source, layout: str, names: dict[str
         config = replace(config, cut=piece.cut)
     rows = piece.names.table(config, layout)
     where = f"the {name} in {source.path}"
-    found = keys.match(rows, names, piece.names.IGNORED[layout])
-    if found.missing:
-        raise UnnoiseError(f"{where} lacks {some(found.missing)}", "it is damaged, or of another kind")
-    if strange := [each for each in found.strange if not STRAY.search(names[each])]:
+    match = keys.match(rows, names, piece.names.IGNORED[layout])
+    if match.missing:
+        raise UnnoiseError(f"{where} lacks {some(match.missing)}", "it is damaged, or of another kind")
+    if strange := [each for each in match.strange if not STRAY.search(names[each])]:
         raise UnnoiseError(f"{where} has the unknown {some(strange)}", "it is of a kind that is not known here")
     for row in rows:
         place = source.places[names[row.theirs]]

@@ -79,8 +79,8 @@ def snapshot(name: HubName) -> Path | None:
     commit = revision
     if (folder / "refs" / revision).is_file():
         commit = read(folder / "refs" / revision, 100).decode("ascii", "replace").strip()
-    found = folder / "snapshots" / commit
-    return found if re.fullmatch(r"[0-9a-f]{7,64}", commit) and found.is_dir() else None
+    place = folder / "snapshots" / commit
+    return place if re.fullmatch(r"[0-9a-f]{7,64}", commit) and place.is_dir() else None
 
 
 def cached(name: HubName) -> Path | None:

@@ -166,9 +166,9 @@ def add(folder: Path, found: Callable[[Entry], object] = lambda entry: None) -> 
         found(entry)
     with changed():
         now = read_index()
-        kept = {path: entry for path, entry in now.entries.items() if not is_in(path, str(root))}
+        rest = {path: entry for path, entry in now.entries.items() if not is_in(path, str(root))}
         folders = tuple(sorted({*now.folders, str(root)}))
-        write_index(Index(folders, {**kept, **entries}))
+        write_index(Index(folders, {**rest, **entries}))
     return Change(str(root), tuple(entries.values()), fresh, tuple(walk.notes))
 
 
@@ -185,9 +185,9 @@ def remove(folder: Path) -> int:
             names = ", ".join(now.folders[:6]) or "no folder"
             raise UnnoiseError(f"{root} was not added", f"the list has {names}")
         folders = tuple(each for each in now.folders if each != root)
-        kept = {p: e for p, e in now.entries.items() if not is_in(p, root) or any(is_in(p, each) for each in folders)}
-        write_index(Index(folders, kept))
-    return len(now.entries) - len(kept)
+        rest = {p: e for p, e in now.entries.items() if not is_in(p, root) or any(is_in(p, each) for each in folders)}
+        write_index(Index(folders, rest))
+    return len(now.entries) - len(rest)
 
 
 def keep(entries: Mapping[str, Entry]) -> None:

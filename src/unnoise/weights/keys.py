@@ -66,8 +66,8 @@ def match(rows: Sequence[Row], names: Iterable[str], ignored: Iterable[str] = ()
     present, known = dict.fromkeys(names), {row.theirs for row in rows}
     patterns = [re.compile(pattern) for pattern in ignored]
     strange = [name for name in present if name not in known and not any(p.search(name) for p in patterns)]
-    found = tuple(row for row in rows if row.theirs in present)
-    return Match(found, tuple(row.theirs for row in rows if row.theirs not in present), tuple(strange))
+    hits = tuple(row for row in rows if row.theirs in present)
+    return Match(hits, tuple(row.theirs for row in rows if row.theirs not in present), tuple(strange))
 
 
 def shapes_to_ours(row: Row, shape: Shape) -> dict[str, Shape]:
@@ -134,11 +134,11 @@ def state_to_ours(rows: Sequence[Row], state: Mapping[str, Tensor], ignored: Ite
     Raises:
         UnnoiseError: a name is missing or strange, or a tensor has a wrong shape; nothing is taken over in part.
     """
-    found = match(rows, state, ignored)
-    if found.strange:
-        raise UnnoiseError(f"there is the unknown weight {found.strange[0]!r}", "check that the config is the model's")
-    if found.missing:
-        raise UnnoiseError(f"the weight {found.missing[0]!r} is missing", "copy the model again")
+    result = match(rows, state, ignored)
+    if result.strange:
+        raise UnnoiseError(f"there is the unknown weight {result.strange[0]!r}", "check that the config is the model's")
+    if result.missing:
+        raise UnnoiseError(f"the weight {result.missing[0]!r} is missing", "copy the model again")
     return {name: tensor for row in rows for name, tensor in to_ours(row, state[row.theirs]).items()}
 
 

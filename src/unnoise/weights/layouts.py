@@ -166,8 +166,8 @@ def pipeline_of(model: Contents) -> str:
     """The class of diffusers that draws with it."""
     config = model.parts[DENOISER].config
     names = model.family.pipelines
-    wanted = "Inpaint" if config.channels_in != config.channels_out else "Consistency" if config.guidance_width else ""
-    return next((name for name in names if wanted and wanted in name), names[0])
+    word = "Inpaint" if config.channels_in != config.channels_out else "Consistency" if config.guidance_width else ""
+    return next((name for name in names if word and word in name), names[0])
 
 
 def write_tokenizer(folder: Path, config: Any) -> None:

@@ -57,19 +57,19 @@ def known(name: str, entries: list[Entry]) -> list[Entry]:
         UnnoiseError: it is the beginning of several names.
     """
     for fold in (str, str.lower):
-        wanted = fold(name)
+        key = fold(name)
         for names in (own_names, path_names):
-            if found := [entry for entry in entries if wanted in map(fold, names(entry))]:
-                return found
+            if hits := [entry for entry in entries if key in map(fold, names(entry))]:
+                return hits
     digits = name.lower().removeprefix("~")
     if re.fullmatch(rf"[0-9a-f]{{{MIN_HASH},64}}", digits):
-        found = [entry for entry in entries if entry.sha256.startswith(digits) or entry.quick.startswith(digits)]
-        if found:
-            return found
-    found = [entry for entry in entries if name and entry.name.lower().startswith(name.lower())]
-    if len({entry.name for entry in found}) > 1:
-        raise UnnoiseError(f"{name!r} begins the names of several models: {listed(found)}", "type more of the name")
-    return found
+        hits = [entry for entry in entries if entry.sha256.startswith(digits) or entry.quick.startswith(digits)]
+        if hits:
+            return hits
+    hits = [entry for entry in entries if name and entry.name.lower().startswith(name.lower())]
+    if len({entry.name for entry in hits}) > 1:
+        raise UnnoiseError(f"{name!r} begins the names of several models: {listed(hits)}", "type more of the name")
+    return hits
 
 
 def own_names(entry: Entry) -> set[str]:

@@ -118,12 +118,12 @@ def open_model(
         UnnoiseError: it is of no family that is known here, or a part is missing, or its tensors do not fit; each time
             with the names of what is wrong. Nothing is ever taken in part.
     """
-    found = survey(path, parts, family, prediction, find)
-    for fault in found.faults.values():
+    model = survey(path, parts, family, prediction, find)
+    for fault in model.faults.values():
         raise fault
-    for name, part in found.parts.items():
+    for name, part in model.parts.items():
         check_shapes(name, part)
-    return _opened(found)
+    return _opened(model)
 
 
 def _opened(found: Survey) -> Opened:

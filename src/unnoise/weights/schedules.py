@@ -72,12 +72,12 @@ def read_schedule(values: Mapping[str, Any], where: str) -> dict[str, str]:
     path = f"{PATHS[schedule]}({start:.10g}, {end:.10g})"
     if values.get("rescale_betas_zero_snr"):
         path = f"zero-snr({path})"
-    found = {"path": path, "prediction": PREDICTIONS[prediction]}
+    entries = {"path": path, "prediction": PREDICTIONS[prediction]}
     if solver := _solver(name, values, where):
-        found["solver"] = solver
+        entries["solver"] = solver
     if spacing := _spacing(name, values, where):
-        found["spacing"] = spacing
-    return found
+        entries["spacing"] = spacing
+    return entries
 
 
 def whole(values: Mapping[str, Any], name: str, default: int, low: int, high: int, where: str) -> int:

@@ -140,19 +140,19 @@ def of_folder(folder: Path, variant: str = "") -> Source:
     """
     config = read_config(folder / "config.json")
     names = sorted(each.name for each in folder.iterdir() if each.is_file()) if folder.is_dir() else []
-    found: dict[str, str] = {}  # {variant: file}, an index before the whole
+    files: dict[str, str] = {}  # {variant: file}, an index before the whole
     for name in names:
         key = variant_of(name)
-        if key is not None and (name.endswith(".json") or key not in found):
-            found[key] = name
-    if variant and variant not in found:
-        raise UnnoiseError(f"{folder} has no variant {variant}", f"it has: {', '.join(k or 'plain' for k in found)}")
-    if not found:
+        if key is not None and (name.endswith(".json") or key not in files):
+            files[key] = name
+    if variant and variant not in files:
+        raise UnnoiseError(f"{folder} has no variant {variant}", f"it has: {', '.join(k or 'plain' for k in files)}")
+    if not files:
         pickled = [name for name in names if name.endswith(PICKLED)]
         if pickled:
             raise UnnoiseError(f"{folder} has pickles alone, which can run code", CONVERT.format(folder / pickled[0]))
         raise UnnoiseError(f"{folder} has no weights", "download it again, with its .safetensors files")
-    chosen = found[variant] if variant else found.get("", found.get("fp16", found[min(found)]))
+    chosen = files[variant] if variant else files.get("", files.get("fp16", files[min(files)]))
     path = folder / chosen
     source = of_index(path) if chosen.endswith(".json") else of_file(path)
     return source._replace(path=folder, config=config)

@@ -106,8 +106,8 @@ def families() -> dict[str, Family]:
     package = importlib.import_module(__package__ or "unnoise.weights.families")
     names = sorted(each.name for each in pkgutil.iter_modules(package.__path__))
     modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
-    found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
-    return {family.name: family for family in found}
+    members = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return {family.name: family for family in members}
 
 
 def recognised(

@@ -59,12 +59,12 @@ WHERE = "the tiny autoencoder's config.json"
 
 def halves(config: TAESDConfig) -> dict[str, list[str]]:
     """{half: the kinds of its layers} of those that it has."""
-    found = {}
+    names = {}
     if config.encoder:
-        found["encoder"] = list(encoder_layers(config))
+        names["encoder"] = list(encoder_layers(config))
     if config.decoder:
-        found["decoder"] = list(decoder_layers(config))
-    return found
+        names["decoder"] = list(decoder_layers(config))
+    return names
 
 
 def table(config: TAESDConfig, layout: str) -> tuple[Row, ...]:
