@@ -123,15 +123,12 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file completely or not at all; an older one of that name is replaced.
-
-    Raises:
-        UnnoiseError: the disk is full or cannot be written; an older file is unchanged.
-    """
-    scratch = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
+@contextlib.contextmanager
+def _taking_its_name(path: Path) -> Iterator[Path]:
+    """A scratch path beside ``path`` that takes its name if the block succeeds, and is removed otherwise."""
+    scratch = path.with_name(f".partial-{path.name[:200]}-{secrets.token_hex(4)}")
     try:
-        scratch.write_bytes(data)
+        yield scratch
         sync(scratch)
         os.replace(scratch, path)
         sync(path.parent)
@@ -140,6 +137,16 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file completely or not at all; an older one of that name is replaced.
+
+    Raises:
+        UnnoiseError: the disk is full or cannot be written; an older file is unchanged.
+    """
+    with _taking_its_name(path) as scratch:
+        scratch.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -152,21 +159,17 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     if os.path.lexists(path):
         raise UnnoiseError(f"{path} already exists", "name another file")
-    scratch = path.with_name(f".partial-{path.name[:200]}-{secrets.token_hex(4)}")
     new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.touch(exist_ok=False)
-        yield scratch
-        sync(scratch)
-        os.rename(scratch, path)
+        with _taking_its_name(path) as scratch:
+            scratch.touch(exist_ok=False)
+            yield scratch
         new = []
-        sync(path.parent)
     except OSError as error:
         raise explain(error, path) from None
     finally:
         with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
             for folder in new:
                 folder.rmdir()
 

@@ -64,3 +64,9 @@ def openclip(
     own = {**TOWER, "pad": 0, **settings}
     hints = {"activation": "gelu"}
     return Piece("encoders", "clip-text", "clip", folder, places, CLIP, ("transformers", library), own, hints, cut)
+
+
+def clip_g(prefix: str) -> Piece:
+    """OpenCLIP's ViT-bigG/14 as SDXL and its refiner read it: the last block but one, without the norm behind it."""
+    library = "CLIPTextModelWithProjection"
+    return openclip("text_encoder_2", "g", prefix, library=library, layer=2, final_norm=False)

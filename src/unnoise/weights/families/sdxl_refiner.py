@@ -11,14 +11,7 @@ FAMILY = Family(
     pieces={
         "denoiser": parts.unet(head_width=64, size=128),
         "autoencoder": parts.autoencoder(0.13025),
-        "text.clip-g": parts.openclip(
-            "text_encoder_2",
-            "g",
-            "conditioner.embedders.0.",
-            library="CLIPTextModelWithProjection",
-            layer=2,
-            final_norm=False,
-        ),
+        "text.clip-g": parts.clip_g("conditioner.embedders.0."),
     },
     width=1280,
     added=2560,
